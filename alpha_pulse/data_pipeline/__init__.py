@@ -1,0 +1,1 @@
+"""The library face: storage, fetchers and managers of market data."""

@@ -1,0 +1,1 @@
+"""What travels between the parts: events, codec, topics, configuration, errors."""

@@ -1,0 +1,1 @@
+"""Topics to topics: validation, deduplication, candles with a proof of their coverage."""

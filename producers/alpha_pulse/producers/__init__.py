@@ -1,0 +1,1 @@
+"""Exchange to topics: live feeds and history, published without losing a trade silently."""

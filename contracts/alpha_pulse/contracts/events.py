@@ -1,0 +1,250 @@
+"""The events: everything that travels, as frozen Structs told apart by the field `event`.
+
+Schemas, examples, the topic table and column comments are generated from these classes. A reader
+must ignore fields that it does not know; a field is never removed, renamed or narrowed in a topic.
+
+Prices and amounts are decimal text with the exchange's own digits. Times are integer microseconds,
+UTC. A nullable field is always present; only `job` is left out when the event is not history.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, SUM_PATTERN
+from alpha_pulse.contracts.market import (
+    EXCHANGE_PATTERN,
+    SYMBOL_PATTERN,
+    TIME_US_MAX,
+    TIME_US_MIN,
+    TIMEFRAMES,
+    TRADE_ID_PATTERN,
+)
+
+Exchange = Annotated[
+    str, Meta(pattern=EXCHANGE_PATTERN, description="ccxt's id; a testnet ends in -testnet")
+]
+Symbol = Annotated[
+    str, Meta(pattern=SYMBOL_PATTERN, description="ccxt's unified symbol, BASE/QUOTE[:SETTLE]")
+]
+TradeId = Annotated[
+    str, Meta(pattern=TRADE_ID_PATTERN, description="the exchange's own id, unique per symbol")
+]
+Price = Annotated[
+    str, Meta(pattern=DECIMAL_PATTERN, description="quote units per base unit, decimal text")
+]
+Amount = Annotated[str, Meta(pattern=DECIMAL_PATTERN, description="base units, decimal text")]
+Volume = Annotated[str, Meta(pattern=SUM_PATTERN, description="base units, decimal text")]
+QuoteVolume = Annotated[
+    str,
+    Meta(pattern=SUM_PATTERN, description="sum of price x amount, quote units, decimal text"),
+]
+TimeUs = Annotated[int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="Unix time, us, UTC")]
+OpenTimeUs = Annotated[
+    int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="start of the window, Unix us, UTC")
+]
+TimeframeName = Annotated[
+    str,
+    Meta(
+        pattern="^(" + "|".join(TIMEFRAMES) + r")$(?!\n)",
+        description="length of the candle; a week starts Monday 00:00 UTC",
+    ),
+]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Revision = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=2**63 - 1,
+        description="log epoch x 2^44 + offset of the input record that caused this version; "
+        "the highest one stands; 0 in the ingest log, where nothing is versioned yet",
+    ),
+]
+Job = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$(?!\n)",
+        description="history job that the event belongs to; left out of live events",
+    ),
+]
+
+Side = Literal["buy", "sell", "unknown"]
+Source = Literal["trades", "exchange", "mixed"]
+Coverage = Literal["contiguous", "unverified", "partial", "gap", "exchange"]
+StreamState = Literal["live", "disconnected", "halted"]
+GapStatus = Literal["open", "filled", "unfillable"]
+AuditResult = Literal["equal", "different", "missing_exchange", "missing_ours"]
+
+# From best to worst: a rollup has the coverage of its worst part.
+COVERAGE_ORDER: tuple[Coverage, ...] = ("contiguous", "exchange", "unverified", "partial", "gap")
+
+
+class Event(Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
+    """What every event has: the market that it speaks of."""
+
+    exchange: Exchange
+    symbol: Symbol
+
+
+class Trade(Event, frozen=True, kw_only=True, tag="trade"):
+    """One execution, as the exchange printed it. Identity: exchange, symbol, trade_id."""
+
+    trade_id: TradeId
+    price: Price
+    amount: Amount
+    side: Annotated[Side, Meta(description="the taker's side")]
+    trade_time_us: Annotated[
+        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="the exchange's clock, Unix us")
+    ]
+    receive_time_us: Annotated[
+        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="our clock on receipt, Unix us")
+    ]
+    job: Job | None = None
+
+
+class Candle(Event, frozen=True, kw_only=True, tag="candle"):
+    """Prices and volume of a window, with the proof of how complete they are.
+
+    Identity: exchange, symbol, timeframe, open_time_us, revision. Fields that the source does not
+    know are null; an empty window repeats the previous close with volume 0.
+    """
+
+    timeframe: TimeframeName
+    open_time_us: OpenTimeUs
+    open: Price
+    high: Price
+    low: Price
+    close: Price
+    volume: Volume
+    quote_volume: QuoteVolume | None
+    buy_volume: Annotated[
+        Volume | None, Meta(description="base units bought by takers; null when a side is unknown")
+    ]
+    trade_count: Count | None
+    first_trade_id: TradeId | None
+    last_trade_id: TradeId | None
+    revision: Revision
+    source: Annotated[Source, Meta(description="what the values were made from")]
+    coverage: Annotated[
+        Coverage,
+        Meta(
+            description="contiguous: ids prove that no trade is missing; unverified: ids can't; "
+            "partial: not followed from open to close; gap: trades are missing; "
+            "exchange: the exchange's own values"
+        ),
+    ]
+    job: Job | None = None
+
+
+class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
+    """How far the log is complete for a symbol, and whether its stream is live.
+
+    Everything of the symbol earlier than `complete_until_us` is in the log already or covered by a
+    Gap. Quiet, disconnected and halted are told apart by it.
+    """
+
+    complete_until_us: Annotated[
+        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="exclusive, exchange clock, Unix us")
+    ]
+    state: StreamState
+    job: Job | None = None
+
+
+class Gap(Event, frozen=True, kw_only=True, tag="gap"):
+    """Trades that are missing: `[start_time_us, end_time_us)` and, where ids tell, which ones.
+
+    Identity: exchange, symbol, first_trade_id, start_time_us; the highest revision stands.
+    """
+
+    first_trade_id: Annotated[TradeId | None, Meta(description="first missing id; null: unknown")]
+    last_trade_id: Annotated[TradeId | None, Meta(description="last missing id; null: unknown")]
+    start_time_us: Annotated[
+        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="time of the last trade before it")
+    ]
+    end_time_us: Annotated[
+        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="time of the first trade after it")
+    ]
+    status: GapStatus
+    reason: Annotated[str, Meta(max_length=500, description="why it is missing, for people")]
+    revision: Revision = 0
+    job: Job | None = None
+
+
+class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
+    """Start or end of a history job for a symbol: its events stand between the two, in order."""
+
+    job: Job
+    edge: Literal["start", "end"]
+    timeframe: Annotated[
+        TimeframeName | None, Meta(description="of the job's candles; null: the job brings trades")
+    ]
+    start_time_us: TimeUs
+    end_time_us: TimeUs
+
+
+class StreamStatus(Event, frozen=True, kw_only=True, tag="status"):
+    """The state of a symbol's stream, for readers of `market.status.v1`; highest revision stands."""
+
+    state: StreamState
+    complete_until_us: TimeUs
+    last_trade_time_us: TimeUs | None
+    last_trade_id: TradeId | None
+    revision: Revision
+
+
+class FieldDifference(Struct, frozen=True, kw_only=True):
+    """One field in which our candle and the exchange's own differ; decimal text or counts."""
+
+    field: str
+    ours: str | None
+    exchange: str | None
+
+
+class Audit(Event, frozen=True, kw_only=True, tag="audit"):
+    """Our closed candle held against the exchange's own, field by field."""
+
+    timeframe: TimeframeName
+    open_time_us: OpenTimeUs
+    result: AuditResult
+    coverage: Annotated[Coverage | None, Meta(description="of our candle; null: we have none")]
+    differences: list[FieldDifference]
+    candle_revision: Revision | None
+    exchange_revision: Revision | None
+    revision: Revision
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="event", tag="dead_letter"):
+    """Something that could not be accepted, kept with its bytes.
+
+    Identity: `topic:partition:offset` of a record, `sha256:…` of a frame's bytes.
+    """
+
+    identity: Annotated[str, Meta(min_length=1, max_length=400)]
+    reason: Annotated[
+        str, Meta(pattern=r"^[a-z_]{1,40}$(?!\n)", description="a short code, such as bad_schema")
+    ]
+    error: Annotated[str, Meta(max_length=2000, description="expected, found, where; for people")]
+    exchange: str | None
+    symbol: str | None
+    topic: Annotated[str | None, Meta(description="topic of the record; null for a frame")]
+    partition: int | None
+    offset: int | None
+    payload_base64: Annotated[str, Meta(description="the bytes, cut at 256 KiB, base64")]
+    payload_bytes: Annotated[int, Meta(ge=0, description="full length before it was cut")]
+    time_us: Annotated[int, Meta(ge=0, description="Kafka time of the record, receipt of a frame")]
+
+
+IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker
+AnyEvent = (
+    Trade | Candle | Heartbeat | Gap | HistoryMarker | StreamStatus | Audit | DeadLetter
+)
+EVENT_TYPES: tuple[type[Struct], ...] = (
+    Trade,
+    Candle,
+    Heartbeat,
+    Gap,
+    HistoryMarker,
+    StreamStatus,
+    Audit,
+    DeadLetter,
+)

@@ -235,9 +235,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="event", tag="dead
 
 
 IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker
-AnyEvent = (
-    Trade | Candle | Heartbeat | Gap | HistoryMarker | StreamStatus | Audit | DeadLetter
-)
+AnyEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker | StreamStatus | Audit | DeadLetter
 EVENT_TYPES: tuple[type[Struct], ...] = (
     Trade,
     Candle,

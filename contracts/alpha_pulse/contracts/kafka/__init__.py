@@ -1,0 +1,1 @@
+"""Kafka for every role: connection, topics, publisher, readers (the extra `kafka`)."""

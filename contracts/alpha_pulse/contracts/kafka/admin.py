@@ -1,0 +1,78 @@
+"""Topic creation: every topic of the contracts, made once, never changed."""
+
+from collections.abc import Iterable
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import KafkaError
+from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.topics import TOPICS, Topic
+
+
+async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> list[str]:
+    """Create the topics that are missing; return their full names. Safe when several start at once.
+
+    Raises: KafkaError when Kafka can't be reached, refuses one, or holds a topic whose number of
+    partitions differs from its siblings' (outputs stay in their input's partition).
+    """
+    names = {topic.full_name(config.namespace): topic for topic in topics}
+    admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "alpha-pulse-admin"))
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        missing = [_new_topic(name, names[name], config) for name in names if name not in existing]
+        if missing:
+            await _create(admin, missing)
+        await _check_partitions(admin, sorted(names))
+    except (AiokafkaError, OSError) as error:
+        raise KafkaError(
+            f"expected to create topics at {config.kafka.bootstrap}, found "
+            f"{type(error).__name__}: {error}; is Kafka running there, and are the credentials right?"
+        ) from error
+    finally:
+        await admin.close()
+    return [topic.name for topic in missing]
+
+
+def _new_topic(name: str, topic: Topic, config: Config) -> NewTopic:
+    settings = {
+        "cleanup.policy": topic.cleanup,
+        "min.insync.replicas": str(config.topics.min_insync_replicas),
+        "message.timestamp.type": "CreateTime",
+    }
+    if topic.cleanup == "delete":
+        settings["retention.ms"] = str(int(topic.retention_ms * config.topics.retention_scale))
+    else:
+        # State is read back on every assignment: keep the uncompacted tail short.
+        settings |= {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.2"}
+    return NewTopic(
+        name, config.topics.partitions, config.topics.replication_factor, topic_configs=settings
+    )
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
+    response = await admin.create_topics(topics)
+    for name, code, *rest in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            detail = rest[0] if rest else ""
+            raise KafkaError(
+                f"expected to create topic {name}, found {error.__name__} {detail or ''}; create "
+                "it by hand or grant the right to"
+            )
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    counts = {
+        described["topic"]: len(described["partitions"])
+        for described in await admin.describe_topics(names)
+        if not described["error_code"]
+    }
+    if len(set(counts.values())) > 1:
+        raise KafkaError(
+            f"expected the same number of partitions in every topic, found {counts}; outputs stay "
+            "in their input's partition: recreate the topics that differ"
+        )

@@ -263,15 +263,15 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
                 ) from error
         if value is not None:
             found.setdefault(section, {})[name] = value
+    changes: dict[str, Any] = {}
     for section, values in found.items():
         target = getattr(config, section) if section else config
         converted = {
             name: _from_text(value, getattr(target, name), type(target), name, section)
             for name, value in values.items()
         }
-        changed = replace(target, **converted)
-        config = replace(config, **{section: changed}) if section else changed
-    return config
+        changes |= {section: replace(target, **converted)} if section else converted
+    return replace(config, **changes)
 
 
 def _from_text(text: str, current: Any, owner: type, name: str, section: str) -> Any:

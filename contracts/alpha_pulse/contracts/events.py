@@ -183,7 +183,7 @@ class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
 
 
 class StreamStatus(Event, frozen=True, kw_only=True, tag="status"):
-    """The state of a symbol's stream, for readers of `market.status.v1`; highest revision stands."""
+    """The state of a symbol's stream, for readers; the highest revision stands."""
 
     state: StreamState
     complete_until_us: TimeUs

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from alpha_pulse.contracts.errors import ValidationError
 
@@ -28,7 +28,7 @@ TESTNET_SUFFIX = "-testnet"
 _CONSECUTIVE_IDS = frozenset({"binance", "binanceusdm", "kraken", "okx", "coinbase"})
 
 
-class ExchangeType(str, Enum):
+class ExchangeType(StrEnum):
     """Exchanges with a decoder of our own; any other ccxt.pro exchange goes the generic path."""
 
     BINANCE = "binance"

@@ -48,7 +48,8 @@ def _check_prices(
     o, h, low_, c = (Decimal(str(price)) for price in (open_, high, low, close))
     if not all(price.is_finite() and price > 0 for price in (o, h, low_, c)):
         raise ValidationError(
-            f"expected finite prices above 0, found open {o} high {h} low {low_} close {c} ({where})"
+            f"expected finite prices above 0, found open {o} high {h} low {low_} close {c} "
+            f"({where})"
         )
     if low_ > min(o, c) or h < max(o, c):
         raise ValidationError(

@@ -30,7 +30,7 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
     except (AiokafkaError, OSError) as error:
         raise KafkaError(
             f"expected to create topics at {config.kafka.bootstrap}, found "
-            f"{type(error).__name__}: {error}; is Kafka running there, and are the credentials right?"
+            f"{type(error).__name__}: {error}; is Kafka there, and are the credentials right?"
         ) from error
     finally:
         await admin.close()

@@ -1,8 +1,8 @@
 """Record batches read whole: one object per Kafka batch instead of one per record.
 
-aiokafka builds a `ConsumerRecord` for each record, which costs more than all the rest of a batched
-consumer (measured: 44 % of its time). A consumer from `batch_consumer` yields `RecordBatch` instead;
-any other consumer in the process is left as it is. This leans on the inside of aiokafka 0.14
+aiokafka builds a `ConsumerRecord` for each record, which costs almost half of a batched
+consumer's time (measured: 44 %). A consumer from `batch_consumer` yields `RecordBatch` instead; any
+other consumer in the process is left as it is. This leans on the inside of aiokafka 0.14
 (`consumer.fetcher.PartitionRecords`); `tests/contracts/test_aiokafka_internals.py` holds it.
 """
 
@@ -41,7 +41,7 @@ def _as_batches(value: bytes) -> bytes:
 _OneByOne = fetcher.PartitionRecords
 
 
-class _Batches(_OneByOne):  # type: ignore[misc]
+class _Batches(_OneByOne):  # type: ignore[misc, valid-type]
     """The records of a fetch, one `RecordBatch` at a time."""
 
     def _unpack_records(self) -> Iterator[RecordBatch]:

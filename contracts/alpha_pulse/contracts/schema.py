@@ -5,6 +5,7 @@ compares what is there with what would be written.
 """
 
 import json
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def json_schema(event_type: type[msgspec.Struct]) -> dict[str, Any]:
     )
     name = schema[0]["$ref"].rsplit("/", 1)[1]
     own = definitions.pop(name)
+    for definition in (own, *definitions.values()):
+        definition["description"] = cleandoc(definition.get("description", ""))
     document: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **own,

@@ -1,6 +1,6 @@
 """Example messages of every event: what `examples/*.json` is written from.
 
-They are made-up markets in the form the exchanges really send: ids, digits and times as on the wire.
+They are made-up markets in the form that exchanges really send: ids, digits, times as on the wire.
 """
 
 from base64 import b64encode

@@ -1,0 +1,96 @@
+"""Settings: file, environment, clear errors, no secret shown."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alpha_pulse.contracts.config import (
+    SHORT_NAMES,
+    Config,
+    config_environment,
+    load_config,
+    redacted,
+)
+from alpha_pulse.contracts.errors import ConfigError
+
+FILE = """
+namespace = "one"
+
+[kafka]
+bootstrap = "kafka:9092"
+
+[producer]
+symbols = ["BTC/USDT", "ETH/USDT"]
+heartbeat_grace_s = 3
+"""
+
+
+def written(path: Path, text: str) -> Path:
+    file = path / "alpha-pulse.toml"
+    file.write_text(text)
+    return file
+
+
+def test_the_environment_goes_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, FILE), {"ALPHA_PULSE_KAFKA": "other:1"})
+    assert config.kafka.bootstrap == "other:1"
+    assert config.producer.symbols == ("BTC/USDT", "ETH/USDT")
+    assert config.producer.heartbeat_grace_s == 3.0
+    assert config.sink == Config().sink
+    assert config.named("sinks") == "one.sinks"
+    assert config.database == "one_alpha_pulse"
+
+
+def test_every_setting_survives_the_way_through_the_environment() -> None:
+    config = load_config(None, {"ALPHA_PULSE_PRODUCER_SYMBOLS": "A/B, C/D"})
+    config = replace(config, namespace="x", sink=replace(config.sink, batch_age_s_max=0.25))
+    assert load_config(None, config_environment(config)) == config
+
+
+@pytest.mark.parametrize("variable", sorted(SHORT_NAMES))
+def test_a_short_name_sets_its_setting(variable: str) -> None:
+    section, name = SHORT_NAMES[variable]
+    config = load_config(None, {variable: "value"})
+    assert getattr(getattr(config, section) if section else config, name) == "value"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[kafka]\nbootstrap = 'a'\nbotstrap = 'b'\n", r"'botstrap' at .*:3; allowed: bootstrap"),
+        ("a = 1\nnamespace = 'x'", r"the top level, found 'a' at .*:1; allowed: namespace"),
+        ("[nothing]\nx = 1", r"found 'nothing' at .*:1"),
+        ("[sink]\nbatch_rows_max = 'many'", r"\[sink\].*batch_rows_max"),
+        ("[kafka]\nsecurity_protocol = 'TLS'", r"security_protocol"),
+        ("kafka = 3", r"expected a table \[kafka\]"),
+        ("x = ", "expected TOML"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_says_where(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(tmp_path, text), {})
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a configuration file at"):
+        load_config(tmp_path / "none.toml", {})
+
+
+def test_a_bad_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="ALPHA_PULSE_SINK_BATCH_ROWS_MAX"):
+        load_config(None, {"ALPHA_PULSE_SINK_BATCH_ROWS_MAX": "many"})
+
+
+def test_a_secret_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("canary-secret\n")
+    config = load_config(None, {"ALPHA_PULSE_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password")})
+    assert config.kafka.sasl_password == "canary-secret"
+    assert "canary" not in repr(config)
+    assert redacted(config)["kafka"]["sasl_password"] == "***"
+    assert "canary" not in str(redacted(config))
+
+
+def test_a_secret_file_that_is_missing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="SASL_PASSWORD_FILE"):
+        load_config(None, {"ALPHA_PULSE_KAFKA_SASL_PASSWORD_FILE": "/nowhere/at/all"})

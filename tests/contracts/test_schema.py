@@ -1,0 +1,67 @@
+"""Schemas, examples and the topic table are what the Structs say."""
+
+import json
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from alpha_pulse.contracts.codec import decode_event, encode
+from alpha_pulse.contracts.events import EVENT_TYPES
+from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.schema import (
+    HERE,
+    event_name,
+    field_descriptions,
+    generated_files,
+    json_schema,
+    topic_table,
+)
+from alpha_pulse.contracts.topics import TOPICS
+
+
+def test_the_files_are_the_ones_that_would_be_written() -> None:
+    written = {path for kind in ("schemas", "examples") for path in (HERE / kind).rglob("*.json")}
+    expected = generated_files()
+    assert written == set(expected)
+    stale = [path.name for path, text in expected.items() if path.read_text() != text]
+    assert not stale, "run: python -m alpha_pulse.contracts.schema"
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda kind: kind.__name__)
+def test_each_event_has_three_examples_that_decode_and_fit_its_schema(event_type: Any) -> None:
+    schema = json_schema(event_type)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    paths = sorted((HERE / "examples" / f"{event_name(event_type)}.v1").glob("*.json"))
+    assert len(paths) >= 3
+    for path in paths:
+        message = path.read_bytes().strip()
+        jsonschema.validate(json.loads(message), schema)
+        event = decode_event(message)
+        assert type(event) is event_type
+        assert encode(event) == message
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda kind: kind.__name__)
+def test_the_schema_refuses_what_the_decoder_refuses(event_type: Any) -> None:
+    schema = json_schema(event_type)
+    example = msgspec.to_builtins(next(iter(EXAMPLES[event_type].values())))
+    for name in schema["required"]:
+        damaged = {key: value for key, value in example.items() if key != name}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(damaged, schema)
+
+
+def test_every_field_of_a_market_event_is_described_or_speaks_for_itself() -> None:
+    candle = next(kind for kind in EVENT_TYPES if kind.__name__ == "Candle")
+    bare = {name for name, text in field_descriptions(candle).items() if not text}
+    assert bare == {"event", "trade_count"}
+
+
+def test_topic_names_have_dots_and_dashes_only_and_each_is_in_the_table() -> None:
+    table = topic_table()
+    for topic in TOPICS:
+        assert "_" not in topic.name
+        assert f"`{topic.name}`" in table
+    assert len({topic.name for topic in TOPICS}) == len(TOPICS)

@@ -1,0 +1,94 @@
+"""The ClickHouse engine on this machine: one process, behind ClickHouse's HTTP interface."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+
+from alpha_pulse.embedded.child import Child
+from alpha_pulse.embedded.errors import EmbeddedRuntimeError
+from alpha_pulse.embedded.ports import HOST, listen
+
+DEFAULT_PORT = 8123
+READY_TIMEOUT_S = 60.0
+STOP_GRACE_S = 10.0
+
+
+class ClickHouseServer:
+    """The engine's files and, once started, its process."""
+
+    def __init__(self, directory: Path, lock_fd: int) -> None:
+        self.directory = directory
+        self.port = 0
+        self.child: Child | None = None
+        self._lock_fd = lock_fd
+
+    @property
+    def address(self) -> str:
+        """Base URL."""
+        return f"http://{HOST}:{self.port}"
+
+    async def start(self, port: int | None) -> None:
+        """Start the engine and return when it answers.
+
+        Raises: PortError, ChildDiedError, EmbeddedRuntimeError when it does not answer in time.
+        """
+        with listen(port, DEFAULT_PORT, "ClickHouse") as listener:
+            self.port = listener.getsockname()[1]
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.child = Child.start(
+                "ClickHouse",
+                [
+                    sys.executable,
+                    "-m",
+                    "alpha_pulse.embedded.front.server",
+                    str(self.directory / "data"),
+                    str(listener.fileno()),
+                ],
+                log=self.directory / "server.log",
+                keep_fds=[self._lock_fd, listener.fileno()],
+                grace_s=STOP_GRACE_S,
+            )
+        try:
+            await self._wait_until_ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the engine in order."""
+        if self.child is not None:
+            await self.child.stop(STOP_GRACE_S + 5)
+
+    async def _wait_until_ready(self) -> None:
+        # The socket listens from the first moment, so one request waits until the engine is up.
+        assert self.child is not None
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        async with aiohttp.ClientSession() as session:
+            ping = asyncio.create_task(self._ping(session))
+            try:
+                while not (ping.done() and ping.result()):
+                    if self.child.exit_code is not None:
+                        raise self.child.death()
+                    if time.monotonic() > deadline:
+                        raise EmbeddedRuntimeError(
+                            f"expected ClickHouse to answer on {self.address} within "
+                            f"{READY_TIMEOUT_S:.0f} s, found no answer; is the machine overloaded? "
+                            f"Its log: {self.child.log}\n{self.child.log_tail()}"
+                        )
+                    if ping.done():
+                        ping = asyncio.create_task(self._ping(session))
+                    await asyncio.wait([ping], timeout=0.05)
+            finally:
+                ping.cancel()
+
+    async def _ping(self, session: aiohttp.ClientSession) -> bool:
+        timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_S)
+        try:
+            async with session.get(f"{self.address}/ping", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            await asyncio.sleep(0.05)
+            return False

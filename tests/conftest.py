@@ -1,0 +1,37 @@
+"""Shared by all tests: one real Kafka and ClickHouse for the session, a namespace for each test."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from alpha_pulse.embedded.runtime import Runtime
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """The session's Kafka and ClickHouse: embedded, or those of ALPHA_PULSE_KAFKA and _CLICKHOUSE.
+
+    Everything in them is shared: keep to names inside `namespace`.
+    """
+    with asyncio.Runner() as runner:
+        start = Runtime.start(
+            tmp_path_factory.mktemp("runtime"),
+            kafka=os.environ.get("ALPHA_PULSE_KAFKA"),
+            clickhouse=os.environ.get("ALPHA_PULSE_CLICKHOUSE"),
+            kafka_port=0,
+            clickhouse_port=0,
+        )
+        running = runner.run(start.__aenter__())
+        try:
+            yield running
+        finally:
+            runner.run(start.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Prefix of topics, groups and databases that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}"

@@ -34,7 +34,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
         case msgspec.inspect.NoneType():
             return st.none()
         case msgspec.inspect.LiteralType():
-            return st.sampled_from(sorted(kind.values))
+            return st.sampled_from(kind.values)
         case msgspec.inspect.IntType():
             highest = kind.le if kind.le is not None else (kind.lt or 2**63) - 1
             return st.integers(kind.ge if kind.ge is not None else -(2**63), highest)
@@ -99,10 +99,9 @@ def test_any_damage_to_a_message_decodes_or_gives_a_validation_error(data: st.Da
 def expect_event_or_error(message: bytes) -> None:
     try:
         event = decode_event(message)
-    except ValidationError as error:
-        assert "expected" in str(error)
-    else:
-        assert isinstance(event, EVENT_TYPES)
+    except ValidationError:
+        return
+    assert isinstance(event, EVENT_TYPES)
 
 
 @pytest.mark.parametrize(

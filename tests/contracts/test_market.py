@@ -1,6 +1,7 @@
 """Timeframe arithmetic and names."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,8 +22,8 @@ TIMES = st.integers(1_230_768_000_000_000, 4_102_444_799_999_999)
 NAMES = st.sampled_from(sorted(TIMEFRAMES))
 
 
-def us(*when: int) -> int:
-    return int(datetime(*when, tzinfo=UTC).timestamp()) * 1_000_000
+def us(when: str) -> int:
+    return int(datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 
 @given(NAMES, TIMES)
@@ -36,15 +37,15 @@ def test_every_time_lies_in_exactly_one_window(name: str, time_us: int) -> None:
 
 @given(TIMES)
 def test_each_published_timeframe_is_made_of_whole_windows_of_the_one_before(time_us: int) -> None:
-    for smaller, larger in zip(PUBLISHED_TIMEFRAMES, PUBLISHED_TIMEFRAMES[1:], strict=False):
+    for smaller, larger in pairwise(PUBLISHED_TIMEFRAMES):
         open_us = get_timeframe(larger).open_time_us(time_us)
         assert get_timeframe(smaller).is_open_time(open_us)
 
 
 def test_a_week_starts_monday_midnight_utc() -> None:
     week = get_timeframe("1w")
-    assert week.open_time_us(us(2026, 1, 4, 23, 59)) == us(2025, 12, 29)
-    assert week.open_time_us(us(2026, 1, 5)) == us(2026, 1, 5)
+    assert week.open_time_us(us("2026-01-04T23:59")) == us("2025-12-29")
+    assert week.open_time_us(us("2026-01-05")) == us("2026-01-05")
 
 
 def test_an_unknown_timeframe_is_an_error_that_lists_the_known_ones() -> None:

@@ -1,0 +1,63 @@
+# `make demo` and `make test` need only Python >= 3.11 (with venv and pip), make and a network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PARTS := contracts producers processors sinks
+# uv installs in seconds what takes pip minutes; it comes from the same index as everything else, and
+# does not read pip's settings by itself. Where it can't do the work, pip does it.
+INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
+UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
+
+.PHONY: help demo test setup check format lock clean
+
+help:
+	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
+	@echo "make test    all tests"
+	@echo "make check   ruff, strict mypy, import-linter"
+	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
+
+demo: setup
+	$(BIN)/alpha-pulse demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(READY)
+
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml $(PARTS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, found " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV) (about a minute; once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(UV) install --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation $(PARTS:%=-e ./%) -e .
+	@touch $(READY)
+
+# The pinned versions, with hashes and without any index's address (uv.lock would record it).
+COMPILE = $(UV) compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+  $(foreach part,$(PARTS),--no-emit-package alpha-pulse-$(part))
+lock: setup
+	$(COMPILE) contracts/pyproject.toml --extra kafka -o requirements/contracts.txt
+	$(COMPILE) producers/pyproject.toml -o requirements/producers.txt
+	$(COMPILE) processors/pyproject.toml -o requirements/processors.txt
+	$(COMPILE) sinks/pyproject.toml -o requirements/sinks.txt
+	$(COMPILE) pyproject.toml --extra embedded -o requirements/application.txt
+	$(COMPILE) pyproject.toml --extra embedded --group dev -o requirements/dev.txt
+	echo uv | $(COMPILE) - -o requirements/uv.txt
+
+clean:
+	rm -rf $(VENV) .alpha-pulse .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,1 +1,1 @@
-"""A local exchange that speaks the exchanges' own protocols, from a recording or a synthetic market."""
+"""A local exchange that speaks the exchanges' own protocols, from recorded or invented trades."""

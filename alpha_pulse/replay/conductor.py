@@ -1,0 +1,310 @@
+"""Move event time on and send what happens, in order, to the sockets that subscribed to it.
+
+There is one cursor: event time and, per symbol, a position. Trades are published up to a tick of
+event time, then the candles of that tick are sent: the final candle of a minute comes after all
+of its trades.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from alpha_pulse.replay.candles import open_time_us
+from alpha_pulse.replay.clock import Clock
+from alpha_pulse.replay.dialects.base import Dialect
+from alpha_pulse.replay.faults import FaultPlan, StreamFault
+from alpha_pulse.replay.feeds import Feed
+from alpha_pulse.replay.ledger import Ledger
+from alpha_pulse.replay.market import MINUTE_US, TradeRow
+from alpha_pulse.replay.sockets import TOO_SLOW_BYTES, Channel, ClientSocket
+
+BATCH_TRADES_MAX = 4_096
+LINGER_S = 0.2
+REJOIN_S_MAX = 30.0
+
+Expected = tuple[str, str]  # (kind of channel, symbol)
+Unit = tuple[Feed, int, Sequence[TradeRow]]  # trades of one symbol, from a position on
+
+
+class Conductor:
+    """The stream of one exchange: runs until it is cancelled."""
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        dialect: Dialect,
+        clock: Clock,
+        ledger: Ledger,
+        faults: FaultPlan,
+        *,
+        expected: Iterable[Expected],
+        candle_interval_us: int,
+        begin_us: int,
+        end_us: int | None,
+    ) -> None:
+        self.sockets: dict[int, ClientSocket] = {}
+        self.expected: set[Expected] = set(expected)
+        self.now_us = begin_us
+        self.end_us = end_us
+        self.finished = False
+        self.started = False
+        self.published = 0
+        self.changed = asyncio.Event()
+        self._feeds = feeds
+        self._dialect = dialect
+        self._clock = clock
+        self._ledger = ledger
+        self._faults = faults
+        self._tick_us = candle_interval_us
+        self._rejoining = False
+
+    async def run(self) -> None:
+        """Publish until the end, then keep the sockets company for ever."""
+        await self._wait_for_readers(None)
+        self.started = True
+        self._clock.start()
+        while self.end_us is None or self.now_us < self.end_us:
+            await self._advance()
+        self.finished = True
+        while True:
+            self._send_open_candles(self.now_us, only_changed=False)
+            await self._flush()
+            await asyncio.sleep(LINGER_S)
+
+    @property
+    def missing(self) -> list[Expected]:
+        """Return the expected subscriptions that no socket has."""
+        present = {
+            (channel.kind, channel.symbol)
+            for socket in self.sockets.values()
+            for channel in socket.channels
+        }
+        return sorted(self.expected - present)
+
+    # Time
+
+    async def _advance(self) -> None:
+        if self._clock.full_speed and self._rejoining:
+            await self._wait_for_readers(REJOIN_S_MAX)
+            self._rejoining = False
+        self._start_ledgers()
+        tick_us = self.now_us - self.now_us % self._tick_us + self._tick_us
+        limit_us = self._clock.limit_us()
+        if self.end_us is not None:
+            limit_us = min(limit_us, self.end_us)
+        step_us = min(tick_us, limit_us)
+        if step_us <= self.now_us:
+            await self._clock.wait_until(min(tick_us, self._next_trade_us(tick_us)))
+            return
+        fault = self._faults.take_stream(self.published)
+        if fault is not None:
+            await self._apply(fault, step_us)
+            return
+        at_trade = self._faults.next_at_trade
+        most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
+        units = self._take(step_us, min(most, BATCH_TRADES_MAX))
+        self._send_trades(units)
+        await self._after_batch()
+
+    async def _after_batch(self) -> None:
+        self._send_closed_candles()
+        if self.now_us % self._tick_us == 0:
+            self._send_open_candles(self.now_us, only_changed=True)
+        await self._flush()
+
+    def _next_trade_us(self, latest_us: int) -> int:
+        for feed in self._feeds:
+            rows = feed.market.rows(feed.published, feed.published + 1)
+            if rows:
+                latest_us = min(latest_us, rows[0].trade_time_us)
+        return latest_us
+
+    def _take(self, step_us: int, most: int) -> list[Unit]:
+        # Publish up to a time, or fewer trades when there are more than `most`.
+        ends = [feed.market.position_at(step_us) for feed in self._feeds]
+        count = sum(end - feed.published for feed, end in zip(self._feeds, ends, strict=True))
+        busy = [f for f, end in zip(self._feeds, ends, strict=True) if end > f.published]
+        units: list[Unit]
+        if len(busy) <= 1:
+            units = [
+                (feed, feed.published, feed.market.rows(feed.published, end)[:most])
+                for feed, end in zip(self._feeds, ends, strict=True)
+                if end > feed.published
+            ]
+        else:
+            singles = [
+                (row.trade_time_us, order, feed.published + place, feed, row)
+                for order, (feed, end) in enumerate(zip(self._feeds, ends, strict=True))
+                for place, row in enumerate(feed.market.rows(feed.published, end))
+            ]
+            singles.sort(key=lambda single: single[:3])
+            units = _runs(singles[:most])
+        for feed, _, rows in units:
+            feed.published += len(rows)
+            self.published += len(rows)
+        if count > most:
+            # The rest of this instant is still to come.
+            step_us = max(self.now_us, units[-1][2][-1].trade_time_us) if units else self.now_us
+        self._set_now(step_us)
+        return units
+
+    def _set_now(self, time_us: int) -> None:
+        self.now_us = time_us
+        for feed in self._feeds:
+            feed.now_us = time_us
+
+    def _start_ledgers(self) -> None:
+        # In a market without end, what was printed before anyone listened is history.
+        if self._clock.full_speed or self.end_us is not None:
+            return
+        for feed in self._feeds:
+            if not feed.watched:
+                feed.begin = feed.published
+                feed.watched = bool(self._subscribers("trades", feed.symbol))
+
+    # Readers
+
+    async def _wait_for_readers(self, seconds_max: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds_max):
+                while self.missing:
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            # They will not come back: go on without them.
+            self.expected -= set(self.missing)
+
+    def left(self, socket: ClientSocket) -> None:
+        """Forget a socket that is gone; at full speed the stream waits for its return."""
+        self.sockets.pop(socket.number, None)
+        if socket.channels and not self.finished:
+            self._rejoining = True
+        self.changed.set()
+
+    def _subscribers(self, kind: str, symbol: str) -> list[tuple[ClientSocket, Channel]]:
+        return [
+            (socket, channel)
+            for socket in self.sockets.values()
+            if not socket.dead
+            for channel in socket.channels
+            if channel.kind == kind and channel.symbol == symbol
+        ]
+
+    async def _flush(self) -> None:
+        for socket in list(self.sockets.values()):
+            socket.flush()
+            if self._clock.full_speed:
+                await socket.drain()
+            elif socket.unsent_bytes > TOO_SLOW_BYTES:
+                socket.abort()
+        await asyncio.sleep(0)
+
+    # Frames
+
+    def _send_trades(self, units: Iterable[Unit]) -> None:
+        for feed, first, rows in units:
+            subscribers = self._subscribers("trades", feed.symbol)
+            for socket, channel in subscribers:
+                socket.put(self._dialect.trade_frames(socket, channel, rows))
+            if subscribers:
+                self._ledger.add_sent(feed.symbol, first, first + len(rows))
+
+    def _send_closed_candles(self) -> None:
+        for feed in self._feeds:
+            while feed.candles.is_closed(feed.open_minute_us + MINUTE_US, self.now_us):
+                close_us = feed.open_minute_us + MINUTE_US
+                if feed.candles.closed_minute(feed.open_minute_us) is not None:
+                    self._ledger.closed_candles[feed.symbol] += 1
+                for socket, channel in self._subscribers("candles", feed.symbol):
+                    self._send_closed_candle(feed, socket, channel, close_us)
+                feed.open_minute_us = close_us
+
+    def _send_closed_candle(
+        self, feed: Feed, socket: ClientSocket, channel: Channel, close_us: int
+    ) -> None:
+        if open_time_us(close_us, channel.timeframe) != close_us:
+            return
+        open_us = open_time_us(close_us - 1, channel.timeframe)
+        candle = feed.candles.candle(open_us, channel.timeframe, feed.published, close_us)
+        if candle is not None:
+            frames = self._dialect.candle_frames(
+                socket, channel, candle, closed=True, event_time_us=self.now_us
+            )
+            socket.put(frames)
+
+    def _send_open_candles(self, event_time_us: int, *, only_changed: bool) -> None:
+        for feed in self._feeds:
+            if only_changed and feed.interim_at == feed.published:
+                continue
+            feed.interim_at = feed.published
+            for socket, channel in self._subscribers("candles", feed.symbol):
+                candle = feed.candle_now(channel.timeframe)
+                if candle is not None:
+                    frames = self._dialect.candle_frames(
+                        socket, channel, candle, closed=False, event_time_us=event_time_us
+                    )
+                    socket.put(frames)
+        if not only_changed:
+            for socket in self.sockets.values():
+                socket.put(self._dialect.idle_frames(socket))
+
+    # Faults
+
+    async def _apply(self, fault: StreamFault, step_us: int) -> None:
+        readers = [s for s in self.sockets.values() if _reads_trades(s)]
+        if fault.kind == "garbage":
+            for socket in readers:
+                socket.put([fault.payload])
+        elif fault.kind == "stall":
+            await self._flush()
+            await asyncio.sleep(fault.seconds)
+        elif fault.kind in ("duplicate", "swap"):
+            self._send_twice_or_swapped(fault, self._take(step_us, max(fault.trades, 2)))
+        elif fault.kind == "drop":
+            self._take(step_us, fault.trades)
+        else:
+            for socket in readers:
+                await self._break(fault.kind, socket)
+            # The market goes on while nobody is connected.
+            self._take(step_us, fault.trades)
+        await self._after_batch()
+
+    def _send_twice_or_swapped(self, fault: StreamFault, units: Sequence[Unit]) -> None:
+        for feed, first, rows in units:
+            for socket, channel in self._subscribers("trades", feed.symbol):
+                frames = self._dialect.trade_frames(socket, channel, rows)
+                if fault.kind == "duplicate":
+                    frames = frames + frames
+                else:
+                    frames[:2] = reversed(frames[:2])
+                socket.put(frames)
+                self._ledger.add_sent(feed.symbol, first, first + len(rows))
+                if fault.kind == "duplicate":
+                    self._ledger.add_sent(feed.symbol, first, first + len(rows))
+
+    async def _break(self, kind: str, socket: ClientSocket) -> None:
+        if kind == "close":
+            await socket.close(1001, b"going away")
+        elif kind == "abort":
+            socket.abort()
+        else:
+            socket.flush()
+            socket.dead = True
+            socket.channels.clear()
+        self._rejoining = True
+        if kind != "no-pong":
+            self.left(socket)
+
+
+def _reads_trades(socket: ClientSocket) -> bool:
+    return any(channel.kind == "trades" for channel in socket.channels)
+
+
+def _runs(singles: Sequence[tuple[int, int, int, Feed, TradeRow]]) -> list[Unit]:
+    # Neighbours of one symbol become one unit.
+    units: list[tuple[Feed, int, list[TradeRow]]] = []
+    for _, _, position, feed, row in singles:
+        if units and units[-1][0] is feed:
+            units[-1][2].append(row)
+        else:
+            units.append((feed, position, [row]))
+    return [(feed, first, rows) for feed, first, rows in units]

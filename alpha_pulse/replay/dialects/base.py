@@ -1,0 +1,207 @@
+"""What an exchange's dialect must answer; the engine knows nothing of any exchange."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import orjson
+
+from alpha_pulse.replay.candles import ExchangeCandle
+from alpha_pulse.replay.feeds import Feed
+from alpha_pulse.replay.market import Instrument, TradeRow, spot_symbol
+from alpha_pulse.replay.sockets import Channel, ClientSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How strict the exchange is.
+
+    keyless_history: trades by id are served without an API key; else they are refused.
+    refused: symbols that are listed and yet refused by the websocket, as delisted ones are.
+    """
+
+    keyless_history: bool = True
+    refused: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RestRequest:
+    """One REST request: query and path parameters together."""
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+
+    def integer(self, name: str, default: int) -> int:
+        """Return a parameter as a number.
+
+        Raises: ValueError when it is not one.
+        """
+        return int(self.query[name]) if self.query.get(name) else default
+
+
+@dataclass(frozen=True, slots=True)
+class RestReply:
+    """A REST answer: any value that becomes JSON."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class RestRefusal(Exception):
+    """The exchange refuses a request with this answer."""
+
+    def __init__(self, reply: RestReply) -> None:
+        super().__init__(str(reply.body))
+        self.reply = reply
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a client's message brings: frames to send, channels to open and to close."""
+
+    frames: list[bytes] = field(default_factory=list)
+    subscribe: list[Channel] = field(default_factory=list)
+    unsubscribe: list[Channel] = field(default_factory=list)
+
+
+RestHandler = Callable[[RestRequest], RestReply]
+
+
+class Dialect:
+    """One exchange's own protocol over the feeds; subclasses fill in the tables.
+
+    frame_trades_max: how many trades of one instant the exchange puts in one frame.
+    has_candle_channel: whether ccxt can watch the exchange's own candles.
+    """
+
+    name: ClassVar[str]
+    hosts: ClassVar[tuple[str, ...]]
+    # (pattern of host and path, name of the method that answers)
+    routes: ClassVar[tuple[tuple[str, str], ...]]
+    frame_trades_max: ClassVar[int] = 1
+    has_candle_channel: ClassVar[bool] = True
+    ping_interval_s: ClassVar[float] = 20.0
+
+    def __init__(self, feeds: Sequence[Feed], options: Options) -> None:
+        self.feeds = feeds
+        self.options = options
+        self.by_id = {self.market_id(feed.instrument): feed for feed in feeds}
+        self.by_symbol = {feed.symbol: feed for feed in feeds}
+        self._routes: list[tuple[re.Pattern[str], RestHandler]] = [
+            (re.compile(pattern), getattr(self, method)) for pattern, method in self.routes
+        ]
+
+    # Names
+
+    @classmethod
+    def unified_symbol(cls, symbol: str) -> str:
+        """Return what ccxt calls a recorded symbol on this exchange."""
+        return spot_symbol(symbol)
+
+    def market_id(self, instrument: Instrument) -> str:
+        """Return the exchange's own name of a symbol."""
+        return instrument.base + instrument.quote
+
+    # REST
+
+    @property
+    def now_us(self) -> int:
+        """Return the exchange's clock: event time."""
+        return max((feed.now_us for feed in self.feeds), default=time.time_ns() // 1_000)
+
+    @property
+    def now_ms(self) -> int:
+        """Return the exchange's clock in milliseconds, rounded up: nothing earlier is to come."""
+        return -(-self.now_us // 1_000)
+
+    def rest(self, request: RestRequest) -> RestReply | None:
+        """Answer a REST request; None when this exchange has no such path."""
+        for pattern, handler in self._routes:
+            match = pattern.search(request.path)
+            if match:
+                if match.groupdict():
+                    query = {**request.query, **match.groupdict()}
+                    request = RestRequest(request.path, query, request.headers)
+                try:
+                    return handler(request)
+                except RestRefusal as refusal:
+                    return refusal.reply
+        return None
+
+    # Websocket
+
+    def greet(self, socket: ClientSocket) -> Iterable[bytes]:
+        """Return the frames that a new connection receives unasked."""
+        return ()
+
+    def channels_of_url(self, path: str, query: Mapping[str, str]) -> Sequence[Channel]:
+        """Return the channels that a websocket's address names."""
+        return ()
+
+    def on_text(self, socket: ClientSocket, text: str) -> Reply:
+        """Answer a client's message."""
+        raise NotImplementedError
+
+    def trade_frames(
+        self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
+    ) -> list[bytes]:
+        """Return the frames for trades of one symbol, in order, split as the exchange does."""
+        raise NotImplementedError
+
+    def candle_frames(
+        self,
+        socket: ClientSocket,
+        channel: Channel,
+        candle: ExchangeCandle,
+        *,
+        closed: bool,
+        event_time_us: int,
+    ) -> list[bytes]:
+        """Return the frames for a candle; none where the exchange would send none."""
+        raise NotImplementedError
+
+    def idle_frames(self, socket: ClientSocket) -> list[bytes]:
+        """Return what the exchange sends on a socket when nothing happens."""
+        return []
+
+
+def dumps(value: object) -> bytes:
+    """Return compact JSON."""
+    return orjson.dumps(value)
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """Return a JSON object, None when the text is anything else."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def text_list(value: object) -> list[str] | None:
+    """Return a list of texts, None when the value is anything else."""
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return value
+    return None
+
+
+def instants(rows: Sequence[TradeRow], most: int) -> list[Sequence[TradeRow]]:
+    """Return runs of trades of one instant and side, as one order's executions are sent."""
+    runs: list[Sequence[TradeRow]] = []
+    first = 0
+    for place in range(1, len(rows) + 1):
+        same = (
+            place < len(rows)
+            and place - first < most
+            and rows[place].trade_time_us == rows[first].trade_time_us
+            and rows[place].side == rows[first].side
+        )
+        if not same:
+            runs.append(rows[first:place])
+            first = place
+    return runs

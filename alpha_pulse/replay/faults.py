@@ -1,0 +1,155 @@
+"""Scripted faults: what goes wrong, and after how many trades or REST requests; by seed.
+
+A script is made once and never rolls dice afterwards: the same seed is the same accident.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+STREAM_FAULTS = (
+    "close",
+    "abort",
+    "duplicate",
+    "swap",
+    "drop",
+    "garbage",
+    "stall",
+    "no-pong",
+)
+REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay")
+
+# Market data; not the listing of markets, without which no client starts.
+DATA_PATHS = r"klines|[tT]rades|candles|OHLC|Trades|/kline|recent-trade|/ticker"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFault:
+    """One accident of the stream.
+
+    at_trade: how many trades have been published before it, over all symbols.
+    trades: how many trades it concerns (lost, doubled or unseen).
+    """
+
+    kind: str
+    at_trade: int
+    trades: int = 1
+    seconds: float = 0.0
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class RestFault:
+    """One accident of a REST request.
+
+    at_request: how many matching requests have been made before it.
+    seconds: the delay, or Retry-After.
+    """
+
+    kind: str
+    at_request: int
+    seconds: float = 1.0
+    path: str = DATA_PATHS
+
+
+# Each is a frame that a client must survive and report once.
+GARBAGE = (
+    b'{"e":"trade","E":1723161255343,"s":"BTCU',
+    b"[]",
+    b"null",
+    b"<html><body>502 Bad Gateway</body></html>",
+    b'{"e":"trade","E":"x","s":"BTCUSDT","t":"y","p":null,"q":{},"T":[],"m":1,"M":true}',
+    b'{"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1e999999999","q":"-1","T":1,"m":true,"M":true}',
+    b'{"a":' * 500,
+    b"\x00\xff not text".replace(b"\xff", b"\xc3\xbf"),
+)
+
+
+@dataclass(slots=True)
+class FaultPlan:
+    """A script of faults, in order, and what of it has happened."""
+
+    stream: Sequence[StreamFault] = ()
+    rest: Sequence[RestFault] = ()
+    applied: list[StreamFault | RestFault] = field(default_factory=list)
+    _stream_left: deque[StreamFault] = field(init=False)
+    _rest_left: list[RestFault] = field(init=False)
+    _matches: dict[str, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for fault in self.stream:
+            _known(fault.kind, STREAM_FAULTS)
+        for rest_fault in self.rest:
+            _known(rest_fault.kind, REST_FAULTS)
+        self._stream_left = deque(sorted(self.stream, key=lambda fault: fault.at_trade))
+        self._rest_left = list(self.rest)
+
+    @property
+    def next_at_trade(self) -> int | None:
+        """Return before which trade the stream's next fault happens, None when all have."""
+        return self._stream_left[0].at_trade if self._stream_left else None
+
+    def take_stream(self, trades_published: int) -> StreamFault | None:
+        """Return the fault that is due now, once."""
+        if not self._stream_left or self._stream_left[0].at_trade > trades_published:
+            return None
+        fault = self._stream_left.popleft()
+        self.applied.append(fault)
+        return fault
+
+    def take_rest(self, path: str) -> RestFault | None:
+        """Return the fault that this REST request meets, once."""
+        for pattern in dict.fromkeys(fault.path for fault in self.rest):
+            if re.search(pattern, path):
+                number = self._matches.get(pattern, 0)
+                self._matches[pattern] = number + 1
+                for fault in self._rest_left:
+                    if fault.path == pattern and fault.at_request == number:
+                        self._rest_left.remove(fault)
+                        self.applied.append(fault)
+                        return fault
+        return None
+
+
+def seeded_plan(kinds: Iterable[str], seed: int, trades: int, per_kind: int = 2) -> FaultPlan:
+    """Return a script with each kind `per_kind` times, spread over a stream of so many trades.
+
+    REST faults meet the requests with which a client heals, hence the first few.
+    Raises: ValueError for an unknown kind.
+    """
+    random = Random(f"faults:{seed}")
+    stream: list[StreamFault] = []
+    rest: list[RestFault] = []
+    # Not in the first and last twentieth: a client has a first and a last trade to hold on to.
+    low, high = max(1, trades // 20), max(2, trades - trades // 20)
+    for kind in kinds:
+        _known(kind, STREAM_FAULTS + REST_FAULTS)
+        for _ in range(per_kind):
+            if kind in STREAM_FAULTS:
+                stream.append(
+                    StreamFault(
+                        kind,
+                        at_trade=random.randrange(low, high),
+                        trades=random.randrange(1, 31),
+                        seconds=round(random.uniform(0.5, 2.0), 2),
+                        payload=random.choice(GARBAGE),
+                    )
+                )
+            else:
+                rest.append(RestFault(kind, at_request=random.randrange(6), seconds=1.0))
+    # Two faults of one request: the second meets the next one.
+    taken: set[int] = set()
+    for number, fault in enumerate(rest):
+        at = fault.at_request
+        while at in taken:
+            at += 1
+        taken.add(at)
+        rest[number] = RestFault(fault.kind, at, fault.seconds, fault.path)
+    return FaultPlan(stream, rest)
+
+
+def _known(kind: str, kinds: Sequence[str]) -> None:
+    if kind not in kinds:
+        raise ValueError(f"expected a fault of {', '.join(kinds)}, found {kind!r}")

@@ -1,0 +1,49 @@
+"""`alpha-pulse`: every command in one place, and how an error ends."""
+
+import os
+import sys
+
+import typer
+
+from alpha_pulse.cli.demo import demo
+from alpha_pulse.cli.replay import replay
+from alpha_pulse.cli.roles import process, produce, sink
+from alpha_pulse.cli.sql import sql
+from alpha_pulse.contracts.errors import AlphaPulseError
+
+app = typer.Typer(
+    name="alpha-pulse",
+    help="Crypto market data as an event stream: exchanges to Kafka to ClickHouse.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(replay)
+app.command()(sql)
+app.command()(produce)
+app.command()(process)
+app.command()(sink)
+
+
+@app.callback()
+def pipeline(
+    namespace: str = typer.Option(
+        "", help="Prefix of topics, groups and the database, so that runs do not meet."
+    ),
+) -> None:
+    """Crypto market data as an event stream: exchanges to Kafka to ClickHouse."""
+    if namespace:
+        os.environ["ALPHA_PULSE_NAMESPACE"] = namespace
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on stderr and exit code 1."""
+    try:
+        app()
+    except AlphaPulseError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

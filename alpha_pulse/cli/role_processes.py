@@ -1,0 +1,88 @@
+"""The roles as processes of their own: started, watched and stopped in the order of the flow."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+
+from alpha_pulse.contracts.config import Config, config_environment
+from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.embedded.child import Child
+
+STOP_GRACE_S = 10.0
+EXCHANGE_START_S = 30.0
+
+# Producers end first and sinks last, so that what was published is stored.
+ROLE_MODULES = {
+    "producer": "alpha_pulse.producers",
+    "processor": "alpha_pulse.processors",
+    "sink": "alpha_pulse.sinks",
+}
+
+
+class RoleProcesses:
+    """Running roles by name. Each writes its log to `<log_dir>/<name>.log`."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self._children: dict[str, Child] = {}
+
+    def __getitem__(self, name: str) -> Child:
+        return self._children[name]
+
+    def start_role(self, name: str, config: Config) -> Child:
+        """Start `producer`, `processor` or `sink` with exactly these settings."""
+        return self._start(name, [ROLE_MODULES[name]], config)
+
+    async def start_exchange(self, arguments: list[str]) -> str:
+        """Start the replay exchange as a process; return its address once it answers."""
+        child = self._start("exchange", ["alpha_pulse.replay", "--keep-running", *arguments], None)
+        deadline = asyncio.get_running_loop().time() + EXCHANGE_START_S
+        while asyncio.get_running_loop().time() < deadline and child.exit_code is None:
+            for line in child.log_text().splitlines():
+                with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError):
+                    return str(orjson.loads(line)["url"])
+            await asyncio.sleep(0.05)
+        raise child.death()
+
+    async def wait_dead(self, *expected: str) -> AlphaPulseError:
+        """Return once a role has ended that was not expected to: the error says which and how."""
+        while True:
+            for name, child in self._children.items():
+                if name not in expected and child.exit_code is not None:
+                    return child.death()
+            await asyncio.sleep(0.2)
+
+    async def stop(self, name: str) -> int:
+        """End a role in order and return its exit code."""
+        return await self._children.pop(name).stop(STOP_GRACE_S + 5)
+
+    async def stop_all(self) -> None:
+        """End every role, in the order of the flow."""
+        for name in (*ROLE_MODULES, "exchange"):
+            if name in self._children:
+                await self.stop(name)
+
+    def _start(self, name: str, module: list[str], config: Config | None) -> Child:
+        child = Child.start(
+            name,
+            [sys.executable, "-m", *module],
+            log=self._log_dir / f"{name}.log",
+            grace_s=STOP_GRACE_S,
+            environment=config_environment(config) if config else {},
+        )
+        self._children[name] = child
+        return child
+
+
+@contextlib.asynccontextmanager
+async def role_processes(log_dir: Path) -> AsyncIterator[RoleProcesses]:
+    """Give a place to start roles; whatever still runs at the end is stopped."""
+    roles = RoleProcesses(log_dir)
+    try:
+        yield roles
+    finally:
+        await asyncio.shield(roles.stop_all())

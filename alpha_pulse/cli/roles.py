@@ -1,0 +1,37 @@
+"""`alpha-pulse produce | process | sink`: one role, in this process."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alpha_pulse.cli.role_processes import ROLE_MODULES
+from alpha_pulse.contracts.config import config_environment, load_config
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; the environment goes over it.")
+]
+
+
+def produce(config: ConfigFile = None) -> None:
+    """Follow the configured symbols of an exchange and publish them to Kafka."""
+    _become("producer", config)
+
+
+def process(config: ConfigFile = None) -> None:
+    """Validate trades and build candles, inside a Faust worker."""
+    _become("processor", config)
+
+
+def sink(config: ConfigFile = None) -> None:
+    """Store the market topics in ClickHouse."""
+    _become("sink", config)
+
+
+def _become(role: str, file: Path | None) -> None:
+    # The role replaces this process: signals and exit codes are its own, as under any supervisor.
+    settings = config_environment(load_config(file))
+    command = [sys.executable, "-m", ROLE_MODULES[role]]
+    os.execve(sys.executable, command, {**os.environ, **settings})

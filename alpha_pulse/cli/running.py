@@ -1,0 +1,82 @@
+"""Find the servers that a command talks to: given ones, a running demo's, or own ones."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import clickhouse_connect
+import orjson
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from alpha_pulse.contracts.config import ClickHouseConfig, Config
+from alpha_pulse.embedded.progress import OnProgress
+from alpha_pulse.embedded.runtime import Runtime
+
+_FILE = "addresses.json"
+
+
+def start_runtime(
+    settings: Config, data_dir: Path, on_progress: OnProgress
+) -> AbstractAsyncContextManager[Runtime]:
+    """Return a runtime that starts the servers which the settings do not name."""
+    default = Config()
+    kafka, clickhouse = settings.kafka.bootstrap, settings.clickhouse.url
+    return Runtime.start(
+        data_dir,
+        on_progress=on_progress,
+        kafka=kafka if kafka != default.kafka.bootstrap else None,
+        clickhouse=clickhouse if clickhouse != default.clickhouse.url else None,
+    )
+
+
+def with_servers(settings: Config, runtime: Runtime) -> Config:
+    """Return the settings with the runtime's addresses and data directory in them."""
+    return replace(
+        settings,
+        data_dir=str(runtime.data_dir),
+        kafka=replace(settings.kafka, bootstrap=runtime.kafka),
+        clickhouse=replace(settings.clickhouse, url=runtime.clickhouse),
+    )
+
+
+@contextlib.contextmanager
+def announced(config: Config) -> Iterator[None]:
+    """Leave the addresses in the data directory while they are good, for other commands."""
+    file = Path(config.data_dir) / _FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(
+        orjson.dumps({"kafka": config.kafka.bootstrap, "clickhouse": config.clickhouse.url})
+    )
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def reachable_clickhouse(settings: Config) -> AsyncIterator[ClickHouseConfig]:
+    """Give a ClickHouse that answers: the given one, a running demo's, or the engine opened now.
+
+    Raises: EmbeddedRuntimeError when the data directory is in use or the engine does not start.
+    """
+    if settings.clickhouse.url != ClickHouseConfig().url:
+        yield settings.clickhouse
+        return
+    data_dir = Path(settings.data_dir)
+    url = _running_clickhouse(data_dir)
+    if url:
+        yield replace(settings.clickhouse, url=url)
+        return
+    # A name for Kafka, so that only the engine is started: no query needs Kafka.
+    async with Runtime.start(data_dir, kafka="not-needed:0", clickhouse_port=0) as runtime:
+        yield replace(settings.clickhouse, url=runtime.clickhouse)
+
+
+def _running_clickhouse(data_dir: Path) -> str | None:
+    with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError, ClickHouseError):
+        url = str(orjson.loads((data_dir / _FILE).read_bytes())["clickhouse"])
+        clickhouse_connect.get_client(dsn=url, connect_timeout=2).close()
+        return url
+    return None

@@ -1,0 +1,44 @@
+"""`alpha-pulse sql`: one query, as a table or as JSON."""
+
+import asyncio
+from typing import Annotated
+
+import orjson
+import typer
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.query import QueryResult
+from rich.console import Console
+from rich.table import Table
+
+from alpha_pulse.cli.running import reachable_clickhouse
+from alpha_pulse.cli.stored import connect
+from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.errors import StorageError
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help='For example "SELECT * FROM latest".')],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per row.")] = False,
+) -> None:
+    """Run a query in the pipeline's database; a running demo is used, else the engine is opened."""
+    result = asyncio.run(_query(load_config(), query))
+    if json:
+        for row in result.named_results():
+            typer.echo(orjson.dumps(row, default=str).decode())
+        return
+    table = Table(*result.column_names)
+    for values in result.result_rows:
+        table.add_row(*("" if value is None else str(value) for value in values))
+    Console(soft_wrap=True).print(table)
+
+
+async def _query(settings: Config, query: str) -> QueryResult:
+    async with reachable_clickhouse(settings) as clickhouse:
+        try:
+            client = connect(clickhouse, settings.database)
+            return await asyncio.to_thread(client.query, query)
+        except ClickHouseError as error:
+            raise StorageError(
+                f"expected a query that ClickHouse can run in the database {settings.database}, "
+                f"found: {error}"
+            ) from error

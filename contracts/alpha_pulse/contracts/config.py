@@ -64,6 +64,10 @@ class ClickHouseConfig:
     tls_ca_file: str = ""
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 120.0
+    cluster: str = ""  # set: tables are Replicated…MergeTree, made ON CLUSTER
+    trades_retention_days: int = 0  # 0: for ever; whole months are dropped
+    candles_retention_days: int = 0
+    events_retention_days: int = 0  # gaps, status, audits, dead letters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +117,14 @@ class SinkConfig:
     batch_rows_max: int = 100_000
     batch_bytes_max: int = 32 * 2**20
     batch_age_s_max: float = 1.0
+    buffered_bytes_max: int = 128 * 2**20
+    inserts_in_flight_max: int = 4
     progress_interval_s: float = 5.0
     retry_wait_s_max: float = 30.0
+    drain_s_max: float = 8.0
+    session_timeout_s: float = 6.0
+    dead_letter_run_max: int = 100
+    dead_letter_ratio_max: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

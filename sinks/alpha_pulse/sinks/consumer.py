@@ -1,0 +1,478 @@
+"""The sink: poll, batch, flush. Where to go on is read from the tables, not Kafka's commits."""
+
+import asyncio
+import time
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import (
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.topics import DEAD_LETTERS
+from alpha_pulse.sinks.batch import Batch, Waiting
+from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault, retries
+from alpha_pulse.sinks.lane import Lane
+from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.offsets import Epoch, OffsetStore, Stored
+from alpha_pulse.sinks.resume import plan
+from alpha_pulse.sinks.tables import stored_tables
+from alpha_pulse.sinks.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+# Kafka batches per poll: each is at most about 1 MB, so that one poll stays small in memory.
+POLL_BATCHES_MAX = 32
+POLL_S_MAX = 0.1
+REVOKE_FLUSH_S_MAX = 3.0
+REPORT_INTERVAL_S = 60.0
+
+ResultT = TypeVar("ResultT")
+
+
+class Sink:
+    """Stores every topic of the contracts; several in one group share the partitions."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._settings = config.sink
+        self._tables = stored_tables(config.namespace)
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._slots = asyncio.Semaphore(config.sink.inserts_in_flight_max)
+        self._publisher: Publisher | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._clickhouse: ClickHouse | None = None
+        self._assignment = 0  # grows with each rebalance; work of an older one is dropped
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Store until `stop` is set, then store what was read and return.
+
+        Raises: TopicRecreated, TooManyRefused, StorageError for a schema that does not fit.
+        """
+        config = self._config
+        clickhouse = self._clickhouse = await _unless(
+            stop, ClickHouse.connect(config.clickhouse, wait_s_max=self._settings.retry_wait_s_max)
+        )
+        if clickhouse is None:
+            return
+        try:
+            await migrate(config, clickhouse)
+            self._offsets = OffsetStore(clickhouse, config.database)
+            self._writer = Writer(
+                clickhouse,
+                self._offsets,
+                config.database,
+                self._publish_dead_letter,
+                retry_wait_s_max=self._settings.retry_wait_s_max,
+                refused_run_max=self._settings.dead_letter_run_max,
+                refused_ratio_max=self._settings.dead_letter_ratio_max,
+            )
+            if await _unless(stop, self._start_consumer()) is None:
+                return
+            log.info("sink.started", topics=len(self._tables), database=config.database)
+            progress = asyncio.create_task(self._keep_progress())
+            self._watch(progress)
+            try:
+                await self._poll(stop)
+            finally:
+                progress.cancel()
+                await self._drain()
+        finally:
+            await self._close()
+
+    @property
+    def rows_stored(self) -> int:
+        """Rows stored since the start."""
+        return self._writer.rows_stored
+
+    def lag(self) -> dict[str, int]:
+        """Return how many offsets of each topic are not settled yet, as far as is known."""
+        assert self._consumer is not None
+        lag: dict[str, int] = {}
+        for where, lane in self._lanes.items():
+            end = self._consumer.highwater(where) or lane.settled
+            lag[where.topic] = lag.get(where.topic, 0) + max(0, end - lane.settled)
+        return lag
+
+    # -- poll, batch, flush ---------------------------------------------------------------------
+
+    async def _poll(self, stop: asyncio.Event) -> None:
+        assert self._consumer is not None
+        while not stop.is_set():
+            self._raise_failure()
+            for where, batches in (await self._fetch()).items():
+                self._accept(where, batches)
+            self._start_flights()
+            self._apply_back_pressure()
+        self._raise_failure()
+
+    async def _fetch(self) -> dict[TopicPartition, list[RecordBatch]]:
+        assert self._consumer is not None
+        try:
+            fetched: dict[TopicPartition, list[RecordBatch]] = await self._consumer.getmany(
+                timeout_ms=int(self._poll_wait_s() * 1000), max_records=POLL_BATCHES_MAX
+            )
+        except NoOffsetForPartitionError:
+            return {}  # just assigned: the seek follows
+        except OffsetOutOfRangeError as error:
+            self._start_again(error.args[0])
+            return {}
+        return fetched
+
+    def _poll_wait_s(self) -> float:
+        now_s = time.monotonic()
+        due = [lane.waiting.due_s() for lane in self._lanes.values() if lane.flight is None]
+        waits = [due_s - now_s for due_s in due if due_s is not None]
+        return max(0.001, min([POLL_S_MAX, *waits]))
+
+    def _accept(self, where: TopicPartition, batches: Iterable[RecordBatch]) -> None:
+        lane = self._lanes.get(where)
+        if lane is None:
+            return  # not ours any more, or not resumed yet: it is read again after the seek
+        now_s = time.monotonic()
+        for batch in batches:
+            lane.accept(batch, now_s)
+
+    def _start_flights(self) -> None:
+        now_s = time.monotonic()
+        for lane in self._lanes.values():
+            if lane.is_due(now_s):
+                self._take_off(lane, now_s)
+
+    def _take_off(self, lane: Lane, now_s: float) -> None:
+        batch = lane.waiting.take(now_s)
+        lane.flight_bytes = batch.size_bytes
+        lane.flight = asyncio.create_task(self._fly(lane, batch))
+        self._watch(lane.flight)
+
+    async def _fly(self, lane: Lane, batch: Batch) -> None:
+        try:
+            async with self._slots:
+                started_s = time.monotonic()
+                await self._writer.store(batch, lane.table, lane.where.topic, lane.epoch.generation)
+            lane.landed(batch)
+            log.debug(
+                "batch.flushed",
+                table=lane.table.name,
+                topic=lane.where.topic,
+                partition=lane.where.partition,
+                rows=len(batch.offsets),
+                offset_last=batch.offsets[-1],
+                took_ms=int((time.monotonic() - started_s) * 1000),
+            )
+        finally:
+            lane.flight = None
+            lane.flight_bytes = 0
+
+    def _apply_back_pressure(self) -> None:
+        """Pause partitions that are read faster than ClickHouse takes their rows."""
+        assert self._consumer is not None
+        total = sum(lane.buffered_bytes for lane in self._lanes.values())
+        too_much = total >= self._settings.buffered_bytes_max
+        paused = self._consumer.paused()
+        for where, lane in self._lanes.items():
+            wait = lane.waiting.is_full or (too_much and len(lane.waiting) > 0)
+            try:
+                if wait and where not in paused:
+                    self._consumer.pause(where)
+                elif not wait and where in paused and not too_much:
+                    self._consumer.resume(where)
+            except IllegalStateError:
+                continue  # revoked a moment ago
+
+    # -- assignment -----------------------------------------------------------------------------
+
+    def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Called by Kafka's group: nothing is read before the tables have said where to go on."""
+        assert self._consumer is not None
+        self._assignment += 1
+        self._consumer.pause(*partitions)
+        if partitions:
+            self._watch(asyncio.create_task(self._resume(sorted(partitions), self._assignment)))
+
+    async def revoked(self) -> None:
+        """Called before partitions go elsewhere: store what waits, as far as there is time."""
+        self._assignment += 1
+        lanes = list(self._lanes.values())
+        self._lanes = {}
+        if lanes:
+            await self._land(lanes, REVOKE_FLUSH_S_MAX)
+
+    def _start_again(self, out_of_range: dict[TopicPartition, int]) -> None:
+        """Kafka has deleted what would have been read next: ask the tables what is lost."""
+        assert self._consumer is not None
+        for where, offset in out_of_range.items():
+            log.warning(
+                "offset.out_of_range", topic=where.topic, partition=where.partition, offset=offset
+            )
+            lane = self._lanes.pop(where, None)
+            self._consumer.pause(where)
+            task = self._resume_after(lane, where, self._assignment)
+            self._watch(asyncio.create_task(task))
+
+    async def _resume_after(
+        self, lane: Lane | None, where: TopicPartition, assignment: int
+    ) -> None:
+        if lane is not None:
+            await self._land([lane], self._settings.drain_s_max)
+        await self._resume([where], assignment)
+
+    async def _resume(self, partitions: Sequence[TopicPartition], assignment: int) -> None:
+        async for attempt in retries(self._settings.retry_wait_s_max):
+            if assignment != self._assignment:
+                return
+            with attempt:
+                try:
+                    lanes = await self._lanes_of(partitions)
+                except AiokafkaError as error:
+                    raise PassingFault(
+                        f"expected Kafka to name its offsets, found {type(error).__name__}: {error}"
+                    ) from error
+        if assignment != self._assignment:
+            return
+        assert self._consumer is not None
+        for lane in lanes:
+            self._consumer.seek(lane.where, lane.position)
+            self._lanes[lane.where] = lane
+            self._consumer.resume(lane.where)
+        log.info("partitions.resumed", partitions=len(lanes))
+
+    async def _lanes_of(self, partitions: Sequence[TopicPartition]) -> list[Lane]:
+        assert self._consumer is not None
+        starts = await self._consumer.beginning_offsets(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        epochs = await self._offsets.epochs({where.topic for where in partitions})
+        lanes: list[Lane] = []
+        for topic, epoch in sorted(epochs.items()):
+            mine = [where for where in partitions if where.topic == topic]
+            stored = await self._offsets.stored(
+                self._tables[topic],
+                epoch.name_of(topic),
+                epoch.generation,
+                [where.partition for where in mine],
+            )
+            for where in mine:
+                found = stored[where.partition]
+                lanes.append(await self._lane(where, epoch, found, starts[where], ends[where]))
+        await self._save_progress(lanes)
+        return lanes
+
+    async def _lane(
+        self, where: TopicPartition, epoch: Epoch, stored: Stored, log_start: int, log_end: int
+    ) -> Lane:
+        going_on = plan(
+            f"{where.topic} {where.partition}",
+            settled_before=stored.settled_before,
+            known=stored.known,
+            log_start=log_start,
+            log_end=log_end,
+        )
+        name = epoch.name_of(where.topic)
+        if going_on.lost is not None:
+            await self._offsets.save_skipped(name, where.partition, going_on.lost, "retention")
+            log.error(
+                "records.lost_to_retention",
+                topic=where.topic,
+                partition=where.partition,
+                first_offset=going_on.lost[0],
+                last_offset=going_on.lost[1],
+                advice="raise the topic's retention or run more sinks; see skipped_offsets",
+            )
+        waiting = Waiting(
+            name,
+            where.partition,
+            rows_max=self._settings.batch_rows_max,
+            bytes_max=self._settings.batch_bytes_max,
+            age_s_max=self._settings.batch_age_s_max,
+        )
+        return Lane(
+            where,
+            self._tables[where.topic],
+            epoch,
+            waiting,
+            going_on.known,
+            position=going_on.start,
+            settled=going_on.start,
+        )
+
+    # -- progress, end --------------------------------------------------------------------------
+
+    async def _keep_progress(self) -> None:
+        reported_s, reported_rows = time.monotonic(), 0
+        while True:
+            await asyncio.sleep(self._settings.progress_interval_s)
+            await self._report_progress(list(self._lanes.values()))
+            elapsed_s = time.monotonic() - reported_s
+            if elapsed_s >= REPORT_INTERVAL_S or self._writer.last_fault:
+                rows = self._writer.rows_stored
+                log.info(
+                    "rows.stored",
+                    rows=rows - reported_rows,
+                    rows_per_s=round((rows - reported_rows) / elapsed_s),
+                    lag_records=sum(self.lag().values()),
+                    fault=self._writer.last_fault[:300] or None,
+                )
+                reported_s, reported_rows = time.monotonic(), rows
+
+    async def _report_progress(self, lanes: Sequence[Lane]) -> None:
+        try:
+            await self._save_progress(lanes)
+            await self._commit(lanes)
+        except (PassingFault, AiokafkaError) as error:
+            # The next report says it again; nothing depends on it but the length of a resume.
+            log.warning("progress.postponed", error=str(error)[:300])
+
+    async def _save_progress(self, lanes: Iterable[Lane]) -> None:
+        moved = [(lane, lane.settled) for lane in lanes if lane.settled != lane.saved]
+        await self._offsets.save_progress(
+            (lane.name, lane.where.partition, lane.epoch.generation, settled)
+            for lane, settled in moved
+        )
+        for lane, settled in moved:
+            lane.saved = settled
+
+    async def _commit(self, lanes: Iterable[Lane]) -> None:
+        """Commit to Kafka, for lag displays only."""
+        assert self._consumer is not None
+        offsets = {
+            lane.where: OffsetAndMetadata(lane.settled, "")
+            for lane in lanes
+            if self._lanes.get(lane.where) is lane
+        }
+        if offsets:
+            try:
+                await self._consumer.commit(offsets)
+            except IllegalStateError as error:
+                log.debug("commit.skipped", error=str(error))
+
+    async def _land(self, lanes: Sequence[Lane], timeout_s: float) -> None:
+        """Store what the lanes hold and record their progress; drop what takes too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(self._empty(lane) for lane in lanes))
+                await self._report_progress(lanes)
+        except TimeoutError:
+            flights = [lane.flight for lane in lanes if lane.flight is not None]
+            for flight in flights:
+                flight.cancel()
+            await asyncio.gather(*flights, return_exceptions=True)
+            log.warning("batches.dropped", lanes=len(flights), note="they are read again")
+
+    async def _empty(self, lane: Lane) -> None:
+        while lane.flight is not None or lane.waiting:
+            if lane.flight is None:
+                self._take_off(lane, time.monotonic())
+            flight = lane.flight
+            if flight is not None:
+                await asyncio.wait([flight])
+            if self._failure is not None:
+                return
+
+    async def _drain(self) -> None:
+        lanes = list(self._lanes.values())
+        if self._failure is None and lanes:
+            await self._land(lanes, self._settings.drain_s_max)
+        self._assignment += 1
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _watch(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and self._failure is None:
+            self._failure = task.exception()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # -- connections ----------------------------------------------------------------------------
+
+    async def _start_consumer(self) -> AIOKafkaConsumer:
+        session_ms = int(self._settings.session_timeout_s * 1000)
+        async for attempt in retries(self._settings.retry_wait_s_max):
+            with attempt:
+                consumer = batch_consumer(
+                    self._config.kafka,
+                    "alpha-pulse-sinks",
+                    group_id=self._config.named(self._settings.group),
+                    auto_offset_reset="none",
+                    session_timeout_ms=session_ms,
+                    heartbeat_interval_ms=max(1, session_ms // 3),
+                    fetch_max_wait_ms=100,
+                )
+                try:
+                    await ensure_topics(self._config)
+                    await consumer.start()
+                except (KafkaError, AiokafkaError, OSError) as error:
+                    await consumer.stop()
+                    raise PassingFault(f"expected to start reading: {error}") from error
+        self._consumer = consumer
+        consumer.subscribe(sorted(self._tables), listener=_Rebalances(self))
+        return consumer
+
+    async def _publish_dead_letter(self, key: bytes, value: bytes) -> None:
+        async for attempt in retries(self._settings.retry_wait_s_max):
+            with attempt:
+                try:
+                    if self._publisher is None:
+                        publisher = Publisher(self._config.kafka, "alpha-pulse-sink-dead-letters")
+                        await publisher.start()
+                        self._publisher = publisher
+                except KafkaError as error:
+                    raise PassingFault(str(error)) from error
+        assert self._publisher is not None
+        topic = DEAD_LETTERS.full_name(self._config.namespace)
+        await self._publisher.publish(topic, key, [value])
+        await self._publisher.flush()
+
+    async def _close(self) -> None:
+        for closing in (self._consumer, self._publisher):
+            if closing is not None:
+                try:
+                    await asyncio.wait_for(closing.stop(), 2.0)
+                except (AlphaPulseError, AiokafkaError, TimeoutError) as error:
+                    log.debug("close.failed", error=repr(error))
+        if self._clickhouse is not None:
+            await self._clickhouse.close()
+
+
+class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        await self._sink.revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._sink.assigned(assigned)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """Return what the work returns, or None (the work cancelled) when `stop` is set before."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)

@@ -1,0 +1,110 @@
+"""ccxt.pro exchanges as this project uses them: exact numbers, tapped sockets, any server."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ccxt.pro
+
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.producers.tap import OnFrame, tapped
+
+_URL = re.compile(r"^(http|ws)s?://")
+
+# Half-open sockets: two pings without a pong, found in at most twice this (ccxt's own: minutes).
+KEEP_ALIVE_MS = 4_000
+REST_TIMEOUT_MS = 10_000
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Spot alone: the two futures' lists are 4 MB that nobody asked for.
+    "binance": {"fetchMarkets": {"types": ["spot"]}},
+    "bybit": {"fetchMarkets": {"types": ["spot", "linear", "inverse"]}},
+}
+
+
+def exchange_name(config: ProducerConfig) -> str:
+    """Return the name that events carry: ccxt's id, with `-testnet` for a testnet."""
+    name = check_exchange(config.exchange).removesuffix(TESTNET_SUFFIX)
+    return name + TESTNET_SUFFIX if config.testnet else name
+
+
+def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> Any:
+    """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frame` is given.
+
+    The caller closes it, or uses `open_exchange`. Raises: ConfigError for an unknown exchange or a
+    testnet that the exchange does not have.
+    """
+    name = check_exchange(config.exchange).removesuffix(TESTNET_SUFFIX)
+    if name not in ccxt.pro.exchanges:
+        raise ConfigError(
+            f"expected [producer] exchange to be one of ccxt.pro's, found {name!r}; such as "
+            "binance, binanceusdm, kraken, okx, bybit, coinbase"
+        )
+    kind = getattr(ccxt.pro, name)
+    exchange = (tapped(kind) if on_frame else kind)(
+        {
+            "enableRateLimit": True,
+            "timeout": REST_TIMEOUT_MS,
+            "options": _OPTIONS.get(name, {}),
+        }
+    )
+    if on_frame:
+        exchange.on_frame = on_frame
+    # Numbers stay the exchange's own text; ccxt's default is float.
+    exchange.number = str
+    exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
+    if config.testnet:
+        try:
+            exchange.set_sandbox_mode(True)
+        except ccxt.pro.NotSupported as error:
+            raise ConfigError(
+                f"expected a testnet of {name}, found that it has none: {error}; "
+                "set [producer] testnet = false"
+            ) from error
+    if config.exchange_url:
+        point_at(exchange, config.exchange_url)
+    return exchange
+
+
+@asynccontextmanager
+async def open_exchange(
+    config: ProducerConfig, on_frame: OnFrame | None = None
+) -> AsyncIterator[Any]:
+    """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory."""
+    exchange = make_exchange(config, on_frame)
+    try:
+        yield exchange
+    finally:
+        await exchange.close()
+
+
+def point_at(exchange: Any, exchange_url: str) -> None:
+    """Send all of an exchange's REST and websocket traffic to another server.
+
+    exchange_url: `http://host:port`; the original host and path stay behind it, because ccxt looks
+    at them (binance: `/stream`) and the server tells the exchanges apart by them.
+    """
+    if not _URL.match(exchange_url):
+        raise ConfigError(
+            f"expected [producer] exchange_url such as http://127.0.0.1:8900, found "
+            f"{exchange_url!r}"
+        )
+    exchange.urls["api"] = _rewritten(exchange.urls["api"], exchange_url.rstrip("/"))
+
+
+def _rewritten(node: Any, server: str) -> Any:
+    if isinstance(node, str):
+        found = _URL.match(node)
+        if not found or node.startswith(("http://127.0.0.1", "ws://127.0.0.1")):
+            return node
+        secure = "s" if server.startswith(("https", "wss")) else ""
+        scheme = f"{found.group(1)}{secure}"
+        return f"{scheme}://{server.split('://', 1)[1]}/{node[found.end() :]}"
+    if isinstance(node, dict):
+        return {key: _rewritten(value, server) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rewritten(value, server) for value in node]
+    return node

@@ -1,0 +1,136 @@
+"""Binance spot and USD-M perpetuals: raw trades and klines of a `/ws` stream.
+
+A trade (ids are consecutive per symbol; `m`: the buyer is the maker, so the taker sold):
+    {"e":"trade","E":1723161255619,"s":"BTCUSDT","t":3735683260,"p":"61837.63000000",
+     "q":"0.04800000","T":1723161255617,"m":true,"M":true}
+
+A kline, final only with `x` true; `V` is what takers bought, and a minute without trades has
+`f` and `L` -1:
+    {"e":"kline","E":1672515780000,"s":"BNBBTC","k":{"t":1672515720000,"T":1672515779999,
+     "s":"BNBBTC","i":"1m","f":100,"L":200,"o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0015",
+     "v":"1000","n":100,"x":true,"q":"1.0000","V":"500","Q":"0.500","B":"123456"}}
+"""
+
+import msgspec
+
+from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.producers.frames.frame import (
+    FrameError,
+    FrameTime,
+    SymbolOf,
+    Tick,
+    known_symbol,
+    positive_text,
+    sum_text,
+    time_us,
+)
+
+# Milliseconds between which a time is plausible, checked by msgspec on the hot path.
+_MS = msgspec.Meta(ge=1_230_768_000_000, lt=4_102_444_800_000)
+
+
+class _TradeFrame(msgspec.Struct, tag_field="e", tag="trade", gc=False):
+    E: int
+    s: str
+    t: int
+    p: str
+    q: str
+    T: int
+    m: bool
+    # Perpetuals only: MARKET, or a reason such as INSURANCE_FUND, ADL or NA.
+    X: str = "MARKET"
+
+
+class _Kline(msgspec.Struct, gc=False):
+    t: int
+    i: str
+    f: int
+    L: int
+    o: str
+    c: str
+    h: str
+    l: str  # noqa: E741 (Binance's name)
+    v: str
+    n: int
+    x: bool
+    q: str
+    V: str
+
+
+class _KlineFrame(msgspec.Struct, tag_field="e", tag="kline", gc=False):
+    E: int
+    s: str
+    k: _Kline
+
+
+class _Kind(msgspec.Struct, gc=False):
+    e: str | None = None
+
+
+_decode = msgspec.json.Decoder(_TradeFrame | _KlineFrame).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_HOT = ('{"e":"trade"', '{"e":"kline"')
+
+
+class BinanceDecoder:
+    """Decodes the frames of one connection; see `FrameDecoder`."""
+
+    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
+        self._exchange = exchange
+        self._symbols = symbols
+
+    def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
+        """Return the ticks of a trade or kline frame, None for any other."""
+        try:
+            if not frame.startswith(_HOT) and _decode_kind(frame).e not in ("trade", "kline"):
+                return None
+            decoded = _decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise FrameError(
+                f"expected a frame of Binance, found {frame[:120]!r}: {error}"
+            ) from error
+        if type(decoded) is _TradeFrame:
+            return [self._trade(decoded, receive_time_us)]
+        return self._candle(decoded)
+
+    def _trade(self, frame: _TradeFrame, receive_time_us: int) -> Trade:
+        if frame.t < 0:
+            raise FrameError(f"expected a trade id of 0 or more, found {frame.t}", "bad_id")
+        return Trade(
+            exchange=self._exchange,
+            symbol=self._symbols.get(frame.s) or known_symbol(self._symbols, frame.s),
+            trade_id=str(frame.t),
+            price=positive_text(frame.p),
+            amount=positive_text(frame.q),
+            side="sell" if frame.m else "buy",
+            trade_time_us=time_us(frame.T * 1000),
+            receive_time_us=receive_time_us,
+        )
+
+    def _candle(self, frame: _KlineFrame) -> list[Tick]:
+        symbol = known_symbol(self._symbols, frame.s)
+        clock = FrameTime(symbol, time_us(frame.E * 1000))
+        kline = frame.k
+        if not kline.x:
+            return [clock]
+        empty = kline.n == 0
+        candle = Candle(
+            exchange=self._exchange,
+            symbol=symbol,
+            timeframe=kline.i,
+            open_time_us=time_us(kline.t * 1000),
+            open=positive_text(kline.o),
+            high=positive_text(kline.h),
+            low=positive_text(kline.l),
+            close=positive_text(kline.c),
+            volume=sum_text(kline.v),
+            quote_volume=sum_text(kline.q),
+            buy_volume=sum_text(kline.V),
+            trade_count=kline.n,
+            first_trade_id=None if empty else str(kline.f),
+            last_trade_id=None if empty else str(kline.L),
+            revision=0,
+            source="exchange",
+            coverage="exchange",
+        )
+        return [candle, clock]

@@ -1,0 +1,123 @@
+"""What every decoder gives and takes: ticks out of one raw frame, or an error that names the part.
+
+A decoder sees a frame's text, a market-id-to-symbol table and the time of receipt; no clock, no
+socket. Prices and amounts keep the exchange's own digits.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Protocol
+
+from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, SUM_PATTERN, plain_text
+from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
+
+SymbolOf = Mapping[str, str]  # the exchange's market id -> unified symbol
+
+
+class FrameError(ValidationError):
+    """A frame is no frame: cut, of a wrong type, an unknown symbol, an absurd number.
+
+    reason: a short code for the dead letter. symbol: where it is known.
+    """
+
+    def __init__(self, message: str, reason: str = "bad_frame", symbol: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.symbol = symbol
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTime:
+    """The exchange's clock, read from a frame that carries nothing else to publish."""
+
+    symbol: str
+    time_us: int
+
+
+Tick = Trade | Candle | FrameTime
+
+
+class FrameDecoder(Protocol):
+    """Turns one raw frame into its ticks, in the frame's order."""
+
+    def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
+        """Return the frame's ticks, or None when it is none of ours (acks, pings: ccxt's).
+
+        Raises: FrameError when it is ours but can't be used; no tick of it counts then.
+        """
+        ...
+
+
+_POSITIVE = re.compile(r"(?=[0.]*[1-9])" + DECIMAL_PATTERN[1:]).match
+_SUM = re.compile(SUM_PATTERN).match
+_LENGTH_MAX = 80
+
+
+def positive_text(text: str) -> str:
+    """Return a price or amount as plain decimal text above 0, its own digits where they are plain.
+
+    >>> positive_text("9e-08")
+    '0.00000009'
+    """
+    if _POSITIVE(text):
+        return text
+    plain = _plain(text)
+    if _POSITIVE(plain):
+        return plain
+    raise FrameError(
+        f"expected a number above 0 with at most 20 integer and 12 fraction digits, found "
+        f"{text[:_LENGTH_MAX]!r}",
+        "bad_number",
+    )
+
+
+def sum_text(text: str) -> str:
+    """Return a volume as plain decimal text, 0 or more, its own digits where they are plain."""
+    if _SUM(text):
+        return text
+    plain = _plain(text)
+    if _SUM(plain):
+        return plain
+    raise FrameError(
+        f"expected a volume of 0 or more with at most 12 fraction digits, found "
+        f"{text[:_LENGTH_MAX]!r}",
+        "bad_number",
+    )
+
+
+def time_us(value_us: int) -> int:
+    """Return a time as it came, or raise FrameError when it is not of this century."""
+    if TIME_US_MIN <= value_us < TIME_US_MAX:
+        return value_us
+    raise FrameError(f"expected a time from 2009 to 2100 in µs, found {value_us}", "bad_time")
+
+
+def known_symbol(symbols: SymbolOf, market_id: str) -> str:
+    """Return the symbol of a market id, or raise FrameError when it is not followed."""
+    symbol = symbols.get(market_id)
+    if symbol is None:
+        raise FrameError(
+            f"expected a market that is followed, found {market_id[:_LENGTH_MAX]!r}",
+            "unknown_symbol",
+        )
+    return symbol
+
+
+def _plain(text: str) -> str:
+    if len(text) > _LENGTH_MAX:
+        return ""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return ""
+    # A giant exponent would become a giant text.
+    if not number.is_finite() or not -40 < number.adjusted() < 40:
+        return ""
+    plain = plain_text(number)
+    # Zeros beyond the twelfth digit say nothing; any other digit there may not be cut.
+    whole, point, fraction = plain.partition(".")
+    return whole + point + fraction[:12] if point and not fraction[12:].strip("0") else plain

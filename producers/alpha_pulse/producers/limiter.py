@@ -1,0 +1,75 @@
+"""One limiter per exchange, shared by REST and subscribes: an exchange that says stop is obeyed."""
+
+import asyncio
+import random
+from typing import Any
+
+import ccxt.pro
+import structlog
+
+log = structlog.get_logger()
+
+RETRY_AFTER_S_MAX = 3_600.0
+# What to wait where a 429 or 418 names no time of its own.
+RETRY_AFTER_S = 5.0
+
+
+class Limiter:
+    """Holds REST calls and subscribes back: a bounded number at once, none while we are banned."""
+
+    def __init__(self, exchange: str, *, concurrent_max: int = 4) -> None:
+        self._exchange = exchange
+        self._slots = asyncio.Semaphore(concurrent_max)
+        self._until = 0.0  # loop time before which nothing may be sent
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire()
+        try:
+            await self.allowed()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
+
+    async def allowed(self) -> None:
+        """Wait until the exchange lets us send again."""
+        loop = asyncio.get_running_loop()
+        # Another answer may have moved the end of the wait meanwhile.
+        while loop.time() < self._until:  # noqa: ASYNC110
+            await asyncio.sleep(self._until - loop.time())
+
+    def obey(self, error: BaseException, client: Any) -> float:
+        """Take in an error; return the seconds that everybody must wait, 0 when it is no ban.
+
+        client: the ccxt exchange, whose `last_response_headers` alone hold Retry-After.
+        """
+        if not isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
+            return 0.0
+        wait_s = _retry_after_s(client)
+        until = asyncio.get_running_loop().time() + wait_s
+        if until > self._until:
+            self._until = until
+            log.warning("exchange.limited", exchange=self._exchange, wait_s=round(wait_s, 1))
+        return wait_s
+
+
+def backoff_s(attempt: int, *, first_s: float = 0.05, max_s: float = 30.0) -> float:
+    """Return how long to wait before an attempt (1: the first repeat): doubling, jittered, capped.
+
+    The jitter keeps producers that lost one exchange together from coming back together.
+    """
+    whole_s: float = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), 20))
+    return whole_s * random.uniform(0.5, 1.0)
+
+
+def _retry_after_s(client: Any) -> float:
+    headers = getattr(client, "last_response_headers", None) or {}
+    for name, value in headers.items():
+        if name.lower() == "retry-after":
+            try:
+                return min(max(float(value), 0.1), RETRY_AFTER_S_MAX)
+            except ValueError:
+                break
+    return RETRY_AFTER_S

@@ -1,0 +1,112 @@
+"""One symbol's part of the log: takes ticks, returns the events to publish, in order; pure.
+
+Holds the rules of the log: trades in id order, heartbeats that never pass a trade which is missing
+or held back, state changes said once.
+"""
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
+from alpha_pulse.contracts.market import message_key
+from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.heartbeat import SETTLE_US, due_heartbeat_us
+
+Tracker = ConsecutiveIds | SeenIds
+
+
+class SymbolFeed:
+    """The log of one symbol, up to the bytes that are published.
+
+    `outbox`: encoded events in log order, taken (and emptied) by the publisher's side.
+    """
+
+    def __init__(self, exchange: str, symbol: str, tracker: Tracker, *, grace_us: int) -> None:
+        self.exchange = exchange
+        self.symbol = symbol
+        self.key = message_key(exchange, symbol)
+        self.tracker = tracker
+        self.outbox: list[bytes] = []
+        self.state: StreamState | None = None
+        # Newest time up to which the log speaks: of a trade or of a heartbeat.
+        self.published_until_us = tracker.last_time_us
+        self.last_trade_id: str | None = None
+        # Whether all trades up to now are known to have reached the tracker: false from a lost
+        # connection until REST was asked what came meanwhile.
+        self.caught_up = True
+        self.trades = 0
+        self.gaps_opened = 0
+        self.gaps_filled = 0
+        self._grace_us = grace_us
+        self._last_candle_us = 0
+
+    def take_trade(self, trade: Trade, now_us: int) -> None:
+        """Take a trade of the stream or of REST. now_us: our monotonic clock."""
+        for event in self.tracker.take(trade, now_us):
+            self._add(event)
+
+    def take_candle(self, candle: Candle) -> None:
+        """Take the exchange's own closed candle; one that was published already is dropped."""
+        if candle.open_time_us > self._last_candle_us:
+            self._last_candle_us = candle.open_time_us
+            self.outbox.append(encode(candle))
+
+    def take_events(self, events: list[Trade | Gap]) -> None:
+        """Take what the tracker released after a hole was given up."""
+        for event in events:
+            self._add(event)
+
+    def change_state(self, state: StreamState, complete_until_us: int) -> bool:
+        """Say once that the stream is live, disconnected or halted; return whether it is news."""
+        if state == self.state:
+            return False
+        self.state = state
+        self._beat(complete_until_us)
+        return True
+
+    def beat_if_due(self, clock_us: int, *, settle_us: int = SETTLE_US) -> bool:
+        """Publish the heartbeat of a minute that ended without anything newer, when it is due."""
+        if self.state != "live" or not self.is_complete:
+            return False
+        until_us = due_heartbeat_us(clock_us, self.published_until_us, self._grace_us, settle_us)
+        if until_us is None:
+            return False
+        self._beat(until_us)
+        return True
+
+    def finish(self, until_us: int) -> None:
+        """Publish the last heartbeat of a recording: complete until its end."""
+        self.state = "live"
+        self._beat(until_us)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is known to be missing now: no hole, no unchecked connection loss."""
+        return self.caught_up and not self.tracker.held
+
+    def _beat(self, complete_until_us: int) -> None:
+        # Behind a hole, complete ends at the last trade before it.
+        if not self.is_complete:
+            complete_until_us = min(complete_until_us, self.published_until_us)
+        complete_until_us = max(complete_until_us, self.published_until_us)
+        if not complete_until_us or self.state is None:
+            return  # nothing is known yet, not even the exchange's time
+        self.published_until_us = complete_until_us
+        beat = Heartbeat(
+            exchange=self.exchange,
+            symbol=self.symbol,
+            complete_until_us=complete_until_us,
+            state=self.state,
+        )
+        self.outbox.append(encode(beat))
+
+    def _add(self, event: Trade | Gap) -> None:
+        self.outbox.append(encode(event))
+        if type(event) is Trade:
+            self.trades += 1
+            self.last_trade_id = event.trade_id
+            if event.trade_time_us > self.published_until_us:
+                self.published_until_us = event.trade_time_us
+        elif isinstance(event, Gap):
+            if event.status == "filled":
+                self.gaps_filled += 1
+            else:
+                self.gaps_opened += 1

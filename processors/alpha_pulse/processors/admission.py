@@ -1,0 +1,180 @@
+"""Admission: bytes of the ingest log to events, or to dead letters. Pure.
+
+Trades take a lean path, because there are many: decoded without regular expressions, then checked
+here. A trade's bytes go on to readers as they are, so they must mean the same to every reader:
+JSON with a key twice is read differently (the first counts for ClickHouse, the last for Python).
+A trade whose length is exactly that of its canonical form can't hold a second key, an escape or a
+space; any other trade is looked at closely, and refused when a key stands twice.
+"""
+
+import base64
+import json
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.events import Candle, DeadLetter, Gap, Heartbeat, HistoryMarker, Side
+from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, TRADE_ID_PATTERN
+from alpha_pulse.contracts.validation import validate_candle
+
+PAYLOAD_BYTES_MAX = 256 * 1024
+_TIME = Annotated[int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX)]
+_TRADE_ID = re.compile(TRADE_ID_PATTERN).match
+_NUMBER_ID = re.compile(r"[1-9][0-9]{0,18}|0").fullmatch
+
+
+class LeanTrade(Struct, gc=False, tag_field="event", tag="trade"):
+    """A trade of the ingest log; ids, prices and amounts are not checked by decoding."""
+
+    exchange: str
+    symbol: str
+    trade_id: str
+    price: str
+    amount: str
+    side: Side
+    trade_time_us: _TIME
+    receive_time_us: _TIME
+    job: str | None = None
+
+
+LeanEvent = LeanTrade | Candle | Heartbeat | Gap | HistoryMarker
+_decoder = msgspec.json.Decoder(LeanEvent)
+_lines = msgspec.json.Decoder(LeanEvent).decode_lines
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FIELDS = LeanTrade.__struct_fields__
+
+
+class Refused(ValidationError):
+    """An event that must not go on; `reason` is the dead letter's code."""
+
+    def __init__(self, reason: str, error: str) -> None:
+        super().__init__(error)
+        self.reason = reason
+
+
+def decode_batch(values: list[bytes | None]) -> list[Any]:
+    """Return the event of each value, or the `Refused` that says why it is none."""
+    try:
+        joined = b"\n".join(values)  # type: ignore[arg-type]
+        # A value with a line break in it would shift all that follow.
+        if joined.count(b"\n") == len(values) - 1:
+            events: list[Any] = _lines(joined)
+            if len(events) == len(values):
+                return events
+    except (TypeError, *_DECODE_ERRORS):
+        pass
+    return [_decode(value) for value in values]
+
+
+def _decode(value: bytes | None) -> Any:
+    if value is None:
+        return Refused("bad_schema", "expected an event, found a record without a value")
+    try:
+        return _decoder.decode(value)
+    except _DECODE_ERRORS as error:
+        return Refused("bad_schema", f"expected an event of the ingest log, found: {error}"[:2000])
+
+
+def canonical_bytes(exchange: str, symbol: str) -> int:
+    """Return the length of a symbol's live trade in canonical form, without id, price, amount
+    and side.
+    """
+    empty = LeanTrade(exchange, symbol, "", "", "", "buy", TIME_US_MIN, TIME_US_MIN)
+    assert len(str(TIME_US_MIN)) == len(str(TIME_US_MAX - 1)), "all times have as many digits"
+    fields = msgspec.structs.asdict(empty)
+    del fields["job"]
+    return len(msgspec.json.encode({"event": "trade", **fields})) - len("buy")
+
+
+def check_form(value: bytes, trade: LeanTrade) -> None:
+    """Raise Refused unless every field of the trade stands in its bytes once, and plainly.
+
+    For trades that are not in canonical form: another order, unknown fields, a job.
+    """
+    try:
+        json.loads(value, object_pairs_hook=_refuse_twice)
+    except (ValueError, RecursionError) as error:
+        raise Refused("bad_form", f"expected each key once, found: {error}"[:2000]) from error
+    if value[:2] != b'{"' or value[-1:] != b"}" or b"\n" in value or b"\r" in value:
+        raise Refused("bad_form", "expected one object on one line, found something around it")
+    for name in _FIELDS:
+        found = getattr(trade, name)
+        if found is None:
+            continue
+        plain = b'"%b":%b' % (name.encode(), msgspec.json.encode(found))
+        if value.count(b'"%b":' % name.encode()) != 1 or plain not in value:
+            raise Refused(
+                "bad_form", f"expected {plain[:120]!r} once in the bytes, found it otherwise"
+            )
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in " + ", ".join(key for key, _ in pairs)[:300])
+    return found
+
+
+def check_trade_id(trade_id: str, consecutive: bool) -> int:
+    """Return the id's number (0 where ids are no numbers); raise Refused when it is malformed."""
+    if not consecutive:
+        if not _TRADE_ID(trade_id):
+            raise Refused(
+                "bad_trade_id", f"expected 1 to 64 printable characters, found {trade_id[:80]!r}"
+            )
+        return 0
+    if not _NUMBER_ID(trade_id):
+        raise Refused(
+            "bad_trade_id",
+            f"expected a number, since this exchange numbers its trades, found {trade_id[:80]!r}",
+        )
+    return int(trade_id)
+
+
+def check_exchange_candle(candle: Candle) -> None:
+    """Raise Refused unless it is the exchange's own closed candle with sensible values."""
+    try:
+        validate_candle(candle)
+    except ValidationError as error:
+        raise Refused("bad_candle", str(error)[:2000]) from error
+    if candle.source != "exchange" or candle.coverage != "exchange" or candle.revision != 0:
+        raise Refused(
+            "bad_candle",
+            "expected source exchange, coverage exchange and revision 0 in the ingest log, found "
+            f"{candle.source}, {candle.coverage}, {candle.revision}",
+        )
+
+
+def check_not_ahead(time_us: int, limit_us: int) -> None:
+    """Raise Refused when an event's time is too far ahead of its record's Kafka time."""
+    if time_us > limit_us:
+        raise Refused(
+            "too_far_ahead",
+            f"expected a time up to {limit_us}, which is the record's Kafka time and the allowed "
+            f"lead, found {time_us}",
+        )
+
+
+def dead_letter(
+    topic: str, partition: int, offset: int, timestamp_ms: int, key: bytes | None,
+    value: bytes | None, refused: Refused,
+) -> DeadLetter:  # fmt: skip
+    """Return the dead letter of a record: its bytes, where it stood and why it was refused."""
+    payload = value or b""
+    exchange, _, symbol = (key or b"").decode(errors="replace").partition(":")
+    return DeadLetter(
+        identity=f"{topic}:{partition}:{offset}",
+        reason=refused.reason,
+        error=str(refused)[:2000],
+        exchange=exchange[:32] or None,
+        symbol=symbol[:150] or None,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        payload_base64=base64.b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
+        payload_bytes=len(payload),
+        time_us=max(timestamp_ms, 0) * 1000,
+    )

@@ -1,0 +1,390 @@
+"""The kernel of one partition: records of the ingest log in, records of the market topics out.
+
+Pure and deterministic: what comes out depends on the records and their offsets alone, not on how
+they were batched.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, StreamStatus
+from alpha_pulse.contracts.market import (
+    SECOND_US,
+    check_exchange,
+    check_symbol,
+    get_timeframe,
+    message_key,
+)
+from alpha_pulse.contracts.topics import (
+    CANDLES,
+    DEAD_LETTERS,
+    EXCHANGE_CANDLES,
+    GAPS,
+    INGEST,
+    STATUS,
+    TRADES,
+    Topic,
+)
+from alpha_pulse.processors.admission import (
+    LeanTrade,
+    Refused,
+    canonical_bytes,
+    check_exchange_candle,
+    check_form,
+    check_not_ahead,
+    check_trade_id,
+    dead_letter,
+    decode_batch,
+)
+from alpha_pulse.processors.candles import UNITS, parse_units, to_candle
+from alpha_pulse.processors.stream import Job, Rules, Stream
+
+REVISION_EPOCH = 2**44
+DEAD_LETTER_WINDOW = 10_000
+JOBS_MAX = 16
+_CACHE_MAX = 1 << 16
+
+Record = tuple[bytes, bytes]
+
+
+class TooManyDeadLettersError(ValidationError):
+    """So many records were refused that the code must be wrong, not the data."""
+
+
+@dataclass(slots=True)
+class Symbol:
+    """State of one symbol: its live stream, the history jobs that run, its key."""
+
+    key: bytes
+    live: Stream
+    canonical: int
+    jobs: dict[str, Stream] = field(default_factory=dict)
+    price: str = ""
+    price_units: int = 0
+    open_second: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to the records since the kernel was made."""
+
+    records: int = 0
+    trades: int = 0
+    duplicates: int = 0
+    late: int = 0
+    dead_letters: int = 0
+
+
+class Kernel:
+    """State and outputs of one partition. `outputs`: records per topic, in order."""
+
+    def __init__(self, config: ProcessorConfig, ingest_topic: str, partition: int) -> None:
+        self.rules = Rules.of(config)
+        self.counters = Counters()
+        self.symbols: dict[bytes, Symbol] = {}
+        self.dirty: set[bytes] = set()
+        self.outputs: dict[str, list[Record]] = {}
+        self.position = 0
+        self.state_record_bytes_max = config.state_record_bytes_max
+        self._config = config
+        self._topic = ingest_topic
+        self._partition = partition
+        self._epoch = config.log_epoch * REVISION_EPOCH
+        self._future_us = round(config.future_s_max * SECOND_US)
+        self._run = 0
+        self._refused_at: deque[int] = deque()
+        self._units: dict[str, int] = {}
+
+    def take_outputs(self) -> dict[str, list[Record]]:
+        """Return what came out since the last call."""
+        taken, self.outputs = self.outputs, {}
+        return taken
+
+    def process(
+        self,
+        offsets: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: list[bytes | None],
+        timestamp_ms: int,
+        next_offset: int,
+    ) -> None:
+        """Take in the records of one Kafka batch, in offset order.
+
+        Raises: TooManyDeadLettersError by the limits of the configuration.
+        """
+        events = decode_batch(values)
+        limit_us = timestamp_ms * 1000 + self._future_us
+        trades_out = self.outputs.setdefault(TRADES.name, [])
+        for offset, key, value, event in zip(offsets, keys, values, events, strict=True):
+            try:
+                if type(event) is LeanTrade:
+                    self._trade(event, key, value, offset, limit_us, trades_out)
+                elif type(event) is Refused:
+                    raise event
+                else:
+                    self._event(event, key, offset, limit_us)
+                self._run = 0
+            except Refused as refused:
+                self._refuse(offset, key, value, timestamp_ms, refused)
+        self.counters.records += len(offsets)
+        self.position = next_offset
+
+    # --- trades -------------------------------------------------------------------------------
+
+    def _trade(
+        self,
+        trade: LeanTrade,
+        key: bytes | None,
+        value: bytes,
+        offset: int,
+        limit_us: int,
+        trades_out: list[Record],
+    ) -> None:
+        symbol = self.symbols.get(key) if key is not None else None
+        if (
+            symbol is None
+            or trade.symbol != symbol.live.symbol
+            or trade.exchange != symbol.live.exchange
+        ):
+            symbol = self._check_key(key, trade.exchange, trade.symbol)
+        if (
+            len(value) - len(trade.trade_id) - len(trade.price) - len(trade.amount)
+            - len(trade.side) != symbol.canonical
+        ):  # fmt: skip
+            check_form(value, trade)
+        time_us = trade.trade_time_us
+        check_not_ahead(time_us, limit_us)
+        number = check_trade_id(trade.trade_id, symbol.live.proof.consecutive)
+        price_units = self._positive(trade.price, "price")
+        amount_units = self._positive(trade.amount, "amount")
+        symbol = self._keep(symbol)
+
+        publish = _Publisher(self, symbol, offset)
+        is_new = True
+        if trade.job is None:
+            is_new = symbol.live.trade(
+                number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
+                time_us, publish,
+            )  # fmt: skip
+        else:
+            is_new = self._job_trade(symbol, trade, number, price_units, amount_units, publish)
+        if is_new:
+            trades_out.append((symbol.key, value))
+            self.counters.trades += 1
+        else:
+            self.counters.duplicates += 1
+        self._settle(symbol, offset, publish)
+
+    def _job_trade(
+        self, symbol: Symbol, trade: LeanTrade, number: int, price_units: int, amount_units: int,
+        publish: "_Publisher",
+    ) -> bool:  # fmt: skip
+        live = symbol.live
+        known = live.knows(number, trade.trade_id)
+        job = symbol.jobs.get(trade.job or "")
+        arguments = (
+            number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
+            trade.trade_time_us, publish,
+        )  # fmt: skip
+        if job is not None:
+            new_to_job = job.trade(*arguments)
+            if not new_to_job:
+                return False
+        # What history brings may be just what the live stream waits for.
+        if live.proof.consecutive and live.proof.missing.find(number) is not None:
+            live.trade(*arguments)
+        return not known
+
+    def _positive(self, text: str, name: str) -> int:
+        units = self._units.get(text)
+        if units is None:
+            try:
+                units = parse_units(text)
+            except ValidationError as error:
+                raise Refused("bad_number", f"{error} in {name}") from error
+            if units == 0:
+                raise Refused("bad_number", f"expected a {name} above 0, found {text}")
+            if len(self._units) >= _CACHE_MAX:
+                self._units.clear()
+            self._units[text] = units
+        return units
+
+    # --- other events -------------------------------------------------------------------------
+
+    def _event(
+        self,
+        event: Candle | Heartbeat | Gap | HistoryMarker,
+        key: bytes | None,
+        offset: int,
+        limit_us: int,
+    ) -> None:
+        symbol = self._check_key(key, event.exchange, event.symbol)
+        if isinstance(event, Candle):
+            check_exchange_candle(event)
+            duration_us = get_timeframe(event.timeframe).duration_us
+            check_not_ahead(event.open_time_us + duration_us, limit_us)
+        elif isinstance(event, Heartbeat):
+            check_not_ahead(event.complete_until_us, limit_us)
+        elif isinstance(event, Gap):
+            self._check_gap(event, symbol, limit_us)
+        elif event.end_time_us < event.start_time_us:
+            raise Refused("bad_history", "expected a job that ends after its start")
+        symbol = self._keep(symbol)
+        publish = _Publisher(self, symbol, offset)
+        if isinstance(event, HistoryMarker):
+            self._history(symbol, event, publish)
+        else:
+            self._to_stream(symbol, event, publish)
+        self._settle(symbol, offset, publish)
+
+    def _check_gap(self, gap: Gap, symbol: Symbol, limit_us: int) -> None:
+        check_not_ahead(gap.end_time_us, limit_us)
+        if gap.end_time_us < gap.start_time_us:
+            raise Refused("bad_gap", "expected a gap that ends after its start")
+        ids = (gap.first_trade_id, gap.last_trade_id)
+        if symbol.live.proof.consecutive and ids[0] is not None and ids[1] is not None:
+            first, last = (check_trade_id(trade_id, True) for trade_id in ids if trade_id)
+            if first > last:
+                raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
+
+    def _to_stream(
+        self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: "_Publisher"
+    ) -> None:
+        stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
+        if isinstance(event, Candle):
+            publish.exchange_candle(event)
+            if stream is not None:
+                stream.exchange_candle(event, publish)
+        elif isinstance(event, Heartbeat):
+            if stream is not None:
+                stream.heartbeat(event, publish)
+            if event.job is None:
+                publish.status(event, symbol.live)
+        elif stream is not None:
+            stream.gap(event, publish)
+        else:
+            publish(event)
+
+    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: "_Publisher") -> None:
+        if marker.edge == "start":
+            live = symbol.live
+            # A job that begins again begins anew.
+            symbol.jobs.pop(marker.job, None)
+            while len(symbol.jobs) >= JOBS_MAX:
+                symbol.jobs.pop(next(iter(symbol.jobs)))
+            symbol.jobs[marker.job] = Stream.new(
+                live.exchange,
+                live.symbol,
+                self.rules,
+                Job(marker.job, marker.start_time_us, marker.end_time_us),
+            )
+            return
+        job = symbol.jobs.get(marker.job)
+        if job is not None:
+            job.finish(publish)
+
+    # --- state and outputs --------------------------------------------------------------------
+
+    def _check_key(self, key: bytes | None, exchange: str, symbol: str) -> Symbol:
+        expected = message_key(exchange, symbol)
+        if key != expected:
+            raise Refused("bad_key", f"expected the key {expected[:200]!r}, found {key!r}"[:2000])
+        found = self.symbols.get(expected)
+        if found is None:
+            try:
+                check_exchange(exchange)
+                check_symbol(symbol)
+            except ValidationError as error:
+                raise Refused("bad_schema", str(error)[:2000]) from error
+            # Kept only once the event is admitted, so that rubbish leaves nothing behind.
+            found = Symbol(
+                expected,
+                Stream.new(exchange, symbol, self.rules),
+                canonical_bytes(exchange, symbol),
+            )
+        return found
+
+    def _keep(self, symbol: Symbol) -> Symbol:
+        self.dirty.add(symbol.key)
+        return self.symbols.setdefault(symbol.key, symbol)
+
+    def _settle(self, symbol: Symbol, offset: int, publish: "_Publisher") -> None:
+        live = symbol.live
+        if live.is_touched:
+            live.settle(publish.revision, publish)
+        if symbol.jobs:
+            for name, job in list(symbol.jobs.items()):
+                if job.is_touched:
+                    job.settle(publish.revision, publish)
+                if job.is_finished:
+                    del symbol.jobs[name]
+
+    def _refuse(
+        self,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        refused: Refused,
+    ) -> None:
+        letter = dead_letter(
+            self._topic, self._partition, offset, timestamp_ms, key, value, refused
+        )
+        self.outputs.setdefault(DEAD_LETTERS.name, []).append(
+            (letter.identity.encode(), encode(letter))
+        )
+        self.counters.dead_letters += 1
+        self._run += 1
+        recent = self._refused_at
+        recent.append(offset)
+        while recent[0] <= offset - DEAD_LETTER_WINDOW:
+            recent.popleft()
+        limit = self._config.dead_letter_ratio_max * DEAD_LETTER_WINDOW
+        if self._run >= self._config.dead_letter_run_max or len(recent) > limit:
+            raise TooManyDeadLettersError(
+                f"expected at most {self._config.dead_letter_run_max} refused records in a row and "
+                f"{limit:.0f} in {DEAD_LETTER_WINDOW}, found {self._run} and {len(recent)} at "
+                f"{letter.identity}, the last: {refused.reason}: {refused}; look at what writes "
+                "to the ingest log, or at this version's decoder, before starting again"
+            )
+
+
+class _Publisher:
+    """Puts what one record causes into the outputs, with that record's revision."""
+
+    __slots__ = ("_kernel", "_key", "revision")
+
+    def __init__(self, kernel: Kernel, symbol: Symbol, offset: int) -> None:
+        self._kernel = kernel
+        self._key = symbol.key
+        self.revision = kernel._epoch + offset
+
+    def __call__(self, event: Candle | Gap) -> None:
+        if isinstance(event, Candle):
+            self._put(CANDLES[event.timeframe], event)
+        else:
+            self._put(GAPS, msgspec.structs.replace(event, revision=self.revision))
+
+    def exchange_candle(self, candle: Candle) -> None:
+        self._put(EXCHANGE_CANDLES, msgspec.structs.replace(candle, revision=self.revision))
+
+    def status(self, heartbeat: Heartbeat, live: Stream) -> None:
+        status = StreamStatus(
+            exchange=heartbeat.exchange,
+            symbol=heartbeat.symbol,
+            state=heartbeat.state,
+            complete_until_us=heartbeat.complete_until_us,
+            last_trade_time_us=live.last_trade_us or None,
+            last_trade_id=live.last_trade_id,
+            revision=self.revision,
+        )
+        self._put(STATUS, status)
+
+    def _put(self, topic: Topic, event: msgspec.Struct) -> None:
+        self._kernel.outputs.setdefault(topic.name, []).append((self._key, encode(event)))

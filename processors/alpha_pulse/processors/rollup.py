@@ -1,0 +1,130 @@
+"""The windows of one stream, from the base timeframe up to the week: a tree of mergeable values.
+
+A window keeps its children until they can't change any more; then their values settle into it. So
+memory follows what may still be corrected, not history, and a corrected minute is merged again into
+every window above it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.processors.candles import EXCHANGE, GAP, PARTIAL, Value, copy_value, merge
+
+
+@dataclass(slots=True)
+class Window:
+    """One window of one timeframe.
+
+    trades: what the trades say (base timeframe only). settled: the children that left the state.
+    exchange: the exchange's own candle. price: the previous close of a window that is proven to be
+    empty. standing: what was published last; None: nothing yet. ids: of its trades, where ids are
+    not consecutive (the dedupe state).
+    """
+
+    open_us: int
+    close_us: int
+    trades: Value | None = None
+    settled: Value | None = None
+    exchange: Value | None = None
+    price: str | None = None
+    standing: Value | None = None
+    closed: bool = False
+    ids: set[str] | None = None
+
+
+@dataclass(slots=True)
+class Windows:
+    """All windows of a stream that are open or may still change, per timeframe from base to week.
+
+    followed_from_us: open time of the first base window that is known of; what is missing before
+    it makes a rollup partial, what is missing later a gap.
+    """
+
+    timeframes: tuple[Timeframe, ...]
+    levels: list[dict[int, Window]] = field(default_factory=list)
+    followed_from_us: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            self.levels = [{} for _ in self.timeframes]
+
+    def get(self, level: int, time_us: int) -> Window | None:
+        """Return the window that holds the time, when it is in the state."""
+        return self.levels[level].get(self.timeframes[level].open_time_us(time_us))
+
+    def ensure(self, level: int, time_us: int, closed_until_us: int) -> Window:
+        """Return the window that holds the time; it is made, with those above it, when missing."""
+        timeframe = self.timeframes[level]
+        open_us = timeframe.open_time_us(time_us)
+        window = self.levels[level].get(open_us)
+        if window is None:
+            window = Window(open_us, open_us + timeframe.duration_us)
+            window.closed = window.close_us <= closed_until_us
+            self.levels[level][open_us] = window
+            if level + 1 < len(self.levels):
+                self.ensure(level + 1, time_us, closed_until_us)
+        return window
+
+    def parts_of(self, level: int) -> int:
+        """Return how many base windows one window of a level spans."""
+        return self.timeframes[level].duration_us // self.timeframes[0].duration_us
+
+    def children(self, level: int, window: Window) -> Iterator[Window]:
+        """Yield the windows of the level below that are in the state, in time order."""
+        below = self.levels[level - 1]
+        step = self.timeframes[level - 1].duration_us
+        if len(below) * step < window.close_us - window.open_us:
+            for open_us in sorted(below):
+                if window.open_us <= open_us < window.close_us:
+                    yield below[open_us]
+            return
+        for open_us in range(window.open_us, window.close_us, step):
+            child = below.get(open_us)
+            if child is not None:
+                yield child
+
+    def judge_rollup(self, level: int, window: Window) -> Value | None:
+        """Return what stands for a window above the base: its parts, or the exchange's candle."""
+        merged = window.settled
+        for child in self.children(level, window):
+            if child.standing is not None:
+                merged = child.standing if merged is None else merge(merged, child.standing)
+        if merged is not None:
+            coverage = self._rollup_coverage(window, merged)
+            merged = copy_value(merged, coverage, merged.source, merged.parts)
+        return better(merged, window.exchange)
+
+    def _rollup_coverage(self, window: Window, merged: Value) -> int:
+        followed_from_us = window.open_us
+        coverage = merged.coverage
+        if self.followed_from_us is not None and self.followed_from_us > window.open_us:
+            followed_from_us = self.followed_from_us
+            coverage = max(coverage, PARTIAL)
+        expected = (window.close_us - followed_from_us) // self.timeframes[0].duration_us
+        return GAP if merged.parts < expected else coverage
+
+    def drop(self, may_change: Callable[[Window], bool]) -> list[Window]:
+        """Let go of closed windows that can't change; return those of the base timeframe."""
+        gone: list[Window] = []
+        for level, windows in enumerate(self.levels):
+            done = [w for w in windows.values() if w.closed and not may_change(w)]
+            for window in done:
+                del windows[window.open_us]
+                if level + 1 < len(self.levels) and window.standing is not None:
+                    above = self.get(level + 1, window.open_us)
+                    if above is not None:
+                        settled = above.settled
+                        above.settled = (
+                            window.standing if settled is None else merge(settled, window.standing)
+                        )
+            if level == 0:
+                gone = done
+        return gone
+
+
+def better(ours: Value | None, exchange: Value | None) -> Value | None:
+    """Return which values stand: contiguous trades, the exchange's, unverified, partial or gap."""
+    if exchange is None or (ours is not None and ours.coverage <= EXCHANGE):
+        return ours
+    return exchange

@@ -1,0 +1,512 @@
+"""One stream of one symbol (live, or one history job): trades in, versions of candles out.
+
+Pure: time is what the events say. Each record changes what it must; then `settle` judges the
+windows that were touched and publishes those whose values changed, each at most once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
+from alpha_pulse.contracts.market import (
+    PUBLISHED_TIMEFRAMES,
+    SECOND_US,
+    TIMEFRAMES,
+    Timeframe,
+    ids_are_consecutive,
+)
+from alpha_pulse.processors.candles import (
+    FROM_TRADES,
+    Rank,
+    Value,
+    add_trade,
+    copy_value,
+    empty_value,
+    to_candle,
+    value_of_exchange,
+    value_of_trade,
+)
+from alpha_pulse.processors.missing import Hole
+from alpha_pulse.processors.proof import Proof, Span
+from alpha_pulse.processors.rollup import Window, Windows, better
+
+Publish = Callable[[Candle | Gap], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide outputs, in microseconds."""
+
+    timeframes: tuple[Timeframe, ...]
+    grace_us: int
+    closed_keep_us: int
+    missing_keep_us: int
+
+    @classmethod
+    def of(cls, config: ProcessorConfig) -> "Rules":
+        """Return the rules of a configuration."""
+        names = ("1s", *PUBLISHED_TIMEFRAMES) if config.one_second_candles else PUBLISHED_TIMEFRAMES
+        return cls(
+            tuple(TIMEFRAMES[name] for name in names),
+            round(config.grace_s * SECOND_US),
+            round(max(config.closed_candle_keep_s, config.dedupe_window_s) * SECOND_US),
+            round(config.missing_range_keep_s * SECOND_US),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A history job: only windows inside `[start_us, end_us)` are published."""
+
+    name: str
+    start_us: int
+    end_us: int
+
+
+@dataclass(slots=True)
+class Stream:
+    """State of one stream. `value`, `value_open_us`, `value_close_us` are the newest open base
+    window, for the hot path; a `value_close_us` of 0 sends the next trade the long way.
+    """
+
+    exchange: str
+    symbol: str
+    rules: Rules
+    proof: Proof
+    windows: Windows
+    job: Job | None = None
+    first_id: int | None = None
+    last_id: int = -1
+    last_trade_us: int = 0
+    last_trade_id: str | None = None
+    watermark_us: int = 0
+    closed_until_us: int = 0
+    close_at_us: int = 0
+    price: str | None = None
+    price_open_us: int = 0
+    recent: dict[str, int] = field(default_factory=dict)
+    late: int = 0
+    is_finished: bool = False
+    value: Value | None = None
+    value_open_us: int = 0
+    value_close_us: int = 0
+    touched: list[dict[int, Window]] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, exchange: str, symbol: str, rules: Rules, job: Job | None = None) -> "Stream":
+        """Return the stream of a symbol of which nothing is known yet."""
+        stream = cls(
+            exchange, symbol, rules, Proof(ids_are_consecutive(exchange)),
+            Windows(rules.timeframes), job,
+        )  # fmt: skip
+        stream.touched = [{} for _ in rules.timeframes]
+        if job is not None:
+            # The job promises to bring everything between its start and its end.
+            stream.proof.followed_from_us = job.start_us
+            stream.proof.live_from_us = job.start_us
+            stream.proof.state = "live"
+            stream._begin(job.start_us)
+        return stream
+
+    # --- what arrives -------------------------------------------------------------------------
+
+    def knows(self, number: int, trade_id: str) -> bool:
+        """Return whether the trade is in the log already, as far as the state tells."""
+        if not self.proof.consecutive:
+            return trade_id in self.recent
+        return (
+            self.first_id is not None
+            and self.first_id <= number <= self.last_id
+            and self.proof.missing.find(number) is None
+        )
+
+    def trade(
+        self, number: int, trade_id: str, price: str, price_units: int, amount_units: int,
+        side: Side, time_us: int, publish: Publish,
+    ) -> bool:  # fmt: skip
+        """Take in a trade; return False when it is a duplicate, which changes nothing.
+
+        number: the id's number where ids are consecutive, else ignored.
+        """
+        rank: Rank = number
+        if self.proof.consecutive:
+            is_head = self.first_id is None or number > self.last_id
+            if is_head:
+                self._follow_ids(number, time_us, publish)
+            elif not self._fill(number, time_us, publish):
+                return False
+        else:
+            if trade_id in self.recent:
+                return False
+            rank = (len(trade_id), trade_id)
+            is_head = time_us >= self.last_trade_us
+            if self.proof.proven_from_us is None:
+                self.proof.proven_from_us = time_us
+        if is_head:
+            self.last_trade_us, self.last_trade_id = time_us, trade_id
+        self._begin(time_us)
+        if self.proof.followed_from_us is None:
+            self.proof.followed_from_us = time_us + 1
+        self._apply(rank, trade_id, price, price_units, amount_units, side, time_us)
+        if time_us > self.watermark_us:
+            self.watermark_us = time_us
+            if time_us >= self.close_at_us:
+                self._close(True, publish)
+        return True
+
+    def heartbeat(self, heartbeat: Heartbeat, publish: Publish) -> None:
+        """Take in how far the log is complete, and the state of the stream."""
+        until_us = heartbeat.complete_until_us
+        self.proof.heartbeat(heartbeat.state, until_us)
+        self._begin(until_us)
+        self.advance(until_us, publish)
+
+    def advance(self, until_us: int, publish: Publish) -> None:
+        """Move the watermark without a trade, and close what it passes."""
+        if until_us > self.watermark_us:
+            self.watermark_us = until_us
+            if until_us >= self.close_at_us:
+                self._close(False, publish)
+
+    def exchange_candle(self, candle: Candle, publish: Publish) -> None:
+        """Take in the exchange's own closed candle; it stands where it is better than ours."""
+        names = [timeframe.name for timeframe in self.rules.timeframes]
+        if candle.timeframe not in names:
+            return
+        level = names.index(candle.timeframe)
+        open_us = candle.open_time_us
+        close_us = open_us + self.rules.timeframes[level].duration_us
+        self._begin(open_us)
+        window = self.windows.levels[level].get(open_us)
+        if window is None:
+            if close_us <= self.closed_until_us and not self._may_change(open_us, close_us):
+                self.late += 1
+                return
+            window = self.windows.ensure(level, open_us, self.closed_until_us)
+        self._known_from(open_us)
+        window.exchange = value_of_exchange(candle, close_us, self.windows.parts_of(level))
+        if window.closed:
+            self.touched[level][open_us] = window
+        if self.proof.proven_from_us is None:
+            # No trades are collected: the exchange's candles are the event time.
+            self.advance(close_us + self.rules.grace_us, publish)
+
+    def gap(self, gap: Gap, publish: Publish) -> None:
+        """Take in what the producer says is missing, or has given up."""
+        if gap.first_trade_id is None or gap.last_trade_id is None or not self.proof.consecutive:
+            self._timed_gap(gap, publish)
+            return
+        first, last = int(gap.first_trade_id), int(gap.last_trade_id)
+        if self.first_id is None:
+            # What is missing before the first trade that is followed is not waited for here.
+            publish(gap)
+            return
+        if last > self.last_id and gap.status != "filled":
+            start_us = min(self.last_trade_us, gap.start_time_us)
+            self._open_hole(
+                Hole(
+                    self.last_id + 1, last, start_us, max(gap.end_time_us, start_us),
+                    last - self.last_id, gap.status, gap.reason,
+                ),
+                publish,
+            )  # fmt: skip
+            self.last_id = last
+        if gap.status == "unfillable":
+            for hole in self.proof.missing.give_up(first, last):
+                publish(self._gap_of(hole))
+
+    def finish(self, publish: Publish) -> None:
+        """End a history job: everything inside it is closed."""
+        assert self.job is not None
+        self.advance(self.job.end_us + self.rules.grace_us, publish)
+        self.is_finished = True
+
+    # --- ids ----------------------------------------------------------------------------------
+
+    def _follow_ids(self, number: int, time_us: int, publish: Publish) -> None:
+        proof = self.proof
+        if self.first_id is None:
+            self.first_id = number
+            proof.proven_from_us = time_us if self.job is None else self.job.start_us - 1
+        elif number > self.last_id + 1:
+            start_us, end_us = sorted((self.last_trade_us, time_us))
+            self._open_hole(
+                Hole(
+                    self.last_id + 1, number - 1, start_us, end_us, number - 1 - self.last_id,
+                    "open", "ids jumped and no gap was announced",
+                ),
+                publish,
+            )  # fmt: skip
+        elif proof.unproven_from_us is not None:
+            self._prove_empty(proof.unproven_from_us, time_us)
+        proof.unproven_from_us = None
+        self.last_id = number
+
+    def _open_hole(self, hole: Hole, publish: Publish) -> None:
+        self.proof.missing.open(hole)
+        self._touch_closed(hole.start_us, hole.end_us)
+        publish(self._gap_of(hole))
+        for lost in self.proof.missing.trim():
+            publish(self._gap_of(lost))
+
+    def _fill(self, number: int, time_us: int, publish: Publish) -> bool:
+        found = self.proof.missing.find(number)
+        if found is None:
+            return False
+        # Before the range shrinks: what it overlaps may change, even if it is old.
+        self._touch_closed(found.start_us, found.end_us)
+        timeframe = self.rules.timeframes[0]
+        open_us = timeframe.open_time_us(time_us)
+        if self._may_change(open_us, open_us + timeframe.duration_us):
+            self.windows.ensure(0, time_us, self.closed_until_us)
+        self.proof.missing.fill(found, number, time_us)
+        if found.hole.remaining == 0:
+            found.hole.status = "filled"
+            publish(self._gap_of(found.hole))
+        return True
+
+    def _prove_empty(self, from_us: int, until_us: int) -> None:
+        timeframe = self.rules.timeframes[0]
+        from_us = max(from_us, self.closed_until_us - self.rules.missing_keep_us)
+        until_us = min(until_us, self.closed_until_us)
+        for open_us in range(timeframe.open_time_us(from_us), until_us, timeframe.duration_us):
+            window = self.windows.levels[0].get(open_us)
+            if window is None or (window.trades is None and window.price is None):
+                self._mark_empty(open_us, True)
+
+    def _mark_empty(self, open_us: int, by_ids: bool) -> bool:
+        close_us = open_us + self.rules.timeframes[0].duration_us
+        if self.price is None or not self.proof.is_empty(open_us, close_us, by_ids):
+            return False
+        window = self.windows.ensure(0, open_us, self.closed_until_us)
+        window.price = self.price
+        self.touched[0][open_us] = window
+        return True
+
+    # --- candles ------------------------------------------------------------------------------
+
+    def _begin(self, time_us: int) -> None:
+        if not self.closed_until_us:
+            base = self.rules.timeframes[0]
+            self.closed_until_us = base.open_time_us(time_us)
+            self.close_at_us = self.closed_until_us + base.duration_us + self.rules.grace_us
+
+    def _known_from(self, open_us: int) -> None:
+        known = self.windows.followed_from_us
+        if known is None or open_us < known:
+            self.windows.followed_from_us = open_us
+
+    def _apply(
+        self, rank: Rank, trade_id: str, price: str, price_units: int, amount_units: int,
+        side: Side, time_us: int,
+    ) -> None:  # fmt: skip
+        base = self.rules.timeframes[0]
+        open_us = base.open_time_us(time_us)
+        close_us = open_us + base.duration_us
+        window = self.windows.levels[0].get(open_us)
+        if window is None:
+            if close_us <= self.closed_until_us and not self._may_change(open_us, close_us):
+                self.late += 1
+                return
+            window = self.windows.ensure(0, time_us, self.closed_until_us)
+        self._known_from(open_us)
+        if not self.proof.consecutive:
+            self.recent[trade_id] = open_us
+            if window.ids is None:
+                window.ids = set()
+            window.ids.add(trade_id)
+        if window.trades is None:
+            window.trades = value_of_trade(
+                time_us, rank, trade_id, price, price_units, amount_units, side
+            )
+        else:
+            add_trade(
+                window.trades, time_us, rank, trade_id, price, price_units, amount_units, side
+            )
+        if window.closed:
+            self.touched[0][open_us] = window
+        elif open_us >= self.value_open_us:
+            self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
+
+    def _close(self, by_trade: bool, publish: Publish) -> None:
+        """Close every window that the watermark passed by the grace."""
+        base = self.rules.timeframes[0]
+        limit_us = base.open_time_us(self.watermark_us - self.rules.grace_us)
+        from_us = self.closed_until_us
+        self.closed_until_us = limit_us
+        self.close_at_us = limit_us + base.duration_us + self.rules.grace_us
+        if self.value_close_us <= limit_us:
+            self.value_close_us = 0
+        for level, windows in enumerate(self.windows.levels):
+            for window in windows.values():
+                if not window.closed and window.close_us <= limit_us:
+                    window.closed = True
+                    self.touched[level][window.open_us] = window
+        if self.proof.proven_from_us is not None:
+            self._close_without_trades(from_us, limit_us, by_trade)
+        self._give_up(publish)
+
+    def _close_without_trades(self, from_us: int, limit_us: int, by_trade: bool) -> None:
+        base = self.rules.timeframes[0]
+        level = self.windows.levels[0]
+        # A proof may reach far back; what one record publishes stays bounded.
+        from_us = max(from_us, limit_us - self.rules.missing_keep_us)
+        for open_us in range(base.open_time_us(from_us), limit_us, base.duration_us):
+            window = level.get(open_us)
+            if window is not None and window.trades is not None:
+                self.price = window.trades.close
+            elif not self._mark_empty(open_us, by_trade):
+                if not by_trade and self.proof.consecutive and self.proof.unproven_from_us is None:
+                    self.proof.unproven_from_us = open_us
+                    self.value_close_us = 0
+
+    def _give_up(self, publish: Publish) -> None:
+        long_ago_us = self.watermark_us - self.rules.missing_keep_us
+        for missing in list(self.proof.missing.ranges):
+            if missing.keeps and missing.end_us <= long_ago_us:
+                for hole in self.proof.missing.give_up(missing.first, missing.last):
+                    publish(self._gap_of(hole))
+        for span in self.proof.spans:
+            if span.keeps and span.end_us is not None and span.end_us <= long_ago_us:
+                span.keeps = False
+        unproven_us = self.proof.unproven_from_us
+        if unproven_us is not None and unproven_us < long_ago_us:
+            self.proof.unproven_from_us = long_ago_us
+
+    def _may_change(self, open_us: int, close_us: int) -> bool:
+        return close_us > self.watermark_us - self.rules.closed_keep_us or self.proof.keeps(
+            open_us, close_us
+        )
+
+    def _touch_closed(self, start_us: int, end_us: int) -> None:
+        if start_us >= self.closed_until_us:
+            return
+        for window in self.windows.levels[0].values():
+            if window.closed and window.open_us <= end_us and window.close_us > start_us:
+                self.touched[0][window.open_us] = window
+
+    # --- versions -----------------------------------------------------------------------------
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether `settle` has something to do."""
+        return any(self.touched)
+
+    def settle(self, revision: int, publish: Publish) -> None:
+        """Judge what the record touched; publish each window that changed, from base to week."""
+        for level, touched in enumerate(self.touched):
+            queue = list(touched)
+            heapify(queue)
+            while queue:
+                window = touched[heappop(queue)]
+                if not window.closed:
+                    continue
+                value = self._judge(level, window)
+                if value is None or value == window.standing:
+                    continue
+                moved = window.standing is None or window.standing.close != value.close
+                window.standing = value
+                self._publish(level, window, value, revision, publish)
+                if level + 1 < len(self.touched):
+                    above = self.windows.get(level + 1, window.open_us)
+                    if above is not None:
+                        self.touched[level + 1][above.open_us] = above
+                if level == 0 and moved:
+                    self._carry_price(window, value.close, touched, queue)
+            touched.clear()
+        self._drop()
+
+    def _judge(self, level: int, window: Window) -> Value | None:
+        if level:
+            return self.windows.judge_rollup(level, window)
+        ours: Value | None = None
+        if window.trades is not None:
+            coverage = self.proof.coverage(window.open_us, window.close_us)
+            ours = copy_value(window.trades, coverage, FROM_TRADES, 1)
+        elif window.price is not None:
+            ours = empty_value(window.open_us, window.close_us, window.price)
+            ours.coverage = self.proof.coverage(window.open_us, window.close_us)
+        return better(ours, window.exchange)
+
+    def _carry_price(
+        self, window: Window, price: str, touched: dict[int, Window], queue: list[int]
+    ) -> None:
+        # An empty candle repeats the close before it: when that moves, it moves too.
+        if window.open_us >= self.price_open_us:
+            self.price, self.price_open_us = price, window.open_us
+        following = self.windows.levels[0].get(window.close_us)
+        if following is not None and following.trades is None and following.price is not None:
+            following.price = price
+            if following.open_us not in touched:
+                touched[following.open_us] = following
+                heappush(queue, following.open_us)
+
+    def _publish(
+        self, level: int, window: Window, value: Value, revision: int, publish: Publish
+    ) -> None:
+        job = self.job
+        if job is not None and (window.open_us < job.start_us or window.close_us > job.end_us):
+            return
+        publish(
+            to_candle(
+                value,
+                self.exchange,
+                self.symbol,
+                self.rules.timeframes[level].name,
+                window.open_us,
+                revision,
+                None if job is None else job.name,
+            )
+        )
+
+    def _drop(self) -> None:
+        gone = self.windows.drop(lambda w: self._may_change(w.open_us, w.close_us))
+        for window in gone:
+            for trade_id in window.ids or ():
+                self.recent.pop(trade_id, None)
+        if self.proof.spans:
+            oldest_us = min(self.windows.levels[0], default=self.closed_until_us)
+            self.proof.spans = [
+                span
+                for span in self.proof.spans
+                if span.end_us is None or span.keeps or span.end_us > oldest_us
+            ]
+
+    # --- gaps ---------------------------------------------------------------------------------
+
+    def _timed_gap(self, gap: Gap, publish: Publish) -> None:
+        span = next(
+            (
+                span
+                for span in self.proof.spans
+                if span.kind == "gap"
+                and (span.start_us, span.end_us) == (gap.start_time_us, gap.end_time_us)
+            ),
+            None,
+        )
+        if gap.status == "filled":
+            if span is not None:
+                self.proof.spans.remove(span)
+        elif span is None:
+            self.proof.spans.append(
+                Span(gap.start_time_us, gap.end_time_us, "gap", gap.status == "open")
+            )
+        else:
+            span.keeps = gap.status == "open"
+        self._touch_closed(gap.start_time_us, gap.end_time_us)
+        publish(gap)
+
+    def _gap_of(self, hole: Hole) -> Gap:
+        return Gap(
+            exchange=self.exchange,
+            symbol=self.symbol,
+            first_trade_id=str(hole.first),
+            last_trade_id=str(hole.last),
+            start_time_us=hole.start_us,
+            end_time_us=hole.end_us,
+            status=hole.status,
+            reason=hole.reason,
+            job=None if self.job is None else self.job.name,
+        )

@@ -19,11 +19,13 @@ from datetime import UTC, datetime
 
 import orjson
 
+from alpha_pulse.contracts.errors import AlphaPulseError, ConfigError
+from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.faults import FaultPlan, seeded_plan
-from alpha_pulse.replay.market import MINUTE_US, LoopedMarket, Market, RecordedMarket
-from alpha_pulse.replay.recording import Recording, RecordingError, load_recording
+from alpha_pulse.replay.market import LoopedMarket, Market, RecordedMarket
+from alpha_pulse.replay.recording import Recording, load_recording
 from alpha_pulse.replay.server import CANDLE_INTERVAL_US, ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticMarket
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         exchange = build(arguments)
-    except (RecordingError, ValueError) as e:
+    except (AlphaPulseError, ValueError) as e:
         print(e, file=sys.stderr)
         return EXIT_BAD_INPUT
     _die_with_parent()
@@ -61,7 +63,7 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
         exchange = "binance"
     else:
         if arguments.recording is None:
-            raise ValueError("expected a recording folder or --synthetic, found neither")
+            raise ConfigError("expected a recording folder or --synthetic, found neither")
         recording = _placed(load_recording(arguments.recording), arguments)
         markets = [LoopedMarket(recording) if arguments.loop else RecordedMarket(recording)]
         exchange = recording.exchange

@@ -8,27 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
-from alpha_pulse.replay.market import MINUTE_US, Market, TradeRow
+from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
+from alpha_pulse.replay.market import Market, TradeRow
 
 TIMEFRAMES_US = {
-    "1m": MINUTE_US,
-    "3m": 3 * MINUTE_US,
-    "5m": 5 * MINUTE_US,
-    "15m": 15 * MINUTE_US,
-    "30m": 30 * MINUTE_US,
-    "1h": 60 * MINUTE_US,
-    "2h": 120 * MINUTE_US,
-    "4h": 240 * MINUTE_US,
-    "6h": 360 * MINUTE_US,
-    "12h": 720 * MINUTE_US,
-    "1d": 1440 * MINUTE_US,
-    "1w": 10080 * MINUTE_US,
+    name: timeframe.duration_us
+    for name, timeframe in TIMEFRAMES.items()
+    if timeframe.duration_us >= MINUTE_US
 }
 CACHED_MINUTES_MAX = 20_000
 
 # Sums of 38 digits never round here; the default context would cut at 28.
 _EXACT = Context(prec=60)
-_MONDAY_US = 4 * 1440 * MINUTE_US  # 1970-01-05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +48,7 @@ class ExchangeCandle:
 
 def open_time_us(time_us: int, timeframe: str) -> int:
     """Return when the candle that holds a time opens; weeks begin on Monday, 00:00 UTC."""
-    shift_us = _MONDAY_US if timeframe == "1w" else 0
-    size_us = TIMEFRAMES_US[timeframe]
-    return (time_us - shift_us) // size_us * size_us + shift_us
+    return TIMEFRAMES[timeframe].open_time_us(time_us)
 
 
 def plain(value: Decimal, digits_min: int = 8) -> str:

@@ -8,6 +8,8 @@ import math
 import time
 from typing import Protocol
 
+from alpha_pulse.contracts.errors import ConfigError
+
 # Nobody sees a step this long, and a short one keeps an idle exchange cheap.
 STEP_S_MAX = 0.05
 STEP_S_MIN = 0.001
@@ -56,7 +58,7 @@ class PacedClock:
 
     def __init__(self, begin_us: int, speed: float) -> None:
         if not (math.isfinite(speed) and speed > 0):
-            raise ValueError(f"expected a speed above 0, found {speed}; 1.0 is the recorded pace")
+            raise ConfigError(f"expected a speed above 0, found {speed}; 1.0 is the recorded pace")
         self._begin_us = begin_us
         self._speed = speed
         self._started_ns: int | None = None

@@ -8,13 +8,14 @@ of its trades.
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.candles import open_time_us
 from alpha_pulse.replay.clock import Clock
 from alpha_pulse.replay.dialects.base import Dialect
 from alpha_pulse.replay.faults import FaultPlan, StreamFault
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
-from alpha_pulse.replay.market import MINUTE_US, TradeRow
+from alpha_pulse.replay.market import TradeRow
 from alpha_pulse.replay.sockets import TOO_SLOW_BYTES, Channel, ClientSocket
 
 BATCH_TRADES_MAX = 4_096
@@ -243,9 +244,8 @@ class Conductor:
                         socket, channel, candle, closed=False, event_time_us=event_time_us
                     )
                     socket.put(frames)
-        if not only_changed:
-            for socket in self.sockets.values():
-                socket.put(self._dialect.idle_frames(socket))
+        for socket in self.sockets.values():
+            socket.put(self._dialect.beat_frames(socket))
 
     # Faults
 
@@ -260,7 +260,10 @@ class Conductor:
         elif fault.kind in ("duplicate", "swap"):
             self._send_twice_or_swapped(fault, self._take(step_us, max(fault.trades, 2)))
         elif fault.kind == "drop":
-            self._take(step_us, fault.trades)
+            for feed, _, rows in self._take(step_us, fault.trades):
+                for socket, channel in self._subscribers("trades", feed.symbol):
+                    # Made and lost on the way: a numbered connection shows the hole.
+                    self._dialect.trade_frames(socket, channel, rows)
         else:
             for socket in readers:
                 await self._break(fault.kind, socket)

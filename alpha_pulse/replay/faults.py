@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from alpha_pulse.contracts.errors import ConfigError
+
 STREAM_FAULTS = (
     "close",
     "abort",
@@ -117,7 +119,7 @@ def seeded_plan(kinds: Iterable[str], seed: int, trades: int, per_kind: int = 2)
     """Return a script with each kind `per_kind` times, spread over a stream of so many trades.
 
     REST faults meet the requests with which a client heals, hence the first few.
-    Raises: ValueError for an unknown kind.
+    Raises: ConfigError for an unknown kind.
     """
     random = Random(f"faults:{seed}")
     stream: list[StreamFault] = []
@@ -152,4 +154,4 @@ def seeded_plan(kinds: Iterable[str], seed: int, trades: int, per_kind: int = 2)
 
 def _known(kind: str, kinds: Sequence[str]) -> None:
     if kind not in kinds:
-        raise ValueError(f"expected a fault of {', '.join(kinds)}, found {kind!r}")
+        raise ConfigError(f"expected a fault of {', '.join(kinds)}, found {kind!r}")

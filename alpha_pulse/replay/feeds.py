@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.candles import TIMEFRAMES_US, CandleHistory, ExchangeCandle, open_time_us
-from alpha_pulse.replay.market import MINUTE_US, Instrument, Market, TradeRow
+from alpha_pulse.replay.market import Instrument, Market, TradeRow
 
 
 class Feed:

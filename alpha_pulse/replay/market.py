@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from alpha_pulse.contracts.market import MINUTE_US
+
 if TYPE_CHECKING:
     from alpha_pulse.replay.recording import RecordedCandle, Recording
-
-MINUTE_US = 60_000_000
 
 
 class TradeRow(NamedTuple):

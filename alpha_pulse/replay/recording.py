@@ -21,14 +21,13 @@ from typing import Any
 
 import orjson
 
+from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.market import MINUTE_US, TIME_US_MAX, TIME_US_MIN
 from alpha_pulse.replay.market import TradeRow
 
-MINUTE_US = 60_000_000
 GRACE_US = 2_000_000
 # Ids are the order; a clock may step back a little between two machines of one exchange.
 BACKWARDS_US_MAX = 2_000_000
-TIME_US_MIN = 1_230_768_000_000_000  # 2009-01-01
-TIME_US_MAX = 4_102_444_800_000_000  # 2100-01-01
 
 TRADE_COLUMNS = ["trade_id", "trade_time_us", "price", "amount", "side"]
 CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "trade_count"]
@@ -40,7 +39,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}(:[A-Z0-9]{1,20})?\Z")
 
 
-class RecordingError(ValueError):
+class RecordingError(ValidationError):
     """A recording folder cannot be used: what was expected, what was found, where, what next."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import orjson
 from aiohttp import WSMsgType, web
 
+from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.clock import Clock, FullSpeedClock, LiveClock, PacedClock
 from alpha_pulse.replay.conductor import Conductor
 from alpha_pulse.replay.dialects import DIALECTS
@@ -57,11 +58,11 @@ class ReplayExchange:
         port: int = 0,
     ) -> None:
         if dialect not in DIALECTS:
-            raise ValueError(
+            raise ConfigError(
                 f"expected a dialect of {', '.join(DIALECTS)}, found {dialect!r}; name one of them"
             )
         if not markets:
-            raise ValueError("expected at least one market, found none")
+            raise ConfigError("expected at least one market, found none")
         kind = DIALECTS[dialect]
         self.feeds = [Feed(m, kind.unified_symbol(m.instrument.symbol)) for m in markets]
         self.faults = faults or FaultPlan()
@@ -236,8 +237,11 @@ class ReplayExchange:
             elif message.type == WSMsgType.TEXT:
                 reply = self.dialect.on_text(socket, message.data)
                 socket.put(reply.frames)
+                for channel in reply.subscribe:
+                    if channel not in socket.channels:
+                        socket.put(self.dialect.snapshot_frames(socket, channel))
+                        socket.channels[channel] = None
                 socket.flush()
-                socket.channels.update(dict.fromkeys(reply.subscribe))
                 for channel in reply.unsubscribe:
                     socket.channels.pop(channel, None)
                     # Who unsubscribes does not come back.

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 
-from alpha_pulse.replay.market import MINUTE_US, Instrument, TradeRow
+from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.replay.market import Instrument, TradeRow
 from alpha_pulse.replay.recording import RecordedCandle
 
 BLOCK_MINUTES = 10
@@ -52,9 +54,9 @@ class SyntheticMarket:
         quiet_minutes: float = 0.08,
     ) -> None:
         if begin_us % MINUTE_US:
-            raise ValueError(f"expected begin_us on a minute, found {begin_us}")
+            raise ConfigError(f"expected begin_us on a minute, found {begin_us}")
         if trades_per_minute < 1:
-            raise ValueError(f"expected at least 1 trade a minute, found {trades_per_minute}")
+            raise ConfigError(f"expected at least 1 trade a minute, found {trades_per_minute}")
         self._key = f"{seed}:{symbol}:{begin_us}"
         known = Random(self._key)
         price, digits = _PRICES.get(symbol.split("/")[0], (known.randrange(2, 500), 3))

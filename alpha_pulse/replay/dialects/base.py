@@ -4,6 +4,9 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import orjson
@@ -97,6 +100,16 @@ class Dialect:
 
     # Names
 
+    def feed_of(self, name: object) -> Feed | None:
+        """Return the feed with the exchange's own name, unless it is not listed."""
+        feed = self.by_id.get(name) if isinstance(name, str) else None
+        return feed if feed is not None and feed.listed else None
+
+    def feed_to_watch(self, name: object) -> Feed | None:
+        """Return the feed to subscribe to; None where the websocket refuses the symbol."""
+        feed = self.feed_of(name)
+        return None if feed is None or feed.symbol in self.options.refused else feed
+
     @classmethod
     def unified_symbol(cls, symbol: str) -> str:
         """Return what ccxt calls a recorded symbol on this exchange."""
@@ -164,8 +177,12 @@ class Dialect:
         """Return the frames for a candle; none where the exchange would send none."""
         raise NotImplementedError
 
-    def idle_frames(self, socket: ClientSocket) -> list[bytes]:
-        """Return what the exchange sends on a socket when nothing happens."""
+    def snapshot_frames(self, socket: ClientSocket, channel: Channel) -> list[bytes]:
+        """Return what a new subscription receives at once."""
+        return []
+
+    def beat_frames(self, socket: ClientSocket) -> list[bytes]:
+        """Return what the exchange sends from time to time whether anything happens or not."""
         return []
 
 
@@ -188,6 +205,22 @@ def text_list(value: object) -> list[str] | None:
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return value
     return None
+
+
+def iso_time(time_us: int) -> str:
+    """Return a time as exchanges write it, with six fraction digits."""
+    seconds, fraction_us = divmod(time_us, 1_000_000)
+    return f"{_iso_second(seconds)}.{fraction_us:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _iso_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def tick(digits: int) -> str:
+    """Return the smallest step of a number with so many fraction digits: 0.01 for 2."""
+    return f"{Decimal(1).scaleb(-digits):f}"
 
 
 def instants(rows: Sequence[TradeRow], most: int) -> list[Sequence[TradeRow]]:

@@ -35,7 +35,7 @@ class Binance(Dialect):
     """Binance spot: api.binance.com and stream.binance.com."""
 
     name = "binance"
-    hosts = (
+    hosts: ClassVar[tuple[str, ...]] = (
         "api.binance.com",
         "api1.binance.com",
         "api2.binance.com",
@@ -59,6 +59,9 @@ class Binance(Dialect):
         (r"/api/v3/historicalTrades$", "historical_trades"),
         (r"/api/v3/aggTrades$", "aggregate_trades"),
     )
+
+    klines_max: ClassVar[int] = ROWS_MAX
+    history_max: ClassVar[int] = ROWS_MAX
 
     # REST
 
@@ -105,10 +108,11 @@ class Binance(Dialect):
             "isMarginTradingAllowed": False,
             "permissions": ["SPOT"],
             "permissionSets": [["SPOT"]],
-            "filters": self._filters(feed),
+            "filters": self.filters(feed),
         }
 
-    def _filters(self, feed: Feed) -> list[dict[str, str]]:
+    def filters(self, feed: Feed) -> list[dict[str, str]]:
+        """Return the symbol's price and amount steps."""
         tick = plain(Decimal(1).scaleb(-feed.instrument.price_digits))
         lot = plain(Decimal(1).scaleb(-feed.instrument.amount_digits))
         return [
@@ -157,8 +161,6 @@ class Binance(Dialect):
             candles = feed.last_candles(interval, first_us, last_us, count)
         return RestReply([_kline_row(candle) for candle in candles])
 
-    klines_max: ClassVar[int] = ROWS_MAX
-
     def trades(self, request: RestRequest) -> RestReply:
         """Return the newest trades: 1,000 at most."""
         rows = self._feed(request).last_trades(_limit(request, ROWS_MAX))
@@ -168,7 +170,7 @@ class Binance(Dialect):
         """Return trades from an id on, else the newest; may want an API key."""
         if not self.options.keyless_history and not request.headers.get("X-MBX-APIKEY"):
             raise _refusal(-2014, "API-key format invalid.", status=401)
-        feed, count = self._feed(request), _limit(request, ROWS_MAX)
+        feed, count = self._feed(request), _limit(request, self.history_max)
         if request.query.get("fromId"):
             rows = feed.trades_from_id(_integer(request, "fromId", 0), count)
         else:
@@ -262,7 +264,7 @@ class Binance(Dialect):
                         f'"q":"{amount}","T":{ms},"m":{_MAKER[side]},"M":true}}'
                     ).encode()
                 )
-        return self._combined(socket, channel, frames)
+        return self.combined(socket, channel, frames)
 
     def candle_frames(
         self,
@@ -301,9 +303,10 @@ class Binance(Dialect):
                 },
             }
         )
-        return self._combined(socket, channel, [frame])
+        return self.combined(socket, channel, [frame])
 
-    def _combined(self, socket: ClientSocket, channel: Channel, frames: list[bytes]) -> list[bytes]:
+    def combined(self, socket: ClientSocket, channel: Channel, frames: list[bytes]) -> list[bytes]:
+        """Return the frames as the socket's address wants them: /stream wraps each."""
         if "/stream" not in socket.path.partition("?")[0]:
             return frames
         return [b'{"stream":"%b","data":%b}' % (channel.name.encode(), f) for f in frames]

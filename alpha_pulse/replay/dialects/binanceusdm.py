@@ -1,0 +1,91 @@
+"""Binance USDⓈ-M futures: perpetuals such as BTC/USDT:USDT.
+
+As spot, under fapi, with other limits and one more field:
+{"e":"trade","E":1723161255343,"T":1723161255342,"s":"BTCUSDT","t":5248193810,"p":"61837.60",
+ "q":"0.020","X":"MARKET","m":true}
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from alpha_pulse.replay.dialects.base import RestReply, RestRequest
+from alpha_pulse.replay.dialects.binance import Binance
+from alpha_pulse.replay.feeds import Feed
+from alpha_pulse.replay.market import TradeRow, perpetual_symbol
+from alpha_pulse.replay.sockets import Channel, ClientSocket
+
+
+class BinanceUsdm(Binance):
+    """Binance USDⓈ-M futures: fapi.binance.com and fstream.binance.com."""
+
+    name = "binanceusdm"
+    hosts = (
+        "fapi.binance.com",
+        "api.binance.com",
+        "dapi.binance.com",
+        "fstream.binance.com",
+    )
+    routes: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"/fapi/v1/exchangeInfo$", "exchange_info"),
+        (r"/dapi/v1/exchangeInfo$", "no_symbols"),
+        (r"/api/v3/exchangeInfo$", "no_symbols"),
+        (r"/fapi/v1/ping$", "empty"),
+        (r"/fapi/v1/time$", "time"),
+        (r"/fapi/v1/klines$", "klines"),
+        (r"/fapi/v1/trades$", "trades"),
+        (r"/fapi/v1/historicalTrades$", "historical_trades"),
+        (r"/fapi/v1/aggTrades$", "aggregate_trades"),
+    )
+    klines_max = 1_500
+    history_max = 500
+
+    @classmethod
+    def unified_symbol(cls, symbol: str) -> str:
+        """Return the perpetual of a recorded symbol: BTC/USDT:USDT."""
+        return perpetual_symbol(symbol)
+
+    def no_symbols(self, request: RestRequest) -> RestReply:
+        """List nothing: the other markets of the same company."""
+        return RestReply({"serverTime": self.now_ms, "rateLimits": [], "symbols": []})
+
+    def symbol_info(self, name: str, feed: Feed) -> dict[str, Any]:
+        """Return one symbol's entry of exchangeInfo."""
+        instrument = feed.instrument
+        return {
+            "symbol": name,
+            "pair": name,
+            "contractType": "PERPETUAL",
+            "deliveryDate": 4_133_404_800_000,
+            "onboardDate": 1_569_398_400_000,
+            "status": "TRADING",
+            "baseAsset": instrument.base,
+            "quoteAsset": instrument.quote,
+            "marginAsset": instrument.quote,
+            "pricePrecision": instrument.price_digits,
+            "quantityPrecision": instrument.amount_digits,
+            "baseAssetPrecision": 8,
+            "quotePrecision": 8,
+            "underlyingType": "COIN",
+            "orderTypes": ["LIMIT", "MARKET"],
+            "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+            "filters": self.filters(feed),
+        }
+
+    def trade_frames(
+        self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
+    ) -> list[bytes]:
+        """Return one frame per trade."""
+        if channel.name.endswith("@aggTrade"):
+            return super().trade_frames(socket, channel, rows)
+        name = self.market_id(self.by_symbol[channel.symbol].instrument)
+        frames = []
+        for trade_id, time_us, price, amount, side in rows:
+            ms = time_us // 1_000
+            maker = "true" if side == "sell" else "false"
+            frames.append(
+                (
+                    f'{{"e":"trade","E":{ms},"T":{ms},"s":"{name}","t":{trade_id},"p":"{price}",'
+                    f'"q":"{amount}","X":"MARKET","m":{maker}}}'
+                ).encode()
+            )
+        return self.combined(socket, channel, frames)

@@ -1,5 +1,6 @@
 """Topic creation: every topic of the contracts, made once, never changed."""
 
+import asyncio
 from collections.abc import Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -10,6 +11,9 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.topics import TOPICS, Topic
+
+DESCRIBE_ATTEMPTS_MAX = 100
+DESCRIBE_WAIT_S = 0.1
 
 
 async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> list[str]:
@@ -66,11 +70,20 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
 
 
 async def _check_partitions(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    counts = {
-        described["topic"]: len(described["partitions"])
-        for described in await admin.describe_topics(names)
-        if not described["error_code"]
-    }
+    counts: dict[str, int] = {}
+    for _ in range(DESCRIBE_ATTEMPTS_MAX):
+        described = await admin.describe_topics(names)
+        counts = {t["topic"]: len(t["partitions"]) for t in described if not t["error_code"]}
+        if len(counts) == len(names):
+            break
+        # A topic is known to all of Kafka only a moment after its creation.
+        await asyncio.sleep(DESCRIBE_WAIT_S)
+    else:
+        raise KafkaError(
+            f"expected Kafka to know its new topics, found none of "
+            f"{sorted(set(names) - set(counts))} after "
+            f"{DESCRIBE_ATTEMPTS_MAX * DESCRIBE_WAIT_S:.0f} s; look at the broker's log"
+        )
     if len(set(counts.values())) > 1:
         raise KafkaError(
             f"expected the same number of partitions in every topic, found {counts}; outputs stay "

@@ -1,9 +1,10 @@
 """The publisher: batches to Kafka, in order per partition, bounded, and never dropped.
 
-One batch per partition is in flight, so order holds through every retry. A batch that could not be
-acknowledged is sent again, for ever, by a fresh idempotent producer: after a time-out nobody knows
-whether it was written, so a record may stand twice in the log, and its deterministic identity makes
-that harmless. Source: KIP-98 (idempotence is per producer session).
+One batch per partition is in flight, so order holds through every retry. While Kafka is away the
+idempotent producer tries again by itself, for ever. Where it gives up (its session is refused), the
+batch is sent again by a fresh one: nobody knows then whether it was written, so a record may stand
+twice in the log, and its deterministic identity makes that harmless. Source: KIP-98 (idempotence
+is per producer session).
 """
 
 import asyncio

@@ -105,6 +105,10 @@ class ProcessorConfig:
     dead_letter_run_max: int = 100
     log_epoch: int = 1
     session_timeout_s: float = 6.0
+    transaction_timeout_s: float = 15.0
+    stall_s_max: float = 60.0  # no commit for so long although there is work: exit, to be restarted
+    drain_s_max: float = 8.0
+    pending_records_max: int = 200_000  # taken in beyond the last commit, per partition
     state_record_bytes_max: int = 512 * 1024
     web_port: int = 0  # Faust's web views, on loopback; 0: off
 

@@ -43,6 +43,7 @@ from alpha_pulse.processors.admission import (
     decode_batch,
 )
 from alpha_pulse.processors.candles import UNITS, parse_units, to_candle
+from alpha_pulse.processors.proof import Span
 from alpha_pulse.processors.stream import Job, Rules, Stream
 
 REVISION_EPOCH = 2**44
@@ -134,6 +135,18 @@ class Kernel:
                 self._refuse(offset, key, value, timestamp_ms, refused)
         self.counters.records += len(offsets)
         self.position = next_offset
+
+    def records_were_lost(self) -> None:
+        """Note that retention took records before they were read: nothing proves what they held.
+
+        Ids show what is missing where they are consecutive; elsewhere a gap is open from the
+        watermark up to the next heartbeat.
+        """
+        for symbol in self.symbols.values():
+            live = symbol.live
+            if not live.proof.consecutive:
+                live.proof.spans.append(Span(live.watermark_us, None, "disconnected"))
+                self.dirty.add(symbol.key)
 
     # --- trades -------------------------------------------------------------------------------
 

@@ -56,9 +56,7 @@ class MissingIds:
 
     def open(self, hole: Hole) -> None:
         """Note all ids of a hole as missing."""
-        new = Range(
-            hole.first, hole.last, hole.start_us, hole.end_us, hole.status == "open", hole
-        )
+        new = Range(hole.first, hole.last, hole.start_us, hole.end_us, hole.status == "open", hole)
         self.ranges.insert(self._index(hole.first) + 1, new)
 
     def find(self, number: int) -> Range | None:

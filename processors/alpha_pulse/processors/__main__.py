@@ -1,0 +1,17 @@
+"""`python -m alpha_pulse.processors`: the Faust worker as a role, set up from the environment."""
+
+import sys
+
+
+def main() -> None:
+    """Run the worker until SIGTERM or SIGINT; exit 1 when the trade path failed."""
+    from alpha_pulse.processors.app import app, read_config
+
+    web_port = read_config().processor.web_port
+    web = ["--with-web", "--web-port", str(web_port)] if web_port else ["--without-web"]
+    sys.argv = ["faust", "--quiet", "worker", "--loglevel", "warn", *web]
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The Faust app: wiring only. `faust -A alpha_pulse.processors.app worker` runs all of it.
+
+Faust gives the worker, the command line, signals, agents, tables and web views; the trade path is
+a service inside that worker. Settings come from the file that ALPHA_PULSE_CONFIG names and from the
+environment.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import faust
+import mode.loop
+import structlog
+
+from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.topics import EXCHANGE_CANDLES
+from alpha_pulse.processors.trade_path import TradePath
+
+LOOPBACK = "127.0.0.1"
+
+
+def configure_logging() -> None:
+    """Send our log as lines to stderr; Kafka's and Faust's own only from warnings on."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+
+
+class ProcessorApp(faust.App):  # type: ignore[misc]
+    """A Faust app that makes what it needs before anything reads from Kafka."""
+
+    pipeline: Config
+
+    async def on_first_start(self) -> None:
+        """Make the topics, and the directory that Faust asks for."""
+        await ensure_topics(self.pipeline)
+        Path(self.conf.datadir).mkdir(parents=True, exist_ok=True)
+        await super().on_first_start()
+
+
+def create_app(config: Config) -> ProcessorApp:
+    """Return the Faust app of a configuration, with the trade path and the agents."""
+    settings = config.processor
+    created = ProcessorApp(
+        config.named(f"{settings.group}-faust"),
+        broker="kafka://" + config.kafka.bootstrap.replace(",", ";"),
+        store="memory://",
+        topic_partitions=config.topics.partitions,
+        topic_replication_factor=config.topics.replication_factor,
+        topic_disable_leader=True,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 12,
+        broker_rebalance_timeout=20.0,
+        datadir=str(Path(config.data_dir) / "faust" / config.named(settings.group)),
+        web_enabled=settings.web_port > 0,
+        web_bind=LOOPBACK,
+        web_host=LOOPBACK,
+        web_port=settings.web_port or 6066,
+    )
+    created.pipeline = config
+    created.service(TradePath(config))
+    exchange_candles = created.topic(
+        EXCHANGE_CANDLES.full_name(config.namespace),
+        value_type=bytes,
+        value_serializer="raw",
+        key_type=bytes,
+        key_serializer="raw",
+    )
+
+    @created.agent(exchange_candles)
+    async def audit(candles: faust.Stream[bytes]) -> None:
+        async for _ in candles:
+            pass
+
+    return created
+
+
+def read_config() -> Config:
+    """Return the settings of the file in ALPHA_PULSE_CONFIG, if any, and the environment."""
+    path = os.environ.get("ALPHA_PULSE_CONFIG")
+    return load_config(Path(path) if path else None, os.environ)
+
+
+mode.loop.use("uvloop")
+configure_logging()
+app = create_app(read_config())

@@ -1,0 +1,190 @@
+"""One partition of the trade path: its kernel, its transactional producer, its last state.
+
+Everything that a stretch of the log causes goes into one Kafka transaction: valid trades, candles,
+gaps, status, dead letters, the new state and the input offset. The transactional.id belongs to the
+partition, so whoever takes the partition over fences whoever still thinks to hold it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import aiokafka
+from aiokafka import TopicPartition
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import KafkaError
+from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.kafka.publisher import Record, fill_batch
+from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
+from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.state import HEAD_KEY, StateWriter, position_of, restore
+
+BATCH_BYTES_MAX = 900_000
+STATE_TAIL_RECORDS = 64
+
+
+class Partition:
+    """Kernel, producer and state of one partition that this worker holds.
+
+    `committed`: the input offset of the last transaction that Kafka acknowledged.
+    """
+
+    def __init__(self, config: Config, number: int) -> None:
+        self.number = number
+        self.ingest = TopicPartition(INGEST.full_name(config.namespace), number)
+        self.committed = 0
+        self.committed_at_s = 0.0
+        self.commit: asyncio.Task[None] | None = None
+        self._config = config
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+        self.kernel = self._new_kernel()
+        self._writer = StateWriter(config.processor.state_record_bytes_max)
+
+    async def open(self) -> None:
+        """Fence whoever held the partition, then read the state that it left."""
+        config = self._config
+        producer = aiokafka.AIOKafkaProducer(
+            **client_arguments(config.kafka, "alpha-pulse-processor"),
+            transactional_id=config.named(f"{config.processor.group}-{self.number}"),
+            transaction_timeout_ms=round(config.processor.transaction_timeout_s * 1000),
+            compression_type="zstd",
+            max_batch_size=BATCH_BYTES_MAX,
+            max_request_size=BATCH_BYTES_MAX + 200_000,
+            linger_ms=0,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await _discard(producer)
+            raise
+        self._producer = producer
+        records = await read_state(config, self.number)
+        self.kernel = self._new_kernel()
+        self._writer = StateWriter(config.processor.state_record_bytes_max)
+        if records:
+            self._writer = restore(self.kernel, records)
+        self.committed = self.kernel.position
+
+    async def close(self) -> None:
+        """Let go of the producer; what was not committed is read again by the next holder."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _discard(producer)
+
+    def process(self, batch: RecordBatch) -> int:
+        """Take in the records of a batch that were not taken in yet; return how many."""
+        kernel = self.kernel
+        offsets, keys, values = batch.offsets, batch.keys, batch.values
+        if offsets[-1] < kernel.position:
+            return 0
+        if offsets[0] < kernel.position:
+            start = next(i for i, offset in enumerate(offsets) if offset >= kernel.position)
+            offsets, keys, values = offsets[start:], keys[start:], values[start:]
+        kernel.process(offsets, keys, values, batch.timestamp_ms, batch.next_offset)
+        return len(offsets)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was taken in that no transaction holds yet."""
+        return self.kernel.position > self.committed
+
+    def begin_commit(self) -> "asyncio.Task[None]":
+        """Start the transaction of all that was taken in so far; more may be taken in meanwhile."""
+        assert self.commit is None or self.commit.done(), "one transaction at a time"
+        position = self.kernel.position
+        outputs = self.kernel.take_outputs()
+        state = self._writer.snapshot(self.kernel)
+        self.commit = asyncio.create_task(self._commit(position, outputs, state))
+        return self.commit
+
+    async def _commit(
+        self, position: int, outputs: dict[str, list[Record]], state: list[Record]
+    ) -> None:
+        producer = self._producer
+        if producer is None:
+            raise KafkaError(f"expected an open producer of partition {self.number}, found none")
+        timeout_s = self._config.processor.transaction_timeout_s
+        async with asyncio.timeout(timeout_s):
+            await producer.begin_transaction()
+            sent: list[asyncio.Future[Any]] = []
+            for name, records in outputs.items():
+                sent += await self._send(producer, name, records)
+            sent += await self._send(producer, PROCESSOR_STATE.name, state)
+            await producer.send_offsets_to_transaction(
+                {self.ingest: position}, self._config.named(self._config.processor.group)
+            )
+            await asyncio.gather(*sent)
+            await producer.commit_transaction()
+        self.committed = position
+
+    async def _send(
+        self, producer: aiokafka.AIOKafkaProducer, name: str, records: Sequence[Record]
+    ) -> list[asyncio.Future[Any]]:
+        topic = f"{self._config.namespace}.{name}" if self._config.namespace else name
+        sent: list[asyncio.Future[Any]] = []
+        remaining = iter(records)
+        left = list(remaining)
+        while left:
+            batch, count = fill_batch(producer, left)
+            if not count:
+                raise KafkaError(
+                    f"expected records of at most {BATCH_BYTES_MAX} bytes for {topic}, found one "
+                    f"of {len(left[0][1])}"
+                )
+            sent.append(await producer.send_batch(batch, topic, partition=self.number))
+            left = left[count:]
+        return sent
+
+    def _new_kernel(self) -> Kernel:
+        return Kernel(self._config.processor, self.ingest.topic, self.number)
+
+
+async def read_state(config: Config, number: int) -> dict[bytes, bytes]:
+    """Return the newest committed state record of each key; nothing when there is no state."""
+    consumer = aiokafka.AIOKafkaConsumer(
+        **client_arguments(config.kafka, "alpha-pulse-state"),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 * 2**20,
+    )
+    await consumer.start()
+    try:
+        tp = TopicPartition(PROCESSOR_STATE.full_name(config.namespace), number)
+        consumer.assign([tp])
+        start = (await consumer.beginning_offsets([tp]))[tp]
+        end = (await consumer.end_offsets([tp]))[tp]
+        tail = STATE_TAIL_RECORDS
+        while True:
+            first = max(start, end - tail)
+            records = await _read(consumer, tp, first, end)
+            head = records.get(HEAD_KEY)
+            if first == start or (head is not None and not position_of(head)[1]):
+                return records
+            # No head yet, or a state that is spread over the records of many symbols.
+            tail = tail * 8 if head is None else end - start
+    finally:
+        await consumer.stop()
+
+
+async def _read(
+    consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition, first: int, end: int
+) -> dict[bytes, bytes]:
+    records: dict[bytes, bytes] = {}
+    consumer.seek(tp, first)
+    while await consumer.position(tp) < end:
+        for found in (await consumer.getmany(tp, timeout_ms=200)).get(tp, []):
+            if found.offset < end and found.key is not None and found.value is not None:
+                records[found.key] = found.value
+    return records
+
+
+async def _discard(producer: aiokafka.AIOKafkaProducer) -> None:
+    # stop() waits for what can't be sent any more; the next holder reads and sends all of it again.
+    stopping = asyncio.ensure_future(producer.stop())
+    await asyncio.wait([stopping], timeout=1.0)
+    if not stopping.done():
+        stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)

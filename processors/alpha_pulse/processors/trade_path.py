@@ -1,0 +1,279 @@
+"""The trade path: a service inside the Faust worker with a Kafka group of its own.
+
+Poll batches, run the kernels, and commit one transaction per partition every half second. On
+assignment: fence, read the last state, go on from there; on revocation: commit. Faust hosts it,
+but does not transport it: its path per event is 50 times slower and left holes under rebalances.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import aiokafka
+import mode
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.errors import ProducerFenced
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
+from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.processors.partition import Partition
+
+log = structlog.get_logger()
+
+POLL_MS = 100
+RETRY_WAIT_S = 0.5
+# What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
+_PASSING = (AiokafkaError, KafkaError, OSError, asyncio.TimeoutError)
+
+
+class StalledError(AlphaPulseError):
+    """There was work, and none of it was committed for too long."""
+
+
+class FencedError(AlphaPulseError):
+    """Another worker took over a partition that this one still held."""
+
+
+class TradePath(mode.Service):  # type: ignore[misc]
+    """Polls, processes and commits until it is stopped; `failure` says why it ended by itself."""
+
+    abstract = False
+
+    def __init__(self, config: Config, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.config = config
+        self.partitions: dict[int, Partition] = {}
+        self.failure: BaseException | None = None
+        self.records = 0
+        self._ending = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._consumer: aiokafka.AIOKafkaConsumer | None = None
+        self._progress_at_s = 0.0
+
+    async def on_start(self) -> None:
+        """Connect, and begin to work in a task of its own."""
+        self._loop_task = asyncio.create_task(self._run())
+        self._loop_task.add_done_callback(self._ended)
+
+    async def on_stop(self) -> None:
+        """Commit what was taken in and leave the group."""
+        self._ending.set()
+        if self._loop_task is not None:
+            await asyncio.wait([self._loop_task], timeout=self.config.processor.drain_s_max)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        self.failure = task.exception()
+        log.error("trade_path.failed", error=f"{type(self.failure).__name__}: {self.failure}")
+        # mode's crash() takes the worker down; its exit code is then not 0.
+        self._crash_task = asyncio.ensure_future(self.crash(self.failure))
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        settings = self.config.processor
+        consumer = self._consumer = batch_consumer(
+            self.config.kafka,
+            "alpha-pulse-processor",
+            group_id=self.config.named(settings.group),
+            session_timeout_ms=round(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=round(settings.session_timeout_s * 1000 / 12),
+            rebalance_timeout_ms=20_000,
+        )
+        consumer.subscribe([INGEST.full_name(self.config.namespace)], listener=_Listener(self))
+        await consumer.start()
+        log.info("trade_path.started", group=self.config.named(settings.group))
+        try:
+            self._progress_at_s = self._now_s()
+            while not self._ending.is_set():
+                await self._step(consumer)
+        finally:
+            async with self._lock:
+                if self.failure is None and self._ending.is_set():
+                    await self._commit_all()
+                await self._release()
+            await consumer.stop()
+            log.info("trade_path.stopped", records=self.records)
+
+    async def _step(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        found = await consumer.getmany(timeout_ms=POLL_MS)
+        async with self._lock:
+            for tp, batches in found.items():
+                await self._take_in(tp, batches)
+            await self._commit_due()
+        if self._now_s() - self._progress_at_s > self.config.processor.stall_s_max:
+            raise StalledError(
+                f"expected a commit within {self.config.processor.stall_s_max:.0f} s of new "
+                "records, found none; is Kafka healthy? A supervisor should start this worker again"
+            )
+
+    async def _take_in(self, tp: TopicPartition, batches: list[RecordBatch]) -> None:
+        partition = self.partitions.get(tp.partition)
+        if partition is None:
+            return  # revoked while the fetch was under way
+        for batch in batches:
+            if batch.offsets[0] > partition.kernel.position:
+                await self._check_lost(partition, batch.offsets[0])
+            self.records += partition.process(batch)
+            # Heartbeats to the group and commits under way get their turn.
+            await asyncio.sleep(0)
+            if partition.commit is not None and not partition.commit.done():
+                # What waits for the next transaction stays bounded.
+                pending = partition.kernel.position - partition.committed
+                if pending > self.config.processor.pending_records_max:
+                    await asyncio.wait([partition.commit])
+
+    async def _check_lost(self, partition: Partition, found: int) -> None:
+        """Tell retention that outran us from offsets that no reader sees."""
+        assert self._consumer is not None
+        position = partition.kernel.position
+        begin = (await self._consumer.beginning_offsets([partition.ingest]))[partition.ingest]
+        if position and begin > position:
+            log.error("records.expired", partition=partition.number, expected=position, found=found)
+            partition.kernel.records_were_lost()
+
+    async def _commit_due(self) -> None:
+        now_s = self._now_s()
+        interval_s = self.config.processor.commit_interval_s
+        if not any(partition.is_behind for partition in self.partitions.values()):
+            self._progress_at_s = now_s
+        for partition in self.partitions.values():
+            if partition.commit is not None:
+                if not partition.commit.done():
+                    continue
+                await self._conclude(partition)
+            if partition.is_behind and now_s - partition.committed_at_s >= interval_s:
+                partition.committed_at_s = now_s
+                partition.begin_commit()
+
+    async def _conclude(self, partition: Partition) -> None:
+        """See how a transaction ended; after one that failed, go back to the last that did not."""
+        assert partition.commit is not None
+        error = partition.commit.exception()
+        partition.commit = None
+        if error is None:
+            self._progress_at_s = self._now_s()
+            return
+        if isinstance(error, ProducerFenced):
+            raise FencedError(
+                f"expected to hold partition {partition.number}, found that another worker took it "
+                "over; this one must start again"
+            ) from error
+        if not isinstance(error, _PASSING):
+            raise error
+        log.warning(
+            "commit.failed", partition=partition.number, error=f"{type(error).__name__}: {error}"
+        )
+        await self._reopen(partition)
+
+    async def _reopen(self, partition: Partition) -> None:
+        # Nobody knows whether a commit that timed out was written. The new producer fences the old
+        # one, which settles it either way; then the state in Kafka says where to go on.
+        await partition.close()
+        await asyncio.sleep(RETRY_WAIT_S)
+        try:
+            await partition.open()
+        except _PASSING as error:
+            log.warning(
+                "partition.reopen_failed",
+                partition=partition.number,
+                error=f"{type(error).__name__}: {error}",
+            )
+            partition.commit = asyncio.create_task(_fail(error))
+            return
+        assert self._consumer is not None
+        self._consumer.seek(partition.ingest, partition.kernel.position)
+        log.info("partition.restored", partition=partition.number, offset=partition.kernel.position)
+
+    # --- rebalances ---------------------------------------------------------------------------
+
+    async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Take over partitions: fence, restore, seek."""
+        async with self._lock:
+            fresh = [Partition(self.config, tp.partition) for tp in assigned]
+            await asyncio.gather(*(self._open(partition) for partition in fresh))
+            assert self._consumer is not None
+            for partition in fresh:
+                self.partitions[partition.number] = partition
+                self._consumer.seek(partition.ingest, partition.kernel.position)
+            self._progress_at_s = self._now_s()
+        log.info(
+            "partitions.assigned",
+            offsets={partition.number: partition.committed for partition in fresh},
+        )
+
+    async def _open(self, partition: Partition) -> None:
+        while not self._ending.is_set():
+            try:
+                return await partition.open()
+            except _PASSING as error:
+                log.warning(
+                    "partition.open_failed",
+                    partition=partition.number,
+                    error=f"{type(error).__name__}: {error}",
+                )
+                await asyncio.sleep(RETRY_WAIT_S)
+
+    async def revoked(self) -> None:
+        """Commit what was taken in, then let go of every partition."""
+        async with self._lock:
+            if self.partitions:
+                await self._commit_all()
+                log.info("partitions.revoked", partitions=sorted(self.partitions))
+            await self._release()
+
+    async def _commit_all(self) -> None:
+        commits = [
+            partition.commit
+            for partition in self.partitions.values()
+            if partition.commit is not None and not partition.commit.done()
+        ]
+        if commits:
+            await asyncio.wait(commits)
+        ready = [
+            partition
+            for partition in self.partitions.values()
+            if partition.is_behind
+            and (partition.commit is None or not partition.commit.exception())
+        ]
+        results = await asyncio.gather(
+            *(partition.begin_commit() for partition in ready), return_exceptions=True
+        )
+        for partition, result in zip(ready, results, strict=True):
+            if isinstance(result, BaseException):
+                # Not lost: whoever takes the partition reads from its last commit.
+                log.warning(
+                    "commit.failed",
+                    partition=partition.number,
+                    error=f"{type(result).__name__}: {result}",
+                )
+
+    async def _release(self) -> None:
+        held, self.partitions = self.partitions, {}
+        await asyncio.gather(*(partition.close() for partition in held.values()))
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Passes the group's decisions on to the trade path."""
+
+    def __init__(self, trade_path: TradePath) -> None:
+        self._trade_path = trade_path
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._trade_path.revoked()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._trade_path.assigned(assigned)
+
+
+async def _fail(error: BaseException) -> None:
+    raise error

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, get_timeframe
 from alpha_pulse.replay.market import TradeRow
-from alpha_pulse.replay.recording import GRACE_US, Recording
+from alpha_pulse.replay.recording import GRACE_US, RecordedCandle, Recording
 
 DIFFERENCES_SHOWN_MAX = 20
 _WIDE = Context(prec=96)
@@ -106,8 +106,9 @@ def compare_with_trades(recording: Recording, stored: Iterable[StoredCandle]) ->
     """
     ours = {(candle.timeframe, candle.open_time_us): candle for candle in stored}
     comparison = Comparison()
+    trade_ids = _trade_ids(recording)
     for timeframe in PUBLISHED_TIMEFRAMES:
-        for expected in _recompute(recording, timeframe):
+        for expected in _recompute(trade_ids, recording.trades, recording.end_us, timeframe):
             what = {"timeframe": timeframe, "open_time_us": expected["open_time_us"]}
             candle = ours.pop((timeframe, expected["open_time_us"]), None)
             if candle is None:
@@ -123,6 +124,21 @@ def compare_with_trades(recording: Recording, stored: Iterable[StoredCandle]) ->
     return comparison
 
 
+def recompute_minutes(trades: Sequence[TradeRow]) -> list[RecordedCandle]:
+    """Return the 1m candles of trades as an exchange would publish them, empty minutes too."""
+    minute = get_timeframe("1m")
+    end_us = minute.close_time_us(minute.open_time_us(trades[-1].trade_time_us)) + GRACE_US
+    ids = [str(row.trade_id) for row in trades]
+    return [
+        RecordedCandle(
+            candle["open_time_us"],
+            *(format(candle[name], "f") for name in ("open", "high", "low", "close", "volume")),
+            trade_count=candle["trade_count"],
+        )
+        for candle in _recompute(ids, trades, end_us, "1m")
+    ]
+
+
 def _differences(candle: StoredCandle, expected: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {
         name: (getattr(candle, name), value)
@@ -131,18 +147,20 @@ def _differences(candle: StoredCandle, expected: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _recompute(recording: Recording, timeframe_name: str) -> list[dict[str, Any]]:
+def _recompute(
+    trade_ids: Sequence[str], trades: Sequence[TradeRow], end_us: int, timeframe_name: str
+) -> list[dict[str, Any]]:
     timeframe = get_timeframe(timeframe_name)
     windows: dict[int, list[tuple[str, TradeRow]]] = {}
     # Ties of a millisecond, and clocks that step back, are ordered by id: the recording's order.
-    for trade_id, row in zip(_trade_ids(recording), recording.trades, strict=True):
+    for trade_id, row in zip(trade_ids, trades, strict=True):
         windows.setdefault(timeframe.open_time_us(row.trade_time_us), []).append((trade_id, row))
     candles: list[dict[str, Any]] = []
     open_time_us = min(windows)
     close = Decimal(0)
-    while timeframe.close_time_us(open_time_us) + GRACE_US <= recording.end_us:
-        trades = windows.get(open_time_us)
-        candle = _candle(trades) if trades else _empty_candle(close)
+    while timeframe.close_time_us(open_time_us) + GRACE_US <= end_us:
+        of_window = windows.get(open_time_us)
+        candle = _candle(of_window) if of_window else _empty_candle(close)
         close = candle["close"]
         candles.append({"open_time_us": open_time_us, **candle})
         open_time_us = timeframe.close_time_us(open_time_us)

@@ -7,6 +7,7 @@ of its trades.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.candles import open_time_us
@@ -57,6 +58,7 @@ class Conductor:
         self._faults = faults
         self._tick_us = candle_interval_us
         self._rejoining = False
+        self._effect: _Effect | None = None
 
     async def run(self) -> None:
         """Publish until the end, then keep the sockets company for ever."""
@@ -84,7 +86,7 @@ class Conductor:
     # Time
 
     async def _advance(self) -> None:
-        if self._clock.full_speed and self._rejoining:
+        if self._clock.full_speed and self._rejoining and self._effect is None:
             await self._wait_for_readers(REJOIN_S_MAX)
             self._rejoining = False
         self._start_ledgers()
@@ -96,14 +98,17 @@ class Conductor:
         if step_us <= self.now_us:
             await self._clock.wait_until(min(tick_us, self._next_trade_us(tick_us)))
             return
-        fault = self._faults.take_stream(self.published)
-        if fault is not None:
-            await self._apply(fault, step_us)
-            return
-        at_trade = self._faults.next_at_trade
-        most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
-        units = self._take(step_us, min(most, BATCH_TRADES_MAX))
-        self._send_trades(units)
+        if self._effect is None:
+            fault = self._faults.take_stream(self.published)
+            if fault is not None:
+                await self._begin(fault)
+                return
+        if self._effect is not None:
+            self._suffer(self._effect, step_us)
+        else:
+            at_trade = self._faults.next_at_trade
+            most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
+            self._send_trades(self._take(step_us, min(most, BATCH_TRADES_MAX)))
         await self._after_batch()
 
     async def _after_batch(self) -> None:
@@ -176,9 +181,15 @@ class Conductor:
 
     def left(self, socket: ClientSocket) -> None:
         """Forget a socket that is gone; at full speed the stream waits for its return."""
-        self.sockets.pop(socket.number, None)
-        if socket.channels and not self.finished:
-            self._rejoining = True
+        if self.sockets.pop(socket.number, None) is not None:
+            self._lost(socket)
+
+    def _lost(self, socket: ClientSocket) -> None:
+        if not self.started or self.finished:
+            return
+        lost = {(c.kind, c.symbol) for c in socket.channels if c.kind in ("trades", "candles")}
+        self.expected |= lost
+        self._rejoining = self._rejoining or bool(lost)
         self.changed.set()
 
     def _subscribers(self, kind: str, symbol: str) -> list[tuple[ClientSocket, Channel]]:
@@ -249,40 +260,52 @@ class Conductor:
 
     # Faults
 
-    async def _apply(self, fault: StreamFault, step_us: int) -> None:
+    async def _begin(self, fault: StreamFault) -> None:
         readers = [s for s in self.sockets.values() if _reads_trades(s)]
         if fault.kind == "garbage":
             for socket in readers:
                 socket.put([fault.payload])
+            await self._flush()
         elif fault.kind == "stall":
             await self._flush()
             await asyncio.sleep(fault.seconds)
-        elif fault.kind in ("duplicate", "swap"):
-            self._send_twice_or_swapped(fault, self._take(step_us, max(fault.trades, 2)))
-        elif fault.kind == "drop":
-            for feed, _, rows in self._take(step_us, fault.trades):
-                for socket, channel in self._subscribers("trades", feed.symbol):
-                    # Made and lost on the way: a numbered connection shows the hole.
-                    self._dialect.trade_frames(socket, channel, rows)
         else:
-            for socket in readers:
-                await self._break(fault.kind, socket)
-            # The market goes on while nobody is connected.
-            self._take(step_us, fault.trades)
-        await self._after_batch()
+            if fault.kind in ("close", "abort", "no-pong"):
+                for socket in readers:
+                    await self._break(fault.kind, socket)
+            self._effect = _Effect(fault.kind, fault.trades)
 
-    def _send_twice_or_swapped(self, fault: StreamFault, units: Sequence[Unit]) -> None:
+    def _suffer(self, effect: "_Effect", step_us: int) -> None:
+        # What the next trades meet, until the fault has had its number of them.
+        units = self._take(step_us, 2 if effect.kind == "swap" else effect.trades_left)
+        count = sum(len(rows) for _, _, rows in units)
+        if effect.kind == "swap":
+            swapped = len(units) == 1 and count == 2
+            self._send_swapped(units) if swapped else self._send_trades(units)
+            # Two trades of different moments or symbols are no swap: the next ones may be.
+            effect.trades_left = 0 if swapped else effect.trades_left
+        else:
+            effect.trades_left -= count
+            if effect.kind == "duplicate":
+                self._send_trades(units)
+                self._send_trades(units)
+            elif effect.kind == "drop":
+                self._lose(units)
+            elif not self._clock.full_speed:
+                # The market goes on, and whoever is back hears it.
+                self._send_trades(units)
+        if effect.trades_left <= 0:
+            self._effect = None
+
+    def _send_swapped(self, units: Sequence[Unit]) -> None:
         for feed, first, rows in units:
+            self._send_trades([(feed, first + 1, rows[1:]), (feed, first, rows[:1])])
+
+    def _lose(self, units: Sequence[Unit]) -> None:
+        # Made and lost on the way: a numbered connection shows the hole.
+        for feed, _, rows in units:
             for socket, channel in self._subscribers("trades", feed.symbol):
-                frames = self._dialect.trade_frames(socket, channel, rows)
-                if fault.kind == "duplicate":
-                    frames = frames + frames
-                else:
-                    frames[:2] = reversed(frames[:2])
-                socket.put(frames)
-                self._ledger.add_sent(feed.symbol, first, first + len(rows))
-                if fault.kind == "duplicate":
-                    self._ledger.add_sent(feed.symbol, first, first + len(rows))
+                self._dialect.trade_frames(socket, channel, rows)
 
     async def _break(self, kind: str, socket: ClientSocket) -> None:
         if kind == "close":
@@ -291,11 +314,17 @@ class Conductor:
             socket.abort()
         else:
             socket.flush()
+            self._lost(socket)
             socket.dead = True
             socket.channels.clear()
-        self._rejoining = True
         if kind != "no-pong":
             self.left(socket)
+
+
+@dataclass(slots=True)
+class _Effect:
+    kind: str
+    trades_left: int
 
 
 def _reads_trades(socket: ClientSocket) -> bool:

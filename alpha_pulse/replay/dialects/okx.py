@@ -152,6 +152,11 @@ class Okx(Dialect):
         message = parse_object(text)
         operation = message.get("op") if message else None
         arguments = message.get("args") if message else None
+        connection = f"{socket.number:08x}"
+        if operation == "login":
+            # ccxt logs in before trades-all; any key will do.
+            ack = {"event": "login", "code": "0", "msg": "", "connId": connection}
+            return Reply([dumps(ack)])
         if operation not in ("subscribe", "unsubscribe") or not isinstance(arguments, list):
             what = f"Illegal request: {text[:200]}"
             return Reply([dumps({"event": "error", "code": "60012", "msg": what})])
@@ -159,7 +164,6 @@ class Okx(Dialect):
         opened = reply.subscribe if operation == "subscribe" else reply.unsubscribe
         for argument in arguments:
             channel = self._channel(socket.path, argument)
-            connection = f"{socket.number:08x}"
             if channel is None:
                 what = (
                     f"Wrong URL or channel:{_text(argument, 'channel')},"

@@ -1,0 +1,241 @@
+"""One suite for every dialect: real, unmodified ccxt.pro against the replay exchange."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.dialects.base import Options
+from alpha_pulse.replay.dialects.bybit import Bybit
+from alpha_pulse.replay.faults import FaultPlan, StreamFault
+from alpha_pulse.replay.market import RecordedMarket, TradeRow
+from alpha_pulse.replay.recording import Recording
+from alpha_pulse.replay.server import ReplayExchange
+from tests.application.replay.conftest import Connect, until, watching
+
+MINUTE_MS = 60_000
+MICROSECONDS = ("kraken", "coinbase")
+
+
+@pytest.fixture(params=sorted(DIALECTS))
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def symbol_of(exchange: ReplayExchange) -> str:
+    return exchange.feeds[0].symbol
+
+
+def client_id(exchange: ReplayExchange, row: TradeRow) -> str:
+    if isinstance(exchange.dialect, Bybit):
+        return exchange.dialect.trade_id(exchange.feeds[0], row)
+    return str(row.trade_id)
+
+
+def watch_trades(client: Any, symbol: str) -> Any:
+    # OKX's default channel merges the prints of one order.
+    params = {"channel": "trades-all"} if client.id == "okx" else {}
+    return client.watch_trades_for_symbols([symbol], params=params)
+
+
+@contextmanager
+def subscribed(client: Any, exchange: ReplayExchange) -> Iterator[None]:
+    """Watch trades and candles as an application would."""
+    symbol = symbol_of(exchange)
+    tasks = [asyncio.create_task(watching(lambda: watch_trades(client, symbol)))]
+    if exchange.dialect.has_candle_channel:
+        tasks.append(asyncio.create_task(watching(lambda: client.watch_ohlcv(symbol, "1m"))))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def streamed(
+    recording: Recording, dialect: str, connect: Connect, **options: Any
+) -> AsyncIterator[tuple[ReplayExchange, Any]]:
+    """A client that has received all of a recording."""
+    market = RecordedMarket(recording)
+    async with (
+        ReplayExchange([market], dialect=dialect, **options) as exchange,
+        connect(exchange) as client,
+    ):
+        await client.load_markets()
+        with subscribed(client, exchange):
+            await until(lambda: exchange.conductor.finished)
+            last = client_id(exchange, recording.trades[-1])
+            symbol = symbol_of(exchange)
+            await until(lambda: last in {t["id"] for t in client.trades.get(symbol, [])})
+            yield exchange, client
+
+
+async def test_every_trade_arrives_once_in_order_with_its_own_digits(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    async with streamed(recording, dialect, connect) as (exchange, client):
+        received = client.trades[symbol_of(exchange)]
+        assert [trade["id"] for trade in received] == [
+            client_id(exchange, row) for row in recording.trades
+        ]
+        for trade, row in zip(received, recording.trades, strict=True):
+            assert Decimal(trade["price"]) == Decimal(row.price)
+            assert Decimal(trade["amount"]) == Decimal(row.amount)
+            assert trade["side"] == row.side
+            assert trade["timestamp"] == row.trade_time_us // 1_000
+        counted = exchange.ledger.report()["symbols"][symbol_of(exchange)]
+        assert counted["published"] == counted["sent"] == len(recording.trades)
+        assert counted["sent_again"] == 0
+        assert counted["not_sent_ids"] == []
+
+
+async def test_rest_candles_equal_the_recorded_ones(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    async with streamed(recording, dialect, connect) as (exchange, client):
+        since = recording.candles[0].open_time_us // 1_000
+        served = await client.fetch_ohlcv(symbol_of(exchange), "1m", since=since, limit=100)
+        by_time = {candle[0]: candle[1:] for candle in served}
+        kept = [c for c in recording.candles if c.trade_count or dialect != "coinbase"]
+        assert len(kept) > 3
+        for candle in kept:
+            found = by_time[candle.open_time_us // 1_000]
+            texts = [candle.open, candle.high, candle.low, candle.close, candle.volume]
+            assert [Decimal(str(n)) for n in found] == [Decimal(text) for text in texts]
+
+
+async def test_watched_candles_end_with_the_exchanges_values(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    if not DIALECTS[dialect].has_candle_channel:
+        pytest.skip(f"{dialect}: ccxt cannot watch candles")
+    async with streamed(recording, dialect, connect) as (exchange, client):
+        symbol = symbol_of(exchange)
+        await until(lambda: symbol in client.ohlcvs and "1m" in client.ohlcvs[symbol])
+        last_us = recording.candles[-1].open_time_us
+        await until(lambda: client.ohlcvs[symbol]["1m"][-1][0] >= last_us // 1_000)
+        watched = {row[0]: row[1:6] for row in client.ohlcvs[symbol]["1m"]}
+        # Kraken sends nothing about a minute without trades.
+        kept = [c for c in recording.candles if c.trade_count or dialect != "kraken"]
+        for candle in kept:
+            texts = [candle.open, candle.high, candle.low, candle.close, candle.volume]
+            found = watched[candle.open_time_us // 1_000]
+            assert [float(n) for n in found] == [float(text) for text in texts]
+
+
+async def test_the_newest_trades_over_rest_are_those_of_the_stream(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    async with streamed(recording, dialect, connect) as (exchange, client):
+        params = {"fetchTradesMethod": "publicGetTrades"} if "binance" in dialect else {}
+        if dialect == "binanceusdm":
+            params = {"fetchTradesMethod": "fapiPublicGetTrades"}
+        served = await client.fetch_trades(symbol_of(exchange), limit=50, params=params)
+        newest = [client_id(exchange, row) for row in recording.trades[-50:]]
+        assert sorted(trade["id"] for trade in served) == sorted(newest)
+
+
+async def test_a_lost_connection_loses_trades_that_rest_still_knows(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    faults = FaultPlan([StreamFault("abort", at_trade=200, trades=20)])
+    async with (
+        ReplayExchange([RecordedMarket(recording)], dialect=dialect, faults=faults) as exchange,
+        connect(exchange) as client,
+    ):
+        await client.load_markets()
+        symbol = symbol_of(exchange)
+        received: set[str] = set()
+
+        async def watch() -> None:
+            while True:
+                try:
+                    received.update(t["id"] for t in await watch_trades(client, symbol))
+                except Exception:
+                    await asyncio.sleep(0.01)
+
+        async def watch_candles() -> None:
+            while True:
+                try:
+                    await client.watch_ohlcv(symbol, "1m")
+                except Exception:
+                    await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(watch())]
+        if exchange.dialect.has_candle_channel:
+            tasks.append(asyncio.create_task(watch_candles()))
+        await until(lambda: exchange.conductor.finished)
+        last = client_id(exchange, recording.trades[-1])
+        await until(lambda: last in {t["id"] for t in client.trades.get(symbol, [])})
+        for task in tasks:
+            task.cancel()
+        lost = exchange.ledger.not_sent(symbol)
+        assert [row.trade_id for row in lost] == [t.trade_id for t in recording.trades[200:220]]
+        feed = exchange.feeds[0]
+        assert list(feed.trades_from_id(lost[0].trade_id, 20)) == lost
+
+
+async def test_a_refused_symbol_is_never_streamed(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    symbol = DIALECTS[dialect].unified_symbol("BTC/USDT")
+    options = Options(refused=frozenset({symbol}))
+    async with (
+        ReplayExchange([RecordedMarket(recording)], dialect=dialect, options=options) as exchange,
+        connect(exchange) as client,
+    ):
+        await client.load_markets()
+        with pytest.raises((TimeoutError, Exception)):
+            await asyncio.wait_for(watch_trades(client, symbol), 0.5)
+        assert not exchange.conductor.started
+        assert exchange.ledger.report()["symbols"][symbol]["published"] == 0
+
+
+async def test_an_unknown_symbol_is_an_error_over_rest(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    import ccxt
+
+    async with (
+        ReplayExchange([RecordedMarket(recording)], dialect=dialect) as exchange,
+        connect(exchange) as client,
+    ):
+        await client.load_markets()
+        symbol = symbol_of(exchange)
+        # ccxt refuses unknown symbols itself: give it a wrong name for a known one.
+        client.markets[symbol]["id"] = "NOSUCH"
+        with pytest.raises(ccxt.ExchangeError):
+            await client.fetch_ohlcv(symbol, "1m", since=1_723_161_240_000, limit=5)
+
+
+async def test_the_clients_own_pings_are_answered(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    async with (
+        ReplayExchange([RecordedMarket(recording)], dialect=dialect) as exchange,
+        connect(exchange) as client,
+    ):
+        client.streaming = {**client.streaming, "keepAlive": 100}
+        await client.load_markets()
+        with subscribed(client, exchange):
+            await until(lambda: exchange.conductor.finished)
+            # Three times the interval without a pong would have ended the connection.
+            await asyncio.sleep(0.8)
+            sockets = list(client.clients.values())
+            assert sockets
+            assert all(socket.error is None for socket in sockets)
+            assert exchange.state()["sockets_opened"] == len(sockets)
+
+
+async def test_the_exchanges_clock_reaches_the_end_of_the_recording(
+    recording: Recording, dialect: str, connect: Connect
+) -> None:
+    async with streamed(recording, dialect, connect) as (exchange, client):
+        assert exchange.end_us == recording.end_us
+        assert await client.fetch_time() >= recording.end_us // 1_000_000 * 1_000
+        assert exchange.state()["event_time_us"] == recording.end_us

@@ -21,6 +21,7 @@ from alpha_pulse.cli.running import announced, start_runtime, with_servers
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.replay.recording import RecordingError, load_recording
 
@@ -77,6 +78,7 @@ async def _demo(
         )
         config = with_servers(settings, runtime)
         stack.enter_context(announced(config))
+        await ensure_topics(config)
         roles = await stack.enter_async_context(role_processes(runtime.data_dir / "logs"))
         url = await roles.start_exchange([*market, "--speed", "1.0", "--port", "0"])
         config = replace(config, producer=replace(config.producer, exchange_url=url))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.console import Group, RenderableType
@@ -117,8 +118,8 @@ class MarketWatch:
 
     async def _follow_open_candles(self) -> None:
         while True:
-            # The topic is made by the first role that starts.
-            with contextlib.suppress(Exception):
+            # Kafka may be away for a moment; the view goes on with what it has.
+            with contextlib.suppress(AlphaPulseError, KafkaError, OSError):
                 async for event in read(OPEN_CANDLES, self._config, from_earliest=False):
                     if isinstance(event, Candle):
                         self._open[event.symbol] = event
@@ -126,7 +127,7 @@ class MarketWatch:
 
     async def _follow_lag(self) -> None:
         while True:
-            with contextlib.suppress(AlphaPulseError, OSError):
+            with contextlib.suppress(AlphaPulseError, KafkaError, OSError):
                 self._lag = await processor_lag(self._config)
             await asyncio.sleep(2.0)
 

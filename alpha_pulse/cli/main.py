@@ -1,5 +1,6 @@
 """`alpha-pulse`: every command in one place, and how an error ends."""
 
+import logging
 import os
 import sys
 
@@ -38,6 +39,9 @@ def pipeline(
 
 def main() -> None:
     """Run a command; an error of ours is one line on stderr and exit code 1."""
+    # Kafka's client tells of every attempt while a broker or a topic is still coming up; what
+    # matters of it reaches the user as an error of ours.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         app()
     except AlphaPulseError as error:

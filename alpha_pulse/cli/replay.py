@@ -27,6 +27,7 @@ from alpha_pulse.cli.stored import (
 )
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.topics import CANDLES, EXCHANGE_CANDLES, TRADES
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.embedded.runtime import Runtime
@@ -82,6 +83,7 @@ async def _replay(recording: Recording, folder: Path, data_dir: Path) -> dict[st
         roles = await stack.enter_async_context(role_processes(data_dir / "logs" / namespace))
         url = await roles.start_exchange([str(folder), "--speed", "full", "--port", "0"])
         config = _settings(settings, runtime, recording, namespace, url)
+        await ensure_topics(config)
         await _run_roles(roles, config)
         ledger = await _ledger(url)
         result = await _verdict(config, recording, ledger)

@@ -1,7 +1,9 @@
 """`alpha-pulse sql`: one query, as a table or as JSON."""
 
 import asyncio
-from typing import Annotated
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -24,12 +26,29 @@ def sql(
     result = asyncio.run(_query(load_config(), query))
     if json:
         for row in result.named_results():
-            typer.echo(orjson.dumps(row, default=str).decode())
+            typer.echo(orjson.dumps(row, default=_text).decode())
         return
-    table = Table(*result.column_names)
-    for values in result.result_rows:
-        table.add_row(*("" if value is None else str(value) for value in values))
-    Console(soft_wrap=True).print(table)
+    rows = [[_text(value) for value in values] for values in result.result_rows]
+    console = Console()
+    if not console.is_terminal:
+        for values in [list(result.column_names), *rows]:
+            typer.echo("\t".join(values))
+        return
+    table = Table(*result.column_names, box=None, header_style="bold")
+    for values in rows:
+        table.add_row(*values)
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case Decimal():
+            return format(value.normalize(), "f") if value else "0"
+        case datetime():
+            return value.isoformat(" ").removesuffix("+00:00")
+    return str(value)
 
 
 async def _query(settings: Config, query: str) -> QueryResult:

@@ -5,6 +5,7 @@ a service inside that worker. Settings come from the file that ALPHA_PULSE_CONFI
 environment.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.topics import EXCHANGE_CANDLES
+from alpha_pulse.processors.audit import add_audits
 from alpha_pulse.processors.trade_path import TradePath
 
 LOOPBACK = "127.0.0.1"
@@ -43,7 +44,7 @@ class ProcessorApp(faust.App):  # type: ignore[misc]
     async def on_first_start(self) -> None:
         """Make the topics, and the directory that Faust asks for."""
         await ensure_topics(self.pipeline)
-        Path(self.conf.datadir).mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(os.makedirs, self.conf.datadir, exist_ok=True)
         await super().on_first_start()
 
 
@@ -68,19 +69,7 @@ def create_app(config: Config) -> ProcessorApp:
     )
     created.pipeline = config
     created.service(TradePath(config))
-    exchange_candles = created.topic(
-        EXCHANGE_CANDLES.full_name(config.namespace),
-        value_type=bytes,
-        value_serializer="raw",
-        key_type=bytes,
-        key_serializer="raw",
-    )
-
-    @created.agent(exchange_candles)
-    async def audit(candles: faust.Stream[bytes]) -> None:
-        async for _ in candles:
-            pass
-
+    add_audits(created, config)
     return created
 
 

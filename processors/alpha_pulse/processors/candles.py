@@ -232,9 +232,9 @@ def _parse(text: str, match: re.Match[str] | None) -> int:
         )
     whole, fraction = match.groups()
     if fraction is None:
-        return int(whole) * UNITS
+        return int(whole + "0" * FRACTION_DIGITS_MAX)
     digits = fraction[1:]
-    return int(whole + digits) * 10 ** (FRACTION_DIGITS_MAX - len(digits))
+    return int(whole + digits.ljust(FRACTION_DIGITS_MAX, "0"))
 
 
 def units_text(units: int) -> str:

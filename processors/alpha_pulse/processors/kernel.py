@@ -26,7 +26,6 @@ from alpha_pulse.contracts.topics import (
     DEAD_LETTERS,
     EXCHANGE_CANDLES,
     GAPS,
-    INGEST,
     STATUS,
     TRADES,
     Topic,
@@ -42,7 +41,7 @@ from alpha_pulse.processors.admission import (
     dead_letter,
     decode_batch,
 )
-from alpha_pulse.processors.candles import UNITS, parse_units, to_candle
+from alpha_pulse.processors.candles import parse_units
 from alpha_pulse.processors.proof import Span
 from alpha_pulse.processors.stream import Job, Rules, Stream
 
@@ -107,6 +106,24 @@ class Kernel:
         taken, self.outputs = self.outputs, {}
         return taken
 
+    def open_candles(self) -> list[Record]:
+        """Return the open 1m candles that changed since a second of event time ago.
+
+        To be called before the state is written, which forgets what changed. In a catch-up several
+        seconds come as one.
+        """
+        records: list[Record] = []
+        for key in sorted(self.dirty):
+            symbol = self.symbols[key]
+            second = symbol.live.watermark_us // SECOND_US
+            if second <= symbol.open_second:
+                continue
+            symbol.open_second = second
+            candle = symbol.live.open_candle(self._epoch + self.position - 1)
+            if candle is not None:
+                records.append((key, encode(candle)))
+        return records
+
     def process(
         self,
         offsets: Sequence[int],
@@ -124,7 +141,7 @@ class Kernel:
         trades_out = self.outputs.setdefault(TRADES.name, [])
         for offset, key, value, event in zip(offsets, keys, values, events, strict=True):
             try:
-                if type(event) is LeanTrade:
+                if type(event) is LeanTrade and value is not None:
                     self._trade(event, key, value, offset, limit_us, trades_out)
                 elif type(event) is Refused:
                     raise event

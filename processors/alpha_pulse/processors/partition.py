@@ -6,7 +6,7 @@ partition, so whoever takes the partition over fences whoever still thinks to ho
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiokafka
@@ -28,16 +28,23 @@ STATE_TAIL_RECORDS = 64
 class Partition:
     """Kernel, producer and state of one partition that this worker holds.
 
+    open_candles: takes the open candles, which travel outside transactions; None: off.
     `committed`: the input offset of the last transaction that Kafka acknowledged.
     """
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        number: int,
+        open_candles: Callable[[int, list[Record]], None] | None = None,
+    ) -> None:
         self.number = number
         self.ingest = TopicPartition(INGEST.full_name(config.namespace), number)
         self.committed = 0
         self.committed_at_s = 0.0
         self.commit: asyncio.Task[None] | None = None
         self._config = config
+        self._open_candles = open_candles
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self.kernel = self._new_kernel()
         self._writer = StateWriter(config.processor.state_record_bytes_max)
@@ -94,6 +101,8 @@ class Partition:
         """Start the transaction of all that was taken in so far; more may be taken in meanwhile."""
         assert self.commit is None or self.commit.done(), "one transaction at a time"
         position = self.kernel.position
+        if self._open_candles is not None:
+            self._open_candles(self.number, self.kernel.open_candles())
         outputs = self.kernel.take_outputs()
         state = self._writer.snapshot(self.kernel)
         self.commit = asyncio.create_task(self._commit(position, outputs, state))

@@ -196,7 +196,7 @@ def _proof(proof: Proof) -> list[Any]:
 def _restore_proof(parts: list[Any], consecutive: bool) -> Proof:
     hole_parts, range_parts, span_parts, *rest = parts
     holes = [Hole(*hole) for hole in hole_parts]
-    ranges = [Range(*found[:5], holes[found[5]]) for found in range_parts]
+    ranges = [Range(*bounds, hole=holes[index]) for *bounds, index in range_parts]
     return Proof(consecutive, MissingIds(ranges), [Span(*span) for span in span_parts], *rest)
 
 

@@ -24,6 +24,7 @@ from alpha_pulse.processors.candles import (
     add_trade,
     copy_value,
     empty_value,
+    merge,
     to_candle,
     value_of_exchange,
     value_of_trade,
@@ -357,10 +358,13 @@ class Stream:
             window = level.get(open_us)
             if window is not None and window.trades is not None:
                 self.price = window.trades.close
-            elif not self._mark_empty(open_us, by_trade):
-                if not by_trade and self.proof.consecutive and self.proof.unproven_from_us is None:
-                    self.proof.unproven_from_us = open_us
-                    self.value_close_us = 0
+                continue
+            is_proven = self._mark_empty(open_us, by_trade)
+            if is_proven or by_trade or not self.proof.consecutive:
+                continue
+            if self.proof.unproven_from_us is None:
+                self.proof.unproven_from_us = open_us
+                self.value_close_us = 0
 
     def _give_up(self, publish: Publish) -> None:
         long_ago_us = self.watermark_us - self.rules.missing_keep_us
@@ -473,6 +477,22 @@ class Stream:
                 for span in self.proof.spans
                 if span.end_us is None or span.keeps or span.end_us > oldest_us
             ]
+
+    def open_candle(self, revision: int) -> Candle | None:
+        """Return the 1m candle that is open now, with what is known so far."""
+        level = [timeframe.name for timeframe in self.rules.timeframes].index("1m")
+        window = self.windows.get(level, self.watermark_us)
+        if window is None or window.closed:
+            return None
+        value: Value | None = None
+        for part in (window,) if level == 0 else self.windows.children(level, window):
+            if part.trades is not None:
+                coverage = self.proof.coverage(part.open_us, part.close_us)
+                found = copy_value(part.trades, coverage, FROM_TRADES, 1)
+                value = found if value is None else merge(value, found)
+        if value is None:
+            return None
+        return to_candle(value, self.exchange, self.symbol, "1m", window.open_us, revision)
 
     # --- gaps ---------------------------------------------------------------------------------
 

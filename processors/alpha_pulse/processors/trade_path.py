@@ -20,6 +20,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
 from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
 from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.processors.open_candles import OpenCandles
 from alpha_pulse.processors.partition import Partition
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         self._lock = asyncio.Lock()
         self._loop_task: asyncio.Task[None] | None = None
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
+        self._open_candles = OpenCandles(config) if config.processor.open_candles else None
         self._progress_at_s = 0.0
 
     async def on_start(self) -> None:
@@ -86,6 +88,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
             heartbeat_interval_ms=round(settings.session_timeout_s * 1000 / 12),
             rebalance_timeout_ms=20_000,
         )
+        if self._open_candles is not None:
+            await self._open_candles.start()
         consumer.subscribe([INGEST.full_name(self.config.namespace)], listener=_Listener(self))
         await consumer.start()
         log.info("trade_path.started", group=self.config.named(settings.group))
@@ -99,6 +103,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
                     await self._commit_all()
                 await self._release()
             await consumer.stop()
+            if self._open_candles is not None:
+                await self._open_candles.stop()
             log.info("trade_path.stopped", records=self.records)
 
     async def _step(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
@@ -196,7 +202,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
     async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over partitions: fence, restore, seek."""
         async with self._lock:
-            fresh = [Partition(self.config, tp.partition) for tp in assigned]
+            open_candles = None if self._open_candles is None else self._open_candles.send
+            fresh = [Partition(self.config, tp.partition, open_candles) for tp in assigned]
             await asyncio.gather(*(self._open(partition) for partition in fresh))
             assert self._consumer is not None
             for partition in fresh:
@@ -211,7 +218,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
     async def _open(self, partition: Partition) -> None:
         while not self._ending.is_set():
             try:
-                return await partition.open()
+                await partition.open()
+                return
             except _PASSING as error:
                 log.warning(
                     "partition.open_failed",

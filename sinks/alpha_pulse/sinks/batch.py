@@ -33,8 +33,8 @@ class Batch:
     def body(self) -> bytes:
         """Return the rows as JSON objects on lines, each with its Kafka position in front.
 
-        In front, because of two equal keys ClickHouse keeps the first: a record can't claim another
-        position than its own.
+        In front, because of two equal keys ClickHouse keeps the first or refuses the row: a record
+        can't claim another position than its own.
         """
         head = b'{"k_topic":"%b","k_partition":%d,"k_offset":' % (
             self.name.encode(),

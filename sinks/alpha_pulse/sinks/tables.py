@@ -8,7 +8,7 @@ from alpha_pulse.contracts.events import Audit, Candle, DeadLetter, Gap, StreamS
 from alpha_pulse.contracts.topics import EXCHANGE_CANDLES, STORED_TOPICS, Topic
 
 # Put before the record's own fields, so that a record can't say where it stands: of two equal JSON
-# keys ClickHouse keeps the first.
+# keys ClickHouse keeps the first or refuses the row.
 POSITION_COLUMNS = ("k_topic", "k_partition", "k_offset")
 
 

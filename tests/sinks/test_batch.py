@@ -1,0 +1,116 @@
+"""Batches: bounds, joined bytes, tokens, months."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alpha_pulse.sinks.batch import Batch, Waiting, drop_known
+
+VALUES = st.lists(st.binary(max_size=40) | st.none(), min_size=1, max_size=60)
+
+
+def batch_of(values: list[bytes | None], first: int = 0) -> Batch:
+    offsets = range(first, first + len(values))
+    return Batch("market.trades.v1", 3, list(offsets), values, first + len(values), 0)
+
+
+def waiting(rows_max: int = 10, bytes_max: int = 1000, age_s_max: float = 1.0) -> Waiting:
+    return Waiting("t", 0, rows_max=rows_max, bytes_max=bytes_max, age_s_max=age_s_max)
+
+
+def test_each_row_carries_its_own_position_in_front_of_its_fields() -> None:
+    lines = batch_of([b'{"a":1}', b'{"k_offset":99,"b":"x\\n"}'], first=7).body().split(b"\n")
+    assert lines[0] == b'{"k_topic":"market.trades.v1","k_partition":3,"k_offset":7,"a":1}'
+    # Of two equal keys ClickHouse keeps the first, ours, or refuses the row.
+    pairs = json.loads(lines[1], object_pairs_hook=list)
+    assert [value for key, value in pairs if key == "k_offset"] == [8, 99]
+
+
+def test_a_record_without_a_value_becomes_a_row_that_no_parser_takes() -> None:
+    assert batch_of([None]).body().endswith(b'"k_offset":0,')
+
+
+def test_the_token_names_topic_partition_offsets_and_generation() -> None:
+    assert batch_of([b"{}", b"{}"], first=5).token(2) == "market.trades.v1:3:5-6:2"
+
+
+def test_rows_wait_until_their_age_and_no_longer() -> None:
+    rows = waiting(age_s_max=1.0)
+    assert rows.due_s() is None
+    rows.add([1], [b"{}"], 2, 0, now_s=100.0)
+    rows.add([2], [b"{}"], 3, 0, now_s=100.9)
+    assert rows.due_s() == 101.0
+
+
+def test_rows_beyond_a_bound_are_due_at_once() -> None:
+    rows = waiting(rows_max=2)
+    rows.add([1, 2], [b"{}", b"{}"], 3, 0, now_s=100.0)
+    assert rows.is_full
+    assert rows.due_s() == 100.0
+
+
+def test_a_row_larger_than_the_bound_goes_alone() -> None:
+    rows = waiting(bytes_max=10)
+    rows.add([1, 2], [b"x" * 50, b"y"], 3, 0, now_s=0.0)
+    assert rows.take(0.0).offsets == [1]
+    assert rows.take(0.0).offsets == [2]
+
+
+def test_what_is_settled_after_a_part_is_the_next_row_and_after_all_the_next_offset() -> None:
+    rows = waiting(rows_max=2)
+    rows.add([4, 6, 9], [b"a", b"b", b"c"], 12, 0, now_s=0.0)
+    assert rows.take(0.0).settled_before == 9
+    assert rows.take(0.0).settled_before == 12
+
+
+@given(VALUES, st.integers(1, 20), st.integers(1, 200))
+def test_every_row_is_taken_once_in_order_within_the_bounds(
+    values: list[bytes | None], rows_max: int, bytes_max: int
+) -> None:
+    rows = waiting(rows_max=rows_max, bytes_max=bytes_max)
+    rows.add(range(len(values)), values, len(values), 0, now_s=0.0)
+    taken: list[int] = []
+    while rows:
+        batch = rows.take(0.0)
+        assert 1 <= len(batch.offsets) <= rows_max
+        assert batch.size_bytes <= bytes_max or len(batch.offsets) == 1
+        taken.extend(batch.offsets)
+    assert taken == list(range(len(values)))
+    assert rows.size_bytes == 0
+
+
+@given(VALUES)
+def test_halves_are_the_whole(values: list[bytes | None]) -> None:
+    batch = batch_of(values)
+    first, second = batch.halves()
+    assert [*first.offsets, *second.offsets] == batch.offsets
+    assert [*first.values, *second.values] == values
+    assert abs(len(first.offsets) - len(second.offsets)) <= 1
+
+
+def test_rows_are_told_apart_by_the_month_of_their_time() -> None:
+    # 2026-10-31 23:59:59.999999, 2026-11-01 00:00:00, quoted, with a space, none, nonsense.
+    values: list[bytes | None] = [
+        b'{"trade_time_us":1793491199999999}',
+        b'{"trade_time_us": 1793491200000000}',
+        b'{"trade_time_us":"1793491200000001"}',
+        b'{"other":1}',
+        None,
+        b'{"trade_time_us":9223372036854775807}',
+    ]
+    months = batch_of(values).by_month("trade_time_us")
+    assert {month: part.offsets for month, part in months.items()} == {
+        "202610": [0],
+        "202611": [1, 2],
+        "none": [3, 4, 5],
+    }
+
+
+def test_a_time_inside_a_string_is_no_time() -> None:
+    value = rb'{"reason":"\"start_time_us\":1","start_time_us":1793491200000000}'
+    assert list(batch_of([value]).by_month("start_time_us")) == ["202611"]
+
+
+def test_known_rows_are_dropped() -> None:
+    assert drop_known([1, 2, 3], [b"a", b"b", b"c"], [True, False, True]) == ([2], [b"b"])

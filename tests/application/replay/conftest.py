@@ -125,7 +125,7 @@ def connect() -> Connect:
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait until something holds; fail after a while."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (other people's state has no event)
             await asyncio.sleep(0.01)
 
 

@@ -78,12 +78,20 @@ class ProducerConfig:
     symbols: tuple[str, ...] = ("BTC/USDT",)
     testnet: bool = False
     exchange_url: str = ""  # a server that plays the exchange, such as the replay exchange
+    # Read-only market data key: binance serves trades by id beyond the last 1,000 only with one.
+    api_key: str = field(default="", repr=False, metadata=_SECRET)
+    shard_index: int = 0  # this producer's part of the symbols, 0 to shard_count - 1
+    shard_count: int = 1
     exchange_candles: bool = True  # also follow the exchange's own closed 1m candles
     clock: Literal["exchange", "event"] = "exchange"  # event: a recording at full speed
     until_us: int = 0  # event clock only: end when the exchange's clock has come this far; 0: never
     heartbeat_grace_s: float = 2.0
     hold_back_trades_max: int = 50_000
     hold_back_s_max: float = 30.0
+    seek_s_max: float = 3_600.0  # a gap that was published is sought over REST for so long
+    quarantine_s: float = 600.0  # a refused symbol is tried again after this
+    silence_s_max: float = 8.0  # a silent stream is compared with REST at the latest after this
+    reconnect_wait_s_max: float = 30.0
     publish_pending_bytes_max: int = 64 * 2**20
     publish_batch_bytes_max: int = 900_000
 

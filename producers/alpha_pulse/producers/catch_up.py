@@ -7,7 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.producers.continuity import ConsecutiveIds
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.producers.continuity import ConsecutiveIds, GivenUp
 from alpha_pulse.producers.healing import Healer, Wanted
 from alpha_pulse.producers.limiter import backoff_s
 from alpha_pulse.producers.symbol_feed import SymbolFeed
@@ -19,6 +20,9 @@ SWAP_WAIT_S = 0.02
 # REST may lag behind the stream: ids that it does not show are asked for this often.
 ASK_AGAIN_MAX = 5
 HOLE_MAX = 1_000_000
+# Clocks of an exchange's machines may differ: how far before the hole to look again.
+SLACK_US = 2_000_000
+SEEK_EVERY_S = 5.0
 
 
 class CatchUp:
@@ -32,10 +36,12 @@ class CatchUp:
         self,
         healer: Healer,
         *,
+        seek_us_max: int,
         on_progress: Callable[[SymbolFeed], None],
         on_done: Callable[[SymbolFeed], None],
     ) -> None:
         self._healer = healer
+        self._seek_us_max = seek_us_max
         self._on_progress = on_progress
         self._on_done = on_done
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -43,7 +49,7 @@ class CatchUp:
     def start(self, feed: SymbolFeed) -> None:
         """See to it that a feed's holes are filled; nothing happens when that is under way."""
         if feed.symbol not in self._tasks:
-            task = asyncio.create_task(self._run(feed))
+            task = asyncio.create_task(self._run(feed), name=f"catch-up {feed.symbol}")
             self._tasks[feed.symbol] = task
             task.add_done_callback(lambda _: self._tasks.pop(feed.symbol, None))
 
@@ -55,70 +61,105 @@ class CatchUp:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def newest(self, feed: SymbolFeed) -> bool:
-        """Fetch everything after the last published trade; return whether there was anything."""
+        """Fetch what came after the last published trade; return whether there was anything.
+
+        Raises: DataFetchError when REST does not answer.
+        """
         tracker = feed.tracker
-        found = False
-        while isinstance(tracker, ConsecutiveIds) and tracker.last_id is not None:
-            first_id = tracker.last_id + 1
-            trades = await self._healer.fetch(
-                Wanted(feed.symbol, first_id, None, tracker.last_time_us)
-            )
-            for trade in trades:
-                feed.take_trade(trade, _now_us())
+        if not isinstance(tracker, ConsecutiveIds):
+            if not tracker.last_time_us:
+                feed.caught_up = True  # nothing is known, so nothing can be missing
+                return False
+            found = feed.take_overlap(await self._healer.recent(feed.symbol), _now_us())
             self._on_progress(feed)
+            return found
+        found = False
+        while tracker.last_id is not None:
+            first_id = tracker.last_id + 1
+            wanted = Wanted(feed.symbol, first_id, None, tracker.last_time_us)
+            self._take(feed, await self._healer.fetch(wanted))
             if tracker.last_id < first_id:
-                return found
+                break
             found = True
         return found
 
     async def _run(self, feed: SymbolFeed) -> None:
-        failures = asked = 0
+        failures = 0
         if feed.caught_up:
             await asyncio.sleep(SWAP_WAIT_S)
         while not feed.is_complete:
-            tracker = feed.tracker
-            if not isinstance(tracker, ConsecutiveIds):
-                feed.caught_up = True  # see `overlap`
-                break
-            holes = tracker.holes()
             try:
-                if not holes:
-                    # Nothing is held: ask until REST knows of nothing newer either.
-                    await self.newest(feed)
-                    feed.caught_up = not tracker.held
-                    continue
-                hole = holes[0]
-                if hole.last - hole.first >= HOLE_MAX:
-                    feed.caught_up = True
-                    reason = "too many trades to fetch while live: backfill them as history"
-                    feed.take_events(tracker.give_up(_now_us(), reason, for_good=True))
-                    self._on_progress(feed)
-                    continue
-                trades = await self._healer.fetch(
-                    Wanted(feed.symbol, hole.first, hole.last, tracker.last_time_us)
-                )
+                await self._fill_one(feed)
+                failures = 0
             except DataFetchError as error:
                 failures += 1
                 log.warning("healing.failed", symbol=feed.symbol, error=str(error)[:300])
                 await asyncio.sleep(backoff_s(failures, max_s=5.0))
-                continue
-            failures = 0
-            for trade in trades:
-                feed.take_trade(trade, _now_us())
-            self._on_progress(feed)
-            if trades and tracker.last_id is not None and tracker.last_id >= hole.first:
-                asked = 0
-                feed.caught_up = True
-            elif asked < ASK_AGAIN_MAX:
-                asked += 1
-                await asyncio.sleep(backoff_s(asked, first_s=0.1, max_s=2.0))
-            else:
-                asked = 0
-                feed.caught_up = True
-                reason = f"{self._healer.name} has no trades with these ids over REST"
-                feed.take_events(tracker.give_up(_now_us(), reason, for_good=True))
-                self._on_progress(feed)
         self._on_done(feed)
+        while feed.seeks and feed.is_complete:
+            await asyncio.sleep(SEEK_EVERY_S)
+            await self._seek(feed)
+
+    async def _fill_one(self, feed: SymbolFeed) -> None:
+        tracker = feed.tracker
+        holes = tracker.holes() if isinstance(tracker, ConsecutiveIds) else []
+        if not holes:
+            # Nothing is held: ask until REST knows of nothing newer either.
+            await self.newest(feed)
+            feed.caught_up = True
+            return
+        assert isinstance(tracker, ConsecutiveIds)
+        hole = holes[0]
+        if hole.last - hole.first >= HOLE_MAX:
+            reason = "too many trades to fetch while live: backfill them as history"
+            self._give_up(feed, tracker, reason)
+            return
+        for asked in range(ASK_AGAIN_MAX):
+            since_us = max(0, tracker.last_time_us - (SLACK_US if asked else 0))
+            wanted = Wanted(feed.symbol, hole.first, hole.last, since_us, hole.until_us)
+            self._take(feed, await self._healer.fetch(wanted))
+            assert tracker.last_id is not None
+            if tracker.last_id >= hole.first:
+                # Up to the trade that the stream brought nothing is missing now.
+                feed.caught_up = feed.caught_up or tracker.last_id > hole.last
+                return
+            await asyncio.sleep(backoff_s(asked + 1, first_s=0.1, max_s=2.0))
+        if tracker.last_id is not None and tracker.last_id >= hole.first:
+            return  # the stream itself closed it meanwhile
+        self._give_up(feed, tracker, f"{self._healer.name} shows no trades with these ids on REST")
+
+    def _give_up(self, feed: SymbolFeed, tracker: ConsecutiveIds, reason: str) -> None:
+        # The stream brought what comes after the hole, so it is connected.
+        feed.caught_up = True
+        feed.take_events(tracker.give_up(_now_us(), reason, for_good=True))
+        log.warning("gap.unfillable", symbol=feed.symbol, reason=reason)
+        self._on_progress(feed)
+
+    async def _seek(self, feed: SymbolFeed) -> None:
+        # Gaps that were published: their trades are still wanted, each as long as it is worth it.
+        tracker = feed.tracker
+        assert isinstance(tracker, ConsecutiveIds)
+        for lost in list(tracker.given_up):
+            if _now_us() - lost.since_us > self._seek_us_max:
+                reason = f"not found over REST within {self._seek_us_max // 1_000_000} s"
+                feed.take_events([tracker.abandon(lost, reason)])
+                self._on_progress(feed)
+                continue
+            try:
+                self._take(feed, await self._healer.fetch(_wanted(feed, lost)))
+            except DataFetchError as error:
+                log.warning("healing.failed", symbol=feed.symbol, error=str(error)[:300])
+                return
+
+    def _take(self, feed: SymbolFeed, trades: list[Trade]) -> None:
+        for trade in trades:
+            feed.take_trade(trade, _now_us())
+        self._on_progress(feed)
+
+
+def _wanted(feed: SymbolFeed, lost: GivenUp) -> Wanted:
+    since_us = max(0, lost.gap.start_time_us - SLACK_US)
+    return Wanted(feed.symbol, min(lost.missing), max(lost.missing), since_us, lost.gap.end_time_us)
 
 
 def _now_us() -> int:

@@ -19,11 +19,15 @@ GIVEN_UP_MAX = 10_000
 
 @dataclass(slots=True)
 class Hole:
-    """Missing ids `first` to `last`, seen at `since_us` (the caller's monotonic clock)."""
+    """Missing ids `first` to `last`, seen at `since_us` (the caller's monotonic clock).
+
+    until_us: when the trade after them happened.
+    """
 
     first: int
     last: int
     since_us: int
+    until_us: int
 
 
 @dataclass(slots=True)
@@ -96,7 +100,8 @@ class ConsecutiveIds:
         expected = self.last_id + 1
         for held_id in self._held_ids:
             if held_id > expected:
-                found.append(Hole(expected, held_id - 1, self._since_us))
+                until_us = self._held[held_id].trade_time_us
+                found.append(Hole(expected, held_id - 1, self._since_us, until_us))
             expected = held_id + 1
         return found
 
@@ -190,15 +195,27 @@ class ConsecutiveIds:
 class SeenIds:
     """Tracks a symbol whose ids prove nothing: drops what was seen within a window of event time.
 
-    Holes can't be seen here; only overlap with REST after a reconnect shows one.
+    Holes can't be seen here; only overlap with REST after a reconnect shows one. ids_min are kept
+    whatever their age: REST's last trades may reach back for hours in a quiet market.
     """
 
-    def __init__(self, *, window_us: int = 600_000_000, ids_max: int = 500_000) -> None:
-        self.last_time_us = 0
+    def __init__(
+        self,
+        *,
+        last_id: str | None = None,
+        last_time_us: int = 0,
+        window_us: int = 600_000_000,
+        ids_min: int = 2_000,
+        ids_max: int = 500_000,
+    ) -> None:
+        self.last_time_us = last_time_us
         self.duplicates = 0
         self._window_us = window_us
+        self._ids_min = ids_min
         self._ids_max = ids_max
         self._seen: OrderedDict[str, int] = OrderedDict()
+        if last_id is not None:
+            self._seen[last_id] = last_time_us
 
     def __contains__(self, trade_id: str) -> bool:
         return trade_id in self._seen
@@ -217,7 +234,7 @@ class SeenIds:
         self._seen[trade.trade_id] = trade.trade_time_us
         self.last_time_us = max(self.last_time_us, trade.trade_time_us)
         oldest_us = self.last_time_us - self._window_us
-        while self._seen and (
+        while len(self._seen) > self._ids_min and (
             len(self._seen) > self._ids_max or next(iter(self._seen.values())) < oldest_us
         ):
             self._seen.popitem(last=False)

@@ -14,14 +14,15 @@ from alpha_pulse.producers.tap import OnFrame, tapped
 
 _URL = re.compile(r"^(http|ws)s?://")
 
-# Half-open sockets: two pings without a pong, found in at most twice this (ccxt's own: minutes).
-KEEP_ALIVE_MS = 4_000
+# Half-open sockets: no pong for two pings, found within four times this (ccxt's own: minutes).
+KEEP_ALIVE_MS = 2_500
 REST_TIMEOUT_MS = 10_000
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # Spot alone: the two futures' lists are 4 MB that nobody asked for.
     "binance": {"fetchMarkets": {"types": ["spot"]}},
-    "bybit": {"fetchMarkets": {"types": ["spot", "linear", "inverse"]}},
+    # The channel `trades` merges prints and so hides ids.
+    "okx": {"watchTrades": {"channel": "trades-all"}, "fetchMarkets": {"types": ["spot", "swap"]}},
 }
 
 
@@ -46,7 +47,8 @@ def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> An
     kind = getattr(ccxt.pro, name)
     exchange = (tapped(kind) if on_frame else kind)(
         {
-            "enableRateLimit": True,
+            "enableRateLimit": config.clock != "event",  # a replay has no limits
+            "apiKey": config.api_key,
             "timeout": REST_TIMEOUT_MS,
             "options": _OPTIONS.get(name, {}),
         }

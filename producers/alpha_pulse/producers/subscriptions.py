@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import ccxt.pro
 import structlog
@@ -11,70 +13,133 @@ from alpha_pulse.producers.limiter import Limiter, backoff_s
 
 log = structlog.get_logger()
 
-# A frame that closes a socket belongs to the network; these say that the symbol itself is refused.
+# These say that the symbol itself is refused; anything else belongs to the network.
 _REFUSED = (
     ccxt.pro.BadSymbol,
     ccxt.pro.BadRequest,
     ccxt.pro.NotSupported,
     ccxt.pro.ArgumentsRequired,
 )
-QUARANTINE_S = 600.0
 # Binance takes many streams in one message and 5 messages a second; elsewhere one refused symbol
 # would take its whole message with it.
 _TOGETHER = {"binance": 50, "binanceusdm": 50}
+STEADY_S = 60.0
+UNSUBSCRIBE_S_MAX = 5.0
 
-Connected = Callable[[list[str], bool], None]
-Generic = Callable[[str, list[Any]], None]
+
+class Listener(Protocol):
+    """Who hears what becomes of the subscriptions."""
+
+    def on_subscribing(self, symbols: list[str]) -> None:
+        """Hear that symbols are being subscribed to."""
+
+    def on_lost(self, symbols: list[str], reason: str) -> None:
+        """Hear that the trades of symbols stopped."""
+
+    def on_refused(self, symbol: str, reason: str) -> None:
+        """Hear that the exchange refuses a symbol."""
+
+    def on_unified(self, rows: list[Any]) -> None:
+        """Take trades as ccxt decoded them (exchanges without a decoder of ours)."""
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    symbols: list[str]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 class Subscriptions:
     """Keeps the trades and candles of symbols subscribed through a tapped ccxt exchange.
 
-    on_lost: called with symbols whose trades stopped. on_refused: with a symbol that the exchange
-    refuses; it is tried again after a while, the others are left alone.
+    A refused symbol is tried again after a while; the others are left alone.
     """
 
     def __init__(
         self,
         client: Any,
         limiter: Limiter,
+        listener: Listener,
         *,
         candles: bool,
-        on_lost: Callable[[list[str], str], None],
-        on_refused: Callable[[str, str], None],
+        quarantine_s: float,
+        reconnect_wait_s_max: float,
     ) -> None:
         self._client = client
         self._limiter = limiter
+        self._listener = listener
         self._candles = candles and bool(client.has.get("watchOHLCV"))
-        self._on_lost = on_lost
-        self._on_refused = on_refused
-        self._tasks: dict[tuple[str, ...], list[asyncio.Task[None]]] = {}
+        self._quarantine_s = quarantine_s
+        self._wait_s_max = reconnect_wait_s_max
+        self._groups: list[_Group] = []
+        self._quarantined: dict[str, asyncio.Task[None]] = {}
 
     def add(self, symbols: Iterable[str]) -> None:
         """Subscribe to more symbols."""
         names = list(symbols)
         size = _TOGETHER.get(self._client.id, 1)
         for start in range(0, len(names), size):
-            group = tuple(names[start : start + size])
-            kinds = [self._trades] + ([self._ohlcv] if self._candles else [])
-            self._tasks[group] = [
-                asyncio.create_task(self._keep(kind, group, is_trades=kind == self._trades))
-                for kind in kinds
-            ]
+            group = _Group(names[start : start + size])
+            group.tasks.append(asyncio.create_task(self._keep(group, self._trades, trades=True)))
+            if self._candles:
+                group.tasks.append(asyncio.create_task(self._keep(group, self._ohlcv)))
+            self._groups.append(group)
+
+    async def remove(self, symbols: Iterable[str]) -> None:
+        """Unsubscribe from symbols, without touching the others."""
+        for symbol in symbols:
+            self._drop(symbol)
+            waiting = self._quarantined.pop(symbol, None)
+            if waiting is not None:
+                waiting.cancel()
+            if self._client.has.get("unWatchTradesForSymbols"):
+                # What can't be unsubscribed is ignored as it comes.
+                with suppress(ccxt.pro.BaseError, TimeoutError, asyncio.CancelledError):
+                    leaving = self._client.un_watch_trades_for_symbols([symbol])
+                    await asyncio.wait_for(leaving, UNSUBSCRIBE_S_MAX)
+            self._forget(symbol)
+
+    def quarantine(self, symbol: str) -> None:
+        """Leave a refused symbol alone for a while, then try it again."""
+        self._drop(symbol)
+        if symbol not in self._quarantined:
+            self._quarantined[symbol] = asyncio.create_task(self._try_later(symbol))
 
     async def stop(self) -> None:
         """End all subscriptions; the sockets themselves are closed with the exchange."""
-        tasks = [task for group in self._tasks.values() for task in group]
-        self._tasks.clear()
+        tasks = [task for group in self._groups for task in group.tasks]
+        tasks += self._quarantined.values()
+        self._groups.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _try_later(self, symbol: str) -> None:
+        await asyncio.sleep(self._quarantine_s)
+        del self._quarantined[symbol]
+        self._forget(symbol)
+        self.add([symbol])
+
+    def _drop(self, symbol: str) -> None:
+        for group in list(self._groups):
+            if symbol in group.symbols:
+                group.symbols.remove(symbol)
+                if not group.symbols:
+                    self._groups.remove(group)
+                    for task in group.tasks:
+                        task.cancel()
+
+    def _forget(self, symbol: str) -> None:
+        # ccxt never asks again for what it believes to be subscribed.
+        for client in list((self._client.clients or {}).values()):
+            for known in [name for name in client.subscriptions if symbol in str(name)]:
+                del client.subscriptions[known]
+
     async def _trades(self, symbols: list[str]) -> None:
         if self._client.has.get("watchTradesForSymbols"):
-            await self._client.watch_trades_for_symbols(symbols)
+            self._listener.on_unified(await self._client.watch_trades_for_symbols(symbols))
         else:
-            await self._client.watch_trades(symbols[0])
+            self._listener.on_unified(await self._client.watch_trades(symbols[0]))
 
     async def _ohlcv(self, symbols: list[str]) -> None:
         if self._client.has.get("watchOHLCVForSymbols"):
@@ -83,23 +148,29 @@ class Subscriptions:
             await self._client.watch_ohlcv(symbols[0], "1m")
 
     async def _keep(
-        self, watch: Callable[[list[str]], Awaitable[None]], group: tuple[str, ...], is_trades: bool
+        self,
+        group: _Group,
+        watch: Callable[[list[str]], Awaitable[None]],
+        *,
+        trades: bool = False,
     ) -> None:
         attempt = 0
         loop = asyncio.get_running_loop()
-        while True:
+        while group.symbols:
             started = loop.time()
+            symbols = list(group.symbols)
             try:
                 await self._limiter.allowed()
+                if trades:
+                    self._listener.on_subscribing(symbols)
                 # Tapped, this returns only when ccxt gives the socket up.
-                await watch(list(group))
+                await watch(symbols)
                 continue
             except _REFUSED as error:
-                if is_trades:
-                    for symbol in group:
-                        self._on_refused(symbol, f"{type(error).__name__}: {error}"[:300])
-                await asyncio.sleep(QUARANTINE_S)
-                continue
+                if trades and len(symbols) == 1:
+                    self._listener.on_refused(symbols[0], f"{type(error).__name__}: {error}"[:300])
+                    return
+                reason, banned_s = f"{type(error).__name__}: {str(error)[:200]}", 1.0
             except ccxt.pro.BaseError as error:
                 reason = f"{type(error).__name__}: {str(error)[:200]}"
                 banned_s = self._limiter.obey(error, self._client)
@@ -109,7 +180,7 @@ class Subscriptions:
                 if task is None or task.cancelling():
                     raise
                 reason, banned_s = "the socket was closed", 0.0
-            if is_trades:
-                self._on_lost(list(group), reason)
-            attempt = 1 if loop.time() - started > 60.0 else attempt + 1
-            await asyncio.sleep(max(banned_s, backoff_s(attempt)))
+            if trades:
+                self._listener.on_lost(symbols, reason)
+            attempt = 1 if loop.time() - started > STEADY_S else attempt + 1
+            await asyncio.sleep(max(banned_s, backoff_s(attempt, max_s=self._wait_s_max)))

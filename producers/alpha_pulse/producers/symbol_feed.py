@@ -4,11 +4,14 @@ Holds the rules of the log: trades in id order, heartbeats that never pass a tra
 or held back, state changes said once.
 """
 
+from collections.abc import Sequence
+
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.heartbeat import SETTLE_US, due_heartbeat_us
+from alpha_pulse.producers.silence import SilenceWatch
 
 Tracker = ConsecutiveIds | SeenIds
 
@@ -17,31 +20,78 @@ class SymbolFeed:
     """The log of one symbol, up to the bytes that are published.
 
     `outbox`: encoded events in log order, taken (and emptied) by the publisher's side.
+    `caught_up`: whether all trades up to now are known to have reached the tracker; false from a
+    lost connection until REST was asked what came meanwhile.
     """
 
-    def __init__(self, exchange: str, symbol: str, tracker: Tracker, *, grace_us: int) -> None:
+    def __init__(
+        self,
+        exchange: str,
+        symbol: str,
+        tracker: Tracker,
+        *,
+        grace_us: int,
+        silence_us_max: int = 8_000_000,
+        waiting_max: int = 50_000,
+    ) -> None:
         self.exchange = exchange
         self.symbol = symbol
         self.key = message_key(exchange, symbol)
         self.tracker = tracker
+        self.silence = SilenceWatch(silence_us_max=silence_us_max)
         self.outbox: list[bytes] = []
         self.state: StreamState | None = None
         # Newest time up to which the log speaks: of a trade or of a heartbeat.
         self.published_until_us = tracker.last_time_us
-        self.last_trade_id: str | None = None
-        # Whether all trades up to now are known to have reached the tracker: false from a lost
-        # connection until REST was asked what came meanwhile.
         self.caught_up = True
         self.trades = 0
         self.gaps_opened = 0
         self.gaps_filled = 0
         self._grace_us = grace_us
         self._last_candle_us = 0
+        self._waiting: list[Trade] = []
+        self._waiting_max = waiting_max
 
     def take_trade(self, trade: Trade, now_us: int) -> None:
         """Take a trade of the stream or of REST. now_us: our monotonic clock."""
+        if not self.caught_up and isinstance(self.tracker, SeenIds):
+            # Ids do not tell what came before it: it waits for `take_overlap`.
+            if len(self._waiting) < self._waiting_max:
+                self._waiting.append(trade)
+                return
+            self.take_overlap([], now_us)
         for event in self.tracker.take(trade, now_us):
             self._add(event)
+
+    def take_overlap(self, recent: Sequence[Trade], now_us: int) -> bool:
+        """Take REST's last trades where ids prove nothing; return whether anything was new.
+
+        Where they overlap what is known already, nothing is missing; else a gap is published.
+        """
+        tracker = self.tracker
+        assert isinstance(tracker, SeenIds), "consecutive ids prove more than overlap"
+        count = self.trades
+        known = [place for place, trade in enumerate(recent) if trade.trade_id in tracker]
+        rows = [*recent[known[0] :]] if known else [*recent]
+        streamed, self._waiting = self._waiting, []
+        rows += streamed
+        if not known and rows and tracker.last_time_us:
+            gap = Gap(
+                exchange=self.exchange,
+                symbol=self.symbol,
+                first_trade_id=None,
+                last_trade_id=None,
+                start_time_us=min(tracker.last_time_us, rows[0].trade_time_us),
+                end_time_us=rows[0].trade_time_us,
+                status="unfillable",
+                reason="the connection was lost for longer than REST looks back",
+            )
+            self._add(gap)
+        self.caught_up = True
+        for trade in rows:
+            for event in tracker.take(trade, now_us):
+                self._add(event)
+        return self.trades > count
 
     def take_candle(self, candle: Candle) -> None:
         """Take the exchange's own closed candle; one that was published already is dropped."""
@@ -49,7 +99,7 @@ class SymbolFeed:
             self._last_candle_us = candle.open_time_us
             self.outbox.append(encode(candle))
 
-    def take_events(self, events: list[Trade | Gap]) -> None:
+    def take_events(self, events: Sequence[Trade | Gap]) -> None:
         """Take what the tracker released after a hole was given up."""
         for event in events:
             self._add(event)
@@ -82,6 +132,11 @@ class SymbolFeed:
         """Whether nothing is known to be missing now: no hole, no unchecked connection loss."""
         return self.caught_up and not self.tracker.held
 
+    @property
+    def seeks(self) -> bool:
+        """Whether REST is to be asked for trades of gaps that were published already."""
+        return isinstance(self.tracker, ConsecutiveIds) and bool(self.tracker.given_up)
+
     def _beat(self, complete_until_us: int) -> None:
         # Behind a hole, complete ends at the last trade before it.
         if not self.is_complete:
@@ -102,7 +157,6 @@ class SymbolFeed:
         self.outbox.append(encode(event))
         if type(event) is Trade:
             self.trades += 1
-            self.last_trade_id = event.trade_id
             if event.trade_time_us > self.published_until_us:
                 self.published_until_us = event.trade_time_us
         elif isinstance(event, Gap):

@@ -17,23 +17,22 @@ OnFrame = Callable[["Socket", str | bytes, Callable[[Any], None]], None]
 
 
 class Socket:
-    """What we know of one of ccxt's sockets. Times: monotonic, µs.
-
-    `gate`: cleared, nothing more is read from this exchange (back-pressure as far as TCP).
-    """
+    """What we know of one of ccxt's sockets. `connected_at_us`: monotonic; 0: not yet."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.frames = 0
         self.connected_at_us = 0
-        self.frame_at_us = 0
 
 
 class Tap:
-    """The part of a tapped exchange that is ours."""
+    """The part of a tapped exchange that is ours.
+
+    on_tapped: called with each new socket, before its first frame. gate: while it is cleared
+    nothing more is read from this exchange (back-pressure as far as TCP).
+    """
 
     on_frame: OnFrame
-    on_socket: Callable[[Socket], None] | None = None
+    on_tapped: Callable[[Socket], None] | None = None
     gate: asyncio.Event | None = None
 
     def client(self, url: str) -> Any:
@@ -47,8 +46,6 @@ class Tap:
         """Note that a socket was opened; ccxt redials by itself and tells nobody else."""
         super().on_connected(client, message)  # type: ignore[misc]
         client.alpha_pulse_socket.connected_at_us = time.monotonic_ns() // 1000
-        if self.on_socket is not None:
-            self.on_socket(client.alpha_pulse_socket)
 
     def _tap(self, client: Any) -> None:
         socket = Socket(client.url)
@@ -68,6 +65,8 @@ class Tap:
             return await receive()
 
         client.alpha_pulse_socket = socket
+        if self.on_tapped is not None:
+            self.on_tapped(socket)
         client.handle_text_or_binary_message = handle
         client.receive = receive_when_open
 
@@ -88,8 +87,17 @@ class _OneStream:
         return self.stream_name
 
 
+class _PublicTradesAll:
+    # OKX's channel of single trades needs no login; ccxt logs in all the same.
+    async def authenticate(self, params: Any = None) -> None:
+        return None
+
+
 @cache
 def tapped(kind: type) -> type:
     """Return the tapped form of a ccxt.pro exchange class; set `on_frame` on the instance."""
-    bases = (Tap, _OneStream, kind) if kind.__name__.startswith("binance") else (Tap, kind)
-    return type(kind.__name__, bases, {})
+    if kind.__name__.startswith("binance"):
+        return type(kind.__name__, (Tap, _OneStream, kind), {})
+    if kind.__name__ == "okx":
+        return type(kind.__name__, (Tap, _PublicTradesAll, kind), {})
+    return type(kind.__name__, (Tap, kind), {})

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 
-from alpha_pulse.producers.frames import binance
+from alpha_pulse.producers.frames.binance import BinanceDecoder
+from alpha_pulse.producers.frames.bybit import BybitDecoder
+from alpha_pulse.producers.frames.coinbase import CoinbaseDecoder
 from alpha_pulse.producers.frames.frame import FrameDecoder, SymbolOf
+from alpha_pulse.producers.frames.kraken import KrakenDecoder
+from alpha_pulse.producers.frames.okx import OkxDecoder
 
-# ccxt's exchange id -> its decoder, made for (exchange name in events, market id -> symbol).
+# ccxt's exchange id -> its decoder, made for (exchange name in events, market id -> symbol) once
+# for each websocket address. Any other exchange goes the generic path.
 DECODERS: dict[str, Callable[[str, SymbolOf], FrameDecoder]] = {
-    "binance": binance.BinanceDecoder,
-    "binanceusdm": binance.BinanceDecoder,
+    "binance": BinanceDecoder,
+    "binanceusdm": BinanceDecoder,
+    "bybit": BybitDecoder,
+    "coinbase": CoinbaseDecoder,
+    "kraken": KrakenDecoder,
+    "okx": OkxDecoder,
 }

@@ -19,14 +19,12 @@ from alpha_pulse.producers.frames.frame import (
     FrameTime,
     SymbolOf,
     Tick,
+    decoded,
     known_symbol,
     positive_text,
     sum_text,
     time_us,
 )
-
-# Milliseconds between which a time is plausible, checked by msgspec on the hot path.
-_MS = msgspec.Meta(ge=1_230_768_000_000, lt=4_102_444_800_000)
 
 
 class _TradeFrame(msgspec.Struct, tag_field="e", tag="trade", gc=False):
@@ -81,17 +79,14 @@ class BinanceDecoder:
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or kline frame, None for any other."""
-        try:
-            if not frame.startswith(_HOT) and _decode_kind(frame).e not in ("trade", "kline"):
+        if not frame.startswith(_HOT):
+            kind = decoded(_decode_kind, frame, self._exchange).e
+            if kind not in ("trade", "kline"):
                 return None
-            decoded = _decode(frame)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise FrameError(
-                f"expected a frame of Binance, found {frame[:120]!r}: {error}"
-            ) from error
-        if type(decoded) is _TradeFrame:
-            return [self._trade(decoded, receive_time_us)]
-        return self._candle(decoded)
+        found = decoded(_decode, frame, self._exchange)
+        if type(found) is _TradeFrame:
+            return [self._trade(found, receive_time_us)]
+        return self._candle(found)
 
     def _trade(self, frame: _TradeFrame, receive_time_us: int) -> Trade:
         if frame.t < 0:

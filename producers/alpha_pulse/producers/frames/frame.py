@@ -5,16 +5,21 @@ socket. Prices and amounts keep the exchange's own digits.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Protocol
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, SUM_PATTERN, plain_text
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 
+DecodedT = TypeVar("DecodedT")
 SymbolOf = Mapping[str, str]  # the exchange's market id -> unified symbol
 
 
@@ -38,7 +43,15 @@ class FrameTime:
     time_us: int
 
 
-Tick = Trade | Candle | FrameTime
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The exchange will not send a symbol; the others are not concerned. "" when none is named."""
+
+    symbol: str
+    reason: str
+
+
+Tick = Trade | Candle | FrameTime | Refusal
 
 
 class FrameDecoder(Protocol):
@@ -55,6 +68,7 @@ class FrameDecoder(Protocol):
 _POSITIVE = re.compile(r"(?=[0.]*[1-9])" + DECIMAL_PATTERN[1:]).match
 _SUM = re.compile(SUM_PATTERN).match
 _LENGTH_MAX = 80
+_ID_DIGITS_MAX = 20
 
 
 def positive_text(text: str) -> str:
@@ -94,6 +108,44 @@ def time_us(value_us: int) -> int:
     if TIME_US_MIN <= value_us < TIME_US_MAX:
         return value_us
     raise FrameError(f"expected a time from 2009 to 2100 in µs, found {value_us}", "bad_time")
+
+
+def iso_time_us(text: str) -> int:
+    """Return a time such as `2023-10-06T17:35:55.440295Z` in µs; digits beyond those are cut."""
+    try:
+        fraction = text[20:26] if text[19] == "." and text[-1] == "Z" else ""
+        whole = text[19:] == "Z" or text[20:-1].isdecimal()
+        if not whole or not text.isascii():
+            raise ValueError("no time with Z")
+        digits = fraction.rstrip("Z").ljust(6, "0")
+        return time_us(_second_us(text[:19]) + int(digits))
+    except (ValueError, IndexError) as error:
+        raise FrameError(
+            f"expected a time such as 2023-10-06T17:35:55.440295Z, found {text[:_LENGTH_MAX]!r}",
+            "bad_time",
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _second_us(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def number_id(text: str) -> str:
+    """Return a trade id as it came, or raise FrameError when it is no number."""
+    if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS_MAX:
+        return text
+    raise FrameError(f"expected a trade id of digits, found {text[:_LENGTH_MAX]!r}", "bad_id")
+
+
+def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> DecodedT:
+    """Return what msgspec makes of a frame, or raise FrameError with the start of it."""
+    try:
+        return decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise FrameError(
+            f"expected a frame of {exchange}, found {frame[:120]!r}: {error}"
+        ) from error
 
 
 def known_symbol(symbols: SymbolOf, market_id: str) -> str:

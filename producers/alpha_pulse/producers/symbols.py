@@ -1,0 +1,66 @@
+"""Which symbols this producer follows, and what the exchange calls them."""
+
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+
+class SymbolTable:
+    """The followed symbols by the ids that frames carry.
+
+    One table per websocket address: bybit calls BTC/USDT and BTC/USDT:USDT both BTCUSDT, on
+    different addresses.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._markets: dict[str, Any] = {}
+        self._tables: dict[str, dict[str, str]] = {}
+
+    def refusal(self, symbol: str) -> str | None:
+        """Return why a symbol can't be followed, None when it can."""
+        market = (self._client.markets or {}).get(symbol)
+        if market is None:
+            return "the exchange does not list it"
+        if market.get("active") is False:
+            return "the exchange lists it as not trading"
+        size = market.get("contractSize")
+        if market.get("contract") and (not market.get("linear") or size not in (None, 1, "1", 1.0)):
+            return "its amounts are in contracts, not in the base currency"
+        return None
+
+    def add(self, symbol: str) -> None:
+        """Follow a symbol that was not refused."""
+        self._markets[symbol] = self._client.market(symbol)
+        for url, table in self._tables.items():
+            self._fill(url, table)
+
+    def remove(self, symbol: str) -> None:
+        """Stop following a symbol."""
+        self._markets.pop(symbol, None)
+        for table in self._tables.values():
+            for name in [name for name, known in table.items() if known == symbol]:
+                del table[name]
+
+    def at(self, url: str) -> dict[str, str]:
+        """Return the live table (id in frames -> symbol) of a websocket address."""
+        table = self._tables.get(url)
+        if table is None:
+            table = self._tables[url] = {}
+            self._fill(url, table)
+        return table
+
+    def _fill(self, url: str, table: dict[str, str]) -> None:
+        category = url.rsplit("/", 1)[-1] if self._client.id == "bybit" else None
+        for symbol, market in self._markets.items():
+            if category is None or market.get(category):
+                # Kraken's frames carry the symbol itself: BTC/USD, where REST says XBTUSD.
+                table[symbol if self._client.id == "kraken" else market["id"]] = symbol
+
+
+def shard_of(symbols: Iterable[str], index: int, count: int) -> list[str]:
+    """Return part `index` of `count` of the symbols: the same for everybody, in any order.
+
+    A symbol's part depends on its name alone, so that one more symbol moves no other.
+    """
+    return [s for s in dict.fromkeys(symbols) if zlib.crc32(s.encode()) % count == index]

@@ -1,0 +1,68 @@
+"""What the docs say exists, and what exists is in the docs."""
+
+import re
+import subprocess
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from alpha_pulse.cli.main import app
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.schema import topic_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
+
+
+def test_the_topic_table_is_the_one_in_the_code() -> None:
+    assert topic_table() in (ROOT / "docs/contracts.md").read_text()
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    sections = dict(
+        section.split("]\n", 1) for section in text.split("\n## [")[1:] if "]\n" in section
+    )
+    for item in fields(Config):
+        value = getattr(Config(), item.name)
+        if not is_dataclass(value):
+            assert f"| `{item.name}` | `{value!r}` |" in text
+            continue
+        for inner in fields(value):
+            default = getattr(value, inner.name)
+            shown = list(default) if isinstance(default, tuple) else default
+            assert f"| `{inner.name}` | `{shown!r}` |" in sections[item.name], inner.name
+
+
+def test_every_command_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        assert re.search(rf"`{name}`|alpha-pulse {name}", text), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_no_vague_names_and_no_traces_of_a_machine() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    vague = {"utils", "util", "common", "helpers", "helper", "misc"}
+    assert not [name for name in tracked if vague & set(Path(name).with_suffix("").parts)]
+    assert "uv.lock" not in tracked
+    for name in tracked:
+        path = ROOT / name
+        if name == ".ci/run" or path == Path(__file__) or not path.is_file():
+            continue
+        text = path.read_text(errors="replace")
+        for trace in ("../shared", "/root/", "/home/"):
+            assert trace not in text, f"{trace} in {name}"
+        if name.startswith("requirements/"):
+            assert "://" not in text, name

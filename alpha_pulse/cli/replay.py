@@ -19,6 +19,7 @@ from alpha_pulse.cli.running import start_runtime, with_servers
 from alpha_pulse.cli.stored import (
     connect,
     count_committed,
+    count_gaps,
     count_records,
     count_trades,
     processor_lag,
@@ -26,12 +27,15 @@ from alpha_pulse.cli.stored import (
     read_trades,
 )
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.errors import AlphaPulseError, ConfigError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.topics import CANDLES, EXCHANGE_CANDLES, TRADES
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.faults import REST_FAULTS, STREAM_FAULTS
 from alpha_pulse.replay.recording import Recording, RecordingError, load_recording
+from alpha_pulse.replay.translated import as_dialect
 from alpha_pulse.replay.verdict import (
     compare_with_exchange,
     compare_with_trades,
@@ -56,6 +60,14 @@ def replay(
         Path | None,
         typer.Option(help="Keep Kafka's and ClickHouse's files here; default: a fresh one."),
     ] = None,
+    dialect: Annotated[
+        str, typer.Option(help="Play it as another exchange's frames.", metavar="EXCHANGE")
+    ] = "",
+    faults: Annotated[
+        str,
+        typer.Option(help=f"What goes wrong: {','.join(STREAM_FAULTS + REST_FAULTS)}."),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="The same seed is the same accident.")] = 1,
 ) -> None:
     """Run a recording at full speed through the whole path and compare what is stored with it.
 
@@ -63,17 +75,31 @@ def replay(
     """
     try:
         loaded = load_recording(recording)
-    except RecordingError as error:
+        _check_choices(dialect or loaded.exchange, faults)
+    except (RecordingError, ConfigError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    market = [str(recording), "--speed", "full", "--seed", str(seed)]
+    market += ["--faults", faults] if faults else []
+    market += ["--dialect", dialect] if dialect else []
+    loaded = as_dialect(loaded, dialect or loaded.exchange)
     with tempfile.TemporaryDirectory(prefix="alpha-pulse-") as fresh:
-        result = asyncio.run(_replay(loaded, recording, data_dir or Path(fresh)))
+        result = asyncio.run(_replay(loaded, market, data_dir or Path(fresh)))
     _show(result, as_json=json)
     if not _is_exact(result):
         raise typer.Exit(1)
 
 
-async def _replay(recording: Recording, folder: Path, data_dir: Path) -> dict[str, Any]:
+def _check_choices(dialect: str, faults: str) -> None:
+    if dialect not in DIALECTS:
+        raise ConfigError(f"expected an exchange, one of {' '.join(DIALECTS)}, found {dialect!r}")
+    known = STREAM_FAULTS + REST_FAULTS
+    for kind in filter(None, faults.split(",")):
+        if kind not in known:
+            raise ConfigError(f"expected faults out of {','.join(known)}, found {kind!r}")
+
+
+async def _replay(recording: Recording, market: list[str], data_dir: Path) -> dict[str, Any]:
     settings = load_config()
     started = time.perf_counter()
     namespace = settings.namespace or f"replay-{uuid.uuid4().hex[:8]}"
@@ -81,7 +107,7 @@ async def _replay(recording: Recording, folder: Path, data_dir: Path) -> dict[st
         progress = stack.enter_context(console_progress(sys.stderr))
         runtime = await stack.enter_async_context(start_runtime(settings, data_dir, progress))
         roles = await stack.enter_async_context(role_processes(data_dir / "logs" / namespace))
-        url = await roles.start_exchange([str(folder), "--speed", "full", "--port", "0"])
+        url = await roles.start_exchange([*market, "--port", "0"])
         config = _settings(settings, runtime, recording, namespace, url)
         await ensure_topics(config)
         await _run_roles(roles, config)
@@ -159,6 +185,7 @@ async def _verdict(config: Config, recording: Recording, ledger: dict[str, Any])
     counts = count_trades(client, config.database)
     candles = read_candles(client, config.database)
     altered = count_altered_trades(recording, read_trades(client, config.database))
+    gaps = count_gaps(client, config.database)
     client.close()
     return {
         "trades": {
@@ -168,6 +195,7 @@ async def _verdict(config: Config, recording: Recording, ledger: dict[str, Any])
             "republished": counts.republished,
             "altered": altered,
         },
+        "gaps": gaps,
         "candles": compare_with_exchange(recording, candles).as_json(),
         "rollups": compare_with_trades(recording, candles).as_json(),
     }

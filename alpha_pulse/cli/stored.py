@@ -79,6 +79,16 @@ def count_records(client: Client, database: str, table: str) -> int:
     )
 
 
+def count_gaps(client: Client, database: str) -> dict[str, int]:
+    """Return how many gaps were ever opened, and how many of them are filled or unfillable."""
+    opened, filled, unfillable = client.query(
+        "SELECT count(), countIf(status = 'filled'), countIf(status = 'unfillable') "
+        "FROM {database:Identifier}.gaps",
+        parameters={"database": database},
+    ).result_rows[0]
+    return {"opened": opened, "filled": filled, "unfillable": unfillable}
+
+
 def read_trades(client: Client, database: str) -> list[StoredTrade]:
     """Return every identity of the `trades` view."""
     rows = client.query(
@@ -93,7 +103,7 @@ def read_candles(client: Client, database: str) -> list[StoredCandle]:
     """Return the newest revision of every window."""
     rows = client.query(
         "SELECT timeframe, open_time, open, high, low, close, volume, quote_volume, buy_volume, "
-        "trade_count, first_trade_id, last_trade_id, toString(coverage) "
+        "trade_count, first_trade_id, last_trade_id, toString(source), toString(coverage) "
         "FROM {database:Identifier}.candles",
         parameters={"database": database},
     ).result_rows

@@ -6,7 +6,9 @@ A minute without a trade repeats the previous close with volume 0, as the exchan
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Context, Decimal, localcontext
+from itertools import compress
+from operator import itemgetter, mul
 
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.replay.market import Market, TradeRow
@@ -17,6 +19,7 @@ TIMEFRAMES_US = {
     if timeframe.duration_us >= MINUTE_US
 }
 CACHED_MINUTES_MAX = 20_000
+_time_of = itemgetter(1)
 
 # Sums of 38 digits never round here; the default context would cut at 28.
 _EXACT = Context(prec=60)
@@ -191,28 +194,33 @@ class _RunningMinute:
     def add(self, rows: Sequence[TradeRow], end: int) -> None:
         self.end = max(self.end, end)
         close_us = self.open_us + MINUTE_US
-        for row in rows:
-            time_us = row.trade_time_us
-            if not self.open_us <= time_us < close_us:
-                continue  # printed late: it belongs to another minute
-            price, amount = Decimal(row.price), Decimal(row.amount)
-            cost = _EXACT.multiply(price, amount)
-            self._volume = _EXACT.add(self._volume, amount)
-            self._quote_volume = _EXACT.add(self._quote_volume, cost)
-            if row.side == "buy":
-                self._buy_volume = _EXACT.add(self._buy_volume, amount)
-                self._buy_quote_volume = _EXACT.add(self._buy_quote_volume, cost)
-            # Ties in time go by id, and rows come in the order of ids.
-            if not self.trade_count or time_us < self._first_us:
-                self._open, self._first_us = row.price, time_us
-            if not self.trade_count or time_us >= self._last_us:
-                self._close, self._last_us = row.price, time_us
-            if not self.trade_count or price > self._high_value:
-                self._high, self._high_value = row.price, price
-            if not self.trade_count or price < self._low_value:
-                self._low, self._low_value = row.price, price
-            self._ids = (self._ids[0] if self.trade_count else row.trade_id, row.trade_id)
-            self.trade_count += 1
+        # What was printed late belongs to another minute.
+        rows = [row for row in rows if self.open_us <= row[1] < close_us]
+        if not rows:
+            return
+        # Ties in time go by id, and rows come in the order of ids.
+        first = min(rows, key=_time_of)
+        last = max(reversed(rows), key=_time_of)
+        if not self.trade_count or first.trade_time_us < self._first_us:
+            self._open, self._first_us = first.price, first.trade_time_us
+        if not self.trade_count or last.trade_time_us >= self._last_us:
+            self._close, self._last_us = last.price, last.trade_time_us
+        self._ids = (self._ids[0] if self.trade_count else rows[0].trade_id, rows[-1].trade_id)
+        prices = [Decimal(row[2]) for row in rows]
+        amounts = [Decimal(row[3]) for row in rows]
+        with localcontext(_EXACT):
+            costs = list(map(mul, prices, amounts))
+            bought = [row[4] == "buy" for row in rows]
+            self._volume = sum(amounts, self._volume)
+            self._quote_volume = sum(costs, self._quote_volume)
+            self._buy_volume = sum(compress(amounts, bought), self._buy_volume)
+            self._buy_quote_volume = sum(compress(costs, bought), self._buy_quote_volume)
+        high, low = max(prices), min(prices)
+        if not self.trade_count or high > self._high_value:
+            self._high, self._high_value = rows[prices.index(high)].price, high
+        if not self.trade_count or low < self._low_value:
+            self._low, self._low_value = rows[prices.index(low)].price, low
+        self.trade_count += len(rows)
 
     def candle(self) -> ExchangeCandle:
         return ExchangeCandle(

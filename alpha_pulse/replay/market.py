@@ -8,13 +8,16 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from alpha_pulse.contracts.market import MINUTE_US
 
 if TYPE_CHECKING:
     from alpha_pulse.replay.recording import RecordedCandle, Recording
+
+
+LAPS_CACHED_MAX = 3
 
 
 class TradeRow(NamedTuple):
@@ -156,6 +159,7 @@ class LoopedMarket:
         # One more than the recording spans: the next lap begins a moment later.
         self._lap_us = self._offsets_us[-1] + 1_000
         self._first_id = rows[0].trade_id
+        self._laps: dict[int, list[TradeRow]] = {}
         self.instrument = RecordedMarket(recording).instrument
         self.begin_us = printed_us[0] if begin_us is None else begin_us
         self.end_us: int | None = None
@@ -174,16 +178,33 @@ class LoopedMarket:
 
     def rows(self, first: int, end: int) -> Sequence[TradeRow]:
         """Return the trades at positions [first, end)."""
-        count = len(self._rows)
-        found = []
-        for position in range(max(first, 0), end):
-            lap, place = divmod(position, count)
-            row = self._rows[place] if lap % 2 == 0 else self._rows[count - 1 - place]
-            time_us = self.begin_us + lap * self._lap_us + self._offsets_us[place]
-            found.append(
-                TradeRow(self._first_id + position, time_us, row.price, row.amount, row.side)
-            )
+        first = max(first, 0)
+        found: list[TradeRow] = []
+        while first < end:
+            lap, place = divmod(first, len(self._rows))
+            part = self._lap(lap)[place : place + end - first]
+            if not found and len(part) == end - first:
+                return part
+            found.extend(part)
+            first += len(part)
         return found
+
+    def _lap(self, lap: int) -> list[TradeRow]:
+        made = self._laps.get(lap)
+        if made is None:
+            begin_us = self.begin_us + lap * self._lap_us
+            first_id = self._first_id + lap * len(self._rows)
+            rows = self._rows if lap % 2 == 0 else reversed(self._rows)
+            made = [
+                TradeRow(trade_id, begin_us + offset_us, price, amount, side)
+                for trade_id, offset_us, (_, _, price, amount, side) in zip(
+                    count(first_id), self._offsets_us, rows, strict=False
+                )
+            ]
+            self._laps[lap] = made
+            if len(self._laps) > LAPS_CACHED_MAX:
+                self._laps.pop(min(self._laps))
+        return made
 
     def settled_us(self, close_us: int) -> int:
         """Return the close: times never step back here."""

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -70,12 +71,9 @@ class ClientSocket:
         out = self._out
         count = len(out)
         for payload in payloads:
-            size = len(payload)
-            if size < 126:
-                out.append(b"\x81%c%b" % (size, payload))
-            else:
-                out.append(_header(_TEXT, size) + payload)
-        self.frames_sent += len(out) - count
+            out.append(_text_header(len(payload)))
+            out.append(payload)
+        self.frames_sent += (len(out) - count) // 2
 
     def flush(self) -> None:
         """Hand the batch to the transport."""
@@ -114,6 +112,11 @@ class ClientSocket:
         if not self.dead and not self.closed:
             self.flush()
             self._transport.write(_header(kind, len(payload)) + payload)
+
+
+@lru_cache(maxsize=4096)
+def _text_header(size: int) -> bytes:
+    return _header(_TEXT, size)
 
 
 def _header(kind: bytes, size: int) -> bytes:

@@ -132,19 +132,21 @@ class SyntheticMarket:
         rows = []
         previous = ticks[0]
         side = "buy"
+        zeros = "0" * (8 - digits)
         for place, (time_us, tick) in enumerate(zip(times_us, ticks, strict=True)):
+            chance = random.random()
             if tick != previous:
                 side = "buy" if tick > previous else "sell"
-            elif random.random() < 0.1:
+                previous = tick
+            elif chance < 0.1:
                 side = "sell" if side == "buy" else "buy"
-            previous = tick
-            # Most trades are small and a few are large: amounts of 0.00001 to some units.
-            lots = 1 + int(min(random.lognormvariate(6.5, 1.8), 5_000_000))
+            # Most trades are small and a few are large: amounts of 0.00001 to 3 units.
+            lots = int(10 ** (5.5 * random.random() ** 1.7))
             rows.append(
                 TradeRow(
                     first_id + place,
                     time_us,
-                    f"{tick // scale}.{tick % scale:0{digits}d}" + "0" * (8 - digits),
+                    f"{tick // scale}.{tick % scale:0{digits}d}{zeros}",
                     f"{lots // 100_000}.{lots % 100_000:05d}000",
                     side,
                 )
@@ -178,7 +180,9 @@ class SyntheticMarket:
         step_ticks = max(self._price_ticks * 2e-5, 1.0)
         walk = [0.0]
         for _ in range(count):
-            walk.append(walk[-1] + random.gauss(0, step_ticks) * (random.random() < 0.35))
+            # A third of the trades move the price.
+            moved = random.random() < 0.35
+            walk.append(walk[-1] + (random.gauss(0, step_ticks) if moved else 0.0))
         drift = (end - begin - walk[-1]) / count
         return [max(1, round(begin + walk[i] + drift * i)) for i in range(count)]
 

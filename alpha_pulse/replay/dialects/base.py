@@ -79,6 +79,7 @@ class Dialect:
 
     frame_trades_max: how many trades of one instant the exchange puts in one frame.
     has_candle_channel: whether ccxt can watch the exchange's own candles.
+    time_precision_us: the step in which the exchange tells a trade's time.
     """
 
     name: ClassVar[str]
@@ -87,6 +88,7 @@ class Dialect:
     routes: ClassVar[tuple[tuple[str, str], ...]]
     frame_trades_max: ClassVar[int] = 1
     has_candle_channel: ClassVar[bool] = True
+    time_precision_us: ClassVar[int] = 1_000
     ping_interval_s: ClassVar[float] = 20.0
 
     def __init__(self, feeds: Sequence[Feed], options: Options) -> None:
@@ -118,6 +120,10 @@ class Dialect:
     def market_id(self, instrument: Instrument) -> str:
         """Return the exchange's own name of a symbol."""
         return instrument.base + instrument.quote
+
+    def trade_id(self, feed: Feed, row: TradeRow) -> str:
+        """Return the exchange's own id of a trade."""
+        return str(row.trade_id)
 
     # REST
 

@@ -49,6 +49,7 @@ class Coinbase(Dialect):
     """Coinbase: api.coinbase.com and advanced-trade-ws.coinbase.com."""
 
     name = "coinbase"
+    time_precision_us: ClassVar[int] = 1
     hosts = ("api.coinbase.com", "advanced-trade-ws.coinbase.com")
     routes = (
         (r"/v2/currencies(/crypto)?$", "currencies"),

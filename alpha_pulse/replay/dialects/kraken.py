@@ -43,6 +43,7 @@ class Kraken(Dialect):
     """Kraken spot: api.kraken.com and ws.kraken.com/v2."""
 
     name = "kraken"
+    time_precision_us: ClassVar[int] = 1
     hosts = ("api.kraken.com", "ws.kraken.com")
     routes = (
         (r"/0/public/Assets$", "assets"),

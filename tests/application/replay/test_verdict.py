@@ -44,6 +44,7 @@ def stored(**changes: Any) -> StoredCandle:
         trade_count=3,
         first_trade_id="1",
         last_trade_id="3",
+        source="trades",
         coverage="contiguous",
     )
     return first._replace(**changes)
@@ -87,6 +88,15 @@ def test_a_difference_in_any_field_of_the_exchange_is_named(field: str) -> None:
 def test_a_difference_in_a_field_known_from_trades_is_named(field: str) -> None:
     comparison = compare_with_trades(RECORDING, [stored(**{field: None}), EMPTY])
     assert list(comparison.different[0]["differences"]) == [field]
+
+
+def test_what_the_exchanges_own_candle_does_not_know_is_not_compared() -> None:
+    unknown = {"trade_count": None, "first_trade_id": None, "buy_volume": None}
+    taken_over = stored(source="exchange", coverage="exchange", **unknown)
+    assert compare_with_trades(RECORDING, [taken_over, EMPTY]).equal == 2
+    wrong = taken_over._replace(volume=Decimal(3))
+    assert compare_with_trades(RECORDING, [wrong, EMPTY]).equal == 1
+    assert compare_with_trades(RECORDING, [stored(**unknown), EMPTY]).equal == 1
 
 
 def test_a_candle_that_should_not_be_there_counts_as_different() -> None:

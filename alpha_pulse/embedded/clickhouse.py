@@ -3,12 +3,14 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
 
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.errors import EmbeddedRuntimeError
+from alpha_pulse.embedded.front.users import Login, Role, save_users, url_of
 from alpha_pulse.embedded.ports import HOST, listen
 
 DEFAULT_PORT = 8123
@@ -19,16 +21,19 @@ STOP_GRACE_S = 10.0
 class ClickHouseServer:
     """The engine's files and, once started, its process."""
 
-    def __init__(self, directory: Path, lock_fd: int) -> None:
+    def __init__(self, directory: Path, lock_fd: int, logins: Sequence[Login] = ()) -> None:
         self.directory = directory
         self.port = 0
         self.child: Child | None = None
         self._lock_fd = lock_fd
+        self._logins = logins
 
     @property
     def address(self) -> str:
-        """Base URL."""
-        return f"http://{HOST}:{self.port}"
+        """Base URL, with the first administrator's name and password where there are users."""
+        url = f"http://{HOST}:{self.port}"
+        administrators = [login for login in self._logins if login.role is Role.ADMIN]
+        return url_of(url, administrators[0]) if administrators else url
 
     async def start(self, port: int | None) -> None:
         """Start the engine and return when it answers.
@@ -46,6 +51,7 @@ class ClickHouseServer:
                     "alpha_pulse.embedded.front.server",
                     str(self.directory / "data"),
                     str(listener.fileno()),
+                    *self._users_file(),
                 ],
                 log=self.directory / "server.log",
                 keep_fds=[self._lock_fd, listener.fileno()],
@@ -61,6 +67,13 @@ class ClickHouseServer:
         """Stop the engine in order."""
         if self.child is not None:
             await self.child.stop(STOP_GRACE_S + 5)
+
+    def _users_file(self) -> list[str]:
+        if not self._logins:
+            return []
+        path = self.directory / "users.toml"
+        save_users(path, self._logins)
+        return [str(path)]
 
     async def _wait_until_ready(self) -> None:
         # The socket listens from the first moment, so one request waits until the engine is up.
@@ -87,7 +100,7 @@ class ClickHouseServer:
     async def _ping(self, session: aiohttp.ClientSession) -> bool:
         timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_S)
         try:
-            async with session.get(f"{self.address}/ping", timeout=timeout) as response:
+            async with session.get(f"http://{HOST}:{self.port}/ping", timeout=timeout) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(0.05)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.clickhouse import ClickHouseServer
 from alpha_pulse.embedded.data_dir import DataDir
 from alpha_pulse.embedded.errors import ChildDiedError
+from alpha_pulse.embedded.front.users import Login, without_login
 from alpha_pulse.embedded.jars import default_cache_dir, fetch_jars, pinned_jars
 from alpha_pulse.embedded.kafka import KafkaServer
 from alpha_pulse.embedded.progress import OnProgress, StartProgress
@@ -30,6 +31,7 @@ class Runtime:
         self.clickhouse = clickhouse
         self._kafka_server: KafkaServer | None = None
         self._clickhouse_server: ClickHouseServer | None = None
+        self._logins: Sequence[Login] = ()
 
     @classmethod
     @asynccontextmanager
@@ -42,6 +44,7 @@ class Runtime:
         clickhouse: str | None = None,
         kafka_port: int | None = None,
         clickhouse_port: int | None = None,
+        clickhouse_logins: Sequence[Login] = (),
         cache_dir: Path | None = None,
     ) -> AsyncIterator["Runtime"]:
         """Start what is not given, and stop it at the end.
@@ -51,11 +54,14 @@ class Runtime:
         kafka, clickhouse: servers to use instead of own ones.
         kafka_port, clickhouse_port: None for the usual port (19092, 8123) or a free one where it is
         taken; 0 for a free one.
+        clickhouse_logins: users of the own ClickHouse; without any, everybody on this machine is an
+        administrator. The first administrator's name and password stand in `clickhouse`.
         cache_dir: where the jars are kept between runs.
         Raises: EmbeddedRuntimeError, one line that says what to do.
         """
         report = on_progress or (lambda _step: None)
         runtime = cls(data_dir, kafka or "", clickhouse or "")
+        runtime._logins = clickhouse_logins
         if kafka and clickhouse:
             yield runtime
             return
@@ -122,16 +128,18 @@ class Runtime:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
         took_s = time.perf_counter() - started
+        clickhouse = without_login(self.clickhouse)
         report(
             StartProgress(
                 stage="ready",
-                message=f"Kafka {self.kafka} and ClickHouse {self.clickhouse} are up "
-                f"({took_s:.1f} s)",
+                message=f"Kafka {self.kafka} and ClickHouse {clickhouse} are up ({took_s:.1f} s)",
             )
         )
 
     async def _start_clickhouse(self, directory: DataDir, port: int | None) -> None:
-        self._clickhouse_server = ClickHouseServer(directory.path / "clickhouse", directory.lock_fd)
+        self._clickhouse_server = ClickHouseServer(
+            directory.path / "clickhouse", directory.lock_fd, self._logins
+        )
         await self._clickhouse_server.start(port)
         self.clickhouse = self._clickhouse_server.address
 

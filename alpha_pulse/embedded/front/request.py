@@ -5,7 +5,7 @@ import binascii
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -48,6 +48,8 @@ _OF_THE_INTERFACE = {
     "user",
     "wait_end_of_query",
 }
+_KILL_QUERY = re.compile(rb"\s*KILL\s+QUERY\s", re.IGNORECASE)
+_QUERY_ID = re.compile(rb"\bquery_id\s*=\s*'([^'\\]*)'", re.IGNORECASE)
 _FORMAT_AT_END = re.compile(rb"\bFORMAT\s+(\w+)\s*;?\s*(?:SETTINGS\b[^;]*;?\s*)?\Z", re.IGNORECASE)
 
 
@@ -93,10 +95,11 @@ async def read_request(http: web.Request, body_bytes_max: int) -> QueryRequest:
             statement = query.get("query", "").encode()
         else:
             body = await http.read()
-            body = decompress_content(body, http.headers.get("Content-Encoding", ""))
+            encoding = http.headers.get("Content-Encoding", "")
+            body = decompress_content(body, encoding, body_bytes_max)
             if query.get("decompress") == "1":
-                body = decompress_blocks(body)
-    except web.HTTPRequestEntityTooLarge as error:
+                body = decompress_blocks(body, body_bytes_max)
+    except (web.HTTPRequestEntityTooLarge, OverflowError) as error:
         raise QueryFailure(
             HTTP_BODY_TOO_LARGE,
             f"expected a body of at most {body_bytes_max} bytes, found more; send smaller batches",
@@ -134,6 +137,22 @@ async def read_request(http: web.Request, body_bytes_max: int) -> QueryRequest:
         buffer_whole=query.get("wait_end_of_query") == "1",
         cancel_on_close=query.get("cancel_http_readonly_queries_on_client_close") == "1",
     )
+
+
+def with_tags_of(request: QueryRequest, tags: Mapping[str, str]) -> QueryRequest:
+    """Return the request with `query_id = '…'` of a KILL QUERY made findable for the engine.
+
+    tags: of each running query's connection, by the id that its client gave it. The engine gives
+    ids of its own, so a client's id says nothing to it.
+    """
+    if not _KILL_QUERY.match(request.text):
+        return request
+
+    def tag(found: re.Match[bytes]) -> bytes:
+        name = found[1].decode("utf-8", "replace")
+        return f"Settings['log_comment'] = '{tags.get(name, 'none')}'".encode()
+
+    return replace(request, text=_QUERY_ID.sub(tag, request.text))
 
 
 def _joined(statement: bytes, body: bytes) -> bytes:

@@ -1,0 +1,225 @@
+"""What a role may run: decided on the engine's own syntax tree, never on the text alone.
+
+`readonly = 1` stops a reader from writing and from changing settings, but not from reading files:
+the function `file()` and DESCRIBE still open them. So a reader's and a writer's statements are also
+walked, and refused where they name a function that reaches outside the database.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from alpha_pulse.embedded.front.failures import ACCESS_DENIED, READONLY, QueryFailure
+from alpha_pulse.embedded.front.users import Role
+
+# Classes of statements as the engine's parser tells them.
+READ_ONLY, MUTATING, CONTROL, UNKNOWN = "READ_ONLY", "MUTATING", "CONTROL", "UNKNOWN"
+
+# Fixed for a role on each of its connections, and the most that a client may ask for.
+LIMITS: Mapping[Role, Mapping[str, str]] = {
+    Role.READER: {
+        "max_execution_time": "60",
+        "max_memory_usage": str(2 * 2**30),
+        "max_threads": "2",
+    },
+    Role.WRITER: {"max_execution_time": "300", "max_memory_usage": str(4 * 2**30)},
+    Role.ADMIN: {},
+}
+FIXED: Mapping[str, str] = {
+    "allow_introspection_functions": "0",
+    "implicit_select": "0",
+    "input_format_values_interpret_expressions": "0",
+}
+
+# Table functions that only compute, or only read tables that can be read anyway.
+_HARMLESS_TABLE_FUNCTIONS = frozenset(
+    [
+        "format",
+        "fuzzjson",
+        "generate_series",
+        "generaterandom",
+        "generateseries",
+        "merge",
+        "null",
+        "numbers",
+        "numbers_mt",
+        "primes",
+        "values",
+        "view",
+        "viewifpermitted",
+        "zeros",
+        "zeros_mt",
+    ]
+)
+# Scalar functions that read a file or call a service.
+_REACHING_FUNCTIONS = re.compile(r"file|(?:ai|AI)[A-Z]\w*")
+_NAMED = re.compile(r"^\s*(Function|TableIdentifier|Identifier) (.+?)(?: \(.*)?$", re.MULTILINE)
+_ROOTS = (
+    "DescribeQuery",
+    "ExistsDatabaseQuery",
+    "ExistsTableQuery",
+    "ExistsViewQuery",
+    "Explain",
+    "SelectWithUnionQuery",
+    "ShowColumns",
+    "ShowCreateDatabaseQuery",
+    "ShowCreateTableQuery",
+    "ShowCreateViewQuery",
+    "ShowEngineQuery",
+    "ShowFunctions",
+    "ShowIndexes",
+    "ShowProcesslistQuery",
+    "ShowSetting",
+    "ShowTables",
+)
+_WHERE = re.compile(rb"\bWHERE\b", re.IGNORECASE)
+
+# Settings that shape a result or an insert and reach nothing else.
+_FREE_PREFIXES = (
+    "async_insert",
+    "date_time_",
+    "format_csv_",
+    "format_tsv_",
+    "input_format_",
+    "insert_dedup",
+    "join_",
+    "max_bytes_",
+    "max_rows_",
+    "output_format_",
+)
+_FREE_SETTINGS = frozenset(
+    [
+        "cast_string_to_dynamic_use_inference",
+        "extremes",
+        "final",
+        "group_by_overflow_mode",
+        "format_binary_max_array_size",
+        "format_binary_max_string_size",
+        "join_use_nulls",
+        "limit",
+        "log_comment",
+        "log_queries",
+        "low_cardinality_allow_in_native_format",
+        "max_block_size",
+        "max_insert_block_size",
+        "max_execution_time",
+        "max_memory_usage",
+        "max_partitions_per_insert_block",
+        "max_query_size",
+        "max_result_bytes",
+        "max_result_rows",
+        "max_threads",
+        "offset",
+        "prefer_column_name_to_alias",
+        "priority",
+        "read_overflow_mode",
+        "result_overflow_mode",
+        "send_logs_level",
+        "session_timezone",
+        "sort_overflow_mode",
+        "timeout_overflow_mode",
+        "union_default_mode",
+        "use_query_cache",
+        "wait_for_async_insert",
+        "wait_for_async_insert_timeout",
+    ]
+)
+# VALUES may hold expressions, and an expression may call file().
+_NEVER_FREE = frozenset({"input_format_values_interpret_expressions"})
+
+_COMMENT = rb"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|\Z))*"
+_IDENTIFIER = rb'(?:\w+|`[^`\\]*`|"[^"\\]*"|\{\w+:\s*Identifier\s*\})'
+_INSERT = re.compile(_COMMENT + rb"INSERT\s+INTO\s", re.IGNORECASE | re.DOTALL)
+_INSERT_OF_ROWS = re.compile(
+    _COMMENT
+    + rb"INSERT\s+INTO\s+(?:TABLE\s+)?"
+    + _IDENTIFIER
+    + rb"(?:\s*\.\s*"
+    + _IDENTIFIER
+    + rb")?\s*(?:\([^()]*\)\s*)?(?:SETTINGS\s+(?P<settings>[^()]*?)\s+)?(?:FORMAT\s+\w+|VALUES)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def insert_head(text: bytes) -> bytes | None:
+    """Return an INSERT's statement without its rows; None where it is no INSERT of rows."""
+    found = _INSERT_OF_ROWS.match(text)
+    return found[0] if found else None
+
+
+def check_settings(role: Role, settings: Mapping[str, str]) -> None:
+    """Refuse what a role may not set.
+
+    Raises: QueryFailure naming the setting.
+    """
+    if role is Role.ADMIN:
+        return
+    for name, value in settings.items():
+        free = name in _FREE_SETTINGS or name.startswith(_FREE_PREFIXES)
+        narrower_only = name == "readonly" and value in ("1", "2")
+        if narrower_only or (free and name not in _NEVER_FREE):
+            limit = LIMITS[role].get(name)
+            if limit is not None and not _is_within(value, limit):
+                raise QueryFailure(
+                    READONLY,
+                    f"Setting {name} shouldn't be greater than {limit} for the role {role}, found "
+                    f"{value}",
+                )
+            continue
+        raise QueryFailure(READONLY, f"Cannot modify '{name}' setting for the role {role}")
+
+
+def check_kind(role: Role, kind: str, text: bytes) -> None:
+    """Refuse statements of a class that a role may not run.
+
+    Raises: QueryFailure.
+    """
+    if role is Role.ADMIN or kind == READ_ONLY:
+        return
+    if role is Role.WRITER and kind == MUTATING and _INSERT.match(text):
+        return
+    allowed = "SELECT" if role is Role.READER else "INSERT and SELECT"
+    raise QueryFailure(
+        ACCESS_DENIED, f"Not enough privileges: the role {role} may run {allowed} only"
+    )
+
+
+def check_tree(tree: str, text: bytes, table_functions: Iterable[str]) -> None:
+    """Refuse a statement that reaches outside the database.
+
+    tree: what EXPLAIN AST says of it. table_functions: names of all that the engine has.
+    Raises: QueryFailure naming what was refused.
+    """
+    root = tree.split(maxsplit=1)[0] if tree.strip() else ""
+    if not root.startswith(_ROOTS) and root != "InsertQuery":
+        raise QueryFailure(ACCESS_DENIED, f"Not enough privileges for a {root} statement")
+    # The tree is silent on the conditions of SHOW, on the function of APPLY, on SETTINGS' values.
+    if root.startswith("Show") and _WHERE.search(text):
+        raise QueryFailure(ACCESS_DENIED, "Not enough privileges for SHOW … WHERE; use LIKE")
+    if "ColumnsApplyTransformer" in tree:
+        raise QueryFailure(ACCESS_DENIED, "Not enough privileges for APPLY")
+    if root == "InsertQuery" and re.search(r"^\s*Set\b", tree, re.MULTILINE):
+        raise QueryFailure(
+            ACCESS_DENIED,
+            "Not enough privileges for SETTINGS in an INSERT; send them as parameters",
+        )
+    reaching = {name.lower() for name in table_functions} - _HARMLESS_TABLE_FUNCTIONS
+    for node, name in _NAMED.findall(tree):
+        bare = name.strip("`\"'")
+        if node == "TableIdentifier":
+            refused = "/" in bare or "\\" in bare
+        elif node == "Identifier":  # a function passed by name: arrayMap(file, …)
+            refused = _REACHING_FUNCTIONS.fullmatch(bare) is not None
+        else:
+            refused = bare.lower() in reaching or _REACHING_FUNCTIONS.fullmatch(bare) is not None
+        if refused:
+            raise QueryFailure(
+                ACCESS_DENIED, f"Not enough privileges: {bare} reaches outside the database"
+            )
+
+
+def _is_within(value: str, limit: str) -> bool:
+    try:
+        asked = float(value)
+    except ValueError:
+        return False
+    return 0 < asked <= float(limit)  # 0 would mean: no limit

@@ -152,20 +152,11 @@ async def test_every_topic_is_stored_with_its_position(
             table = table_of(topic)
 
             async def stored(table: str = table.name, topic: Topic = topic) -> bool:
-                return (
-                    await one(
-                        clickhouse,
-                        "SELECT count() FROM system.tables WHERE name = 'topic_epochs' "
-                        f"AND database = '{config.database}'",
-                    )
-                    == 1
-                    and await one(
-                        clickhouse,
-                        f"SELECT count() FROM {config.database}.{table} WHERE k_partition = 1 "
-                        f"AND k_topic = '{topic.full_name(config.namespace)}' AND k_offset = 0",
-                    )
-                    == 1
-                )
+                if not await holds(clickhouse, config, 1, table)():
+                    return False
+                where = f"k_topic = '{topic.full_name(config.namespace)}' AND k_partition = 1"
+                sql = f"SELECT count() FROM {config.database}.{table} WHERE {where}"
+                return bool(await one(clickhouse, sql) == 1)
 
             await until(stored, sink)
 

@@ -415,7 +415,7 @@ class Sink:
                     group_id=self._config.named(self._settings.group),
                     auto_offset_reset="none",
                     session_timeout_ms=session_ms,
-                    heartbeat_interval_ms=max(1, session_ms // 3),
+                    heartbeat_interval_ms=min(1000, max(1, session_ms // 3)),
                     fetch_max_wait_ms=100,
                 )
                 try:

@@ -10,7 +10,7 @@ import ccxt.pro
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
-from alpha_pulse.producers.tap import OnFrame, tapped
+from alpha_pulse.producers.tap import OnFrames, tapped
 
 _URL = re.compile(r"^(http|ws)s?://")
 
@@ -32,8 +32,8 @@ def exchange_name(config: ProducerConfig) -> str:
     return name + TESTNET_SUFFIX if config.testnet else name
 
 
-def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> Any:
-    """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frame` is given.
+def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> Any:
+    """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frames` is given.
 
     The caller closes it, or uses `open_exchange`. Raises: ConfigError for an unknown exchange or a
     testnet that the exchange does not have.
@@ -45,7 +45,7 @@ def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> An
             "binance, binanceusdm, kraken, okx, bybit, coinbase"
         )
     kind = getattr(ccxt.pro, name)
-    exchange = (tapped(kind) if on_frame else kind)(
+    exchange = (tapped(kind) if on_frames else kind)(
         {
             "enableRateLimit": config.clock != "event",  # a replay has no limits
             "apiKey": config.api_key,
@@ -53,8 +53,8 @@ def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> An
             "options": _OPTIONS.get(name, {}),
         }
     )
-    if on_frame:
-        exchange.on_frame = on_frame
+    if on_frames:
+        exchange.on_frames = on_frames
     # Numbers stay the exchange's own text; ccxt's default is float.
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
@@ -73,10 +73,10 @@ def make_exchange(config: ProducerConfig, on_frame: OnFrame | None = None) -> An
 
 @asynccontextmanager
 async def open_exchange(
-    config: ProducerConfig, on_frame: OnFrame | None = None
+    config: ProducerConfig, on_frames: OnFrames | None = None
 ) -> AsyncIterator[Any]:
     """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory."""
-    exchange = make_exchange(config, on_frame)
+    exchange = make_exchange(config, on_frames)
     try:
         yield exchange
     finally:

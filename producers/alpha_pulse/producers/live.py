@@ -5,55 +5,39 @@ symbol's feed; the pump then publishes each feed's events, many at a time.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import ccxt.pro
 import structlog
 
-from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.errors import DataFetchError, ValidationError
+from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.catch_up import CatchUp
 from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
-from alpha_pulse.producers.dead_letters import DeadLetters
 from alpha_pulse.producers.exchange import exchange_name, make_exchange
 from alpha_pulse.producers.frames import DECODERS
-from alpha_pulse.producers.frames.frame import FrameDecoder, FrameError, FrameTime, Refusal
-from alpha_pulse.producers.healing import Healer, unified_trade
+from alpha_pulse.producers.frames.frame import FrameTime, Refusal, Tick
+from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.heartbeat import SETTLE_US, ExchangeClock
+from alpha_pulse.producers.intake import Intake
 from alpha_pulse.producers.limiter import Limiter, backoff_s
+from alpha_pulse.producers.pump import EventPublisher, Gate, Pump
 from alpha_pulse.producers.recording_end import RecordingEnd
 from alpha_pulse.producers.subscriptions import Subscriptions
 from alpha_pulse.producers.symbol_feed import SymbolFeed, Tracker
 from alpha_pulse.producers.symbols import SymbolTable, shard_of
-from alpha_pulse.producers.tap import Socket
+from alpha_pulse.producers.tap import Frame, Socket
 
 log = structlog.get_logger()
 
 TICK_S = 0.25
 # A subscription without a frame for so long works all the same: the market is quiet.
 SUBSCRIBED_AFTER_US = 1_000_000
-FRAME_CHARACTERS_MAX = 4 * 2**20
-
-
-class EventPublisher(Protocol):
-    """What the live producer needs of `contracts.kafka.publisher.Publisher`."""
-
-    pending_bytes: int
-
-    async def publish(self, topic: str, key: bytes, values: Sequence[bytes]) -> None:
-        """Queue values of one key; wait while too much is pending."""
-        ...
-
-    async def flush(self) -> None:
-        """Wait until everything is acknowledged."""
-        ...
 
 
 class LiveProducer:
@@ -71,52 +55,72 @@ class LiveProducer:
         *,
         namespace: str = "",
         resume: Mapping[str, tuple[str, int]] | None = None,
-        on_raw: Callable[[str | bytes], None] | None = None,
+        on_raw: Callable[[Frame], None] | None = None,
     ) -> None:
         self.config = config
         self.name = exchange_name(config)
         self.feeds: dict[str, SymbolFeed] = {}
-        self.frames = 0
         self.quarantined: dict[str, str] = {}  # symbol -> why
-        self.dead_letters = DeadLetters(self.name)
         self.clock = ExchangeClock(event=config.clock == "event")
-        self._publisher = publisher
-        self._topic = INGEST.full_name(namespace)
-        self._dead_letter_topic = DEAD_LETTERS.full_name(namespace)
-        self._dead_letter_box: list[tuple[bytes, bytes]] = []
         self._resume = dict(resume or {})
-        self._on_raw = on_raw
-        self._decoders: dict[str, FrameDecoder] = {}
         self._sockets: dict[str, Socket] = {}
         self._subscribing_us: dict[str, int] = {}
-        self._dirty: set[SymbolFeed] = set()
-        self._wake = asyncio.Event()
-        self._gate = asyncio.Event()
-        self._gate.set()
-        self._paused_for: set[str] = set()
-        self._resumed_at_us = 0
+        self._probes: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
         self._limiter = Limiter(self.name)
-        self._probes: set[asyncio.Task[None]] = set()
-        self._client: Any = make_exchange(config, self._on_frame)
-        self._client.on_tapped = self._on_tapped
-        self._client.gate = self._gate
-        self._symbols = SymbolTable(self._client)
-        healer = self._healer = Healer(self.name, self._client, self._limiter)
+        self._gate = Gate(self.name)
+        self._pump = Pump(
+            publisher,
+            self._gate,
+            topic=INGEST.full_name(namespace),
+            dead_letter_topic=DEAD_LETTERS.full_name(namespace),
+            pending_bytes_max=config.publish_pending_bytes_max,
+        )
+        client = self._client = make_exchange(config, self._on_frames)
+        client.on_tapped = self._on_tapped
+        client.gate = self._gate.event
+        self._symbols = SymbolTable(client)
+        self._intake = Intake(
+            self.name,
+            client.id,
+            self._symbols,
+            on_trades=self._take_trades,
+            on_tick=self._take_tick,
+            on_letter=self._pump.add_letter,
+            on_raw=on_raw,
+        )
+        self._healer = Healer(self.name, client, self._limiter)
         self._catch_up = CatchUp(
-            healer,
+            self._healer,
             seek_us_max=int(config.seek_s_max * 1e6),
             on_progress=self._mark,
             on_done=self._go_live,
         )
         self._subscriptions = Subscriptions(
-            self._client,
+            client,
             self._limiter,
             self,
-            candles=config.exchange_candles and self._client.id in DECODERS,
+            candles=config.exchange_candles and client.id in DECODERS,
             quarantine_s=config.quarantine_s,
             reconnect_wait_s_max=config.reconnect_wait_s_max,
         )
+
+    @property
+    def frames(self) -> int:
+        """How many frames have been read."""
+        return self._intake.frames
+
+    @property
+    def dead_letters(self) -> int:
+        """How many frames became dead letters."""
+        return self._intake.dead_letters.count
+
+    def _on_frames(self, socket: Socket, frames: list[Frame]) -> None:
+        self._intake.take(socket, frames)
+
+    def _on_tapped(self, socket: Socket) -> None:
+        self._sockets[socket.url] = socket
+        self._intake.add_socket(socket)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop` is set or, with the event clock, `until_us` is reached.
@@ -146,7 +150,7 @@ class LiveProducer:
 
     async def _follow(self, stop: asyncio.Event) -> None:
         await self.set_symbols(self.config.symbols)
-        loops = [asyncio.create_task(loop()) for loop in (self._pump, self._tick)]
+        loops = [asyncio.create_task(loop()) for loop in (self._pump.run, self._tick)]
         if self.config.clock == "event" and self.config.until_us:
             loops.append(asyncio.create_task(self._finish()))
         ends = [asyncio.create_task(event.wait()) for event in (stop, self._done)]
@@ -164,8 +168,7 @@ class LiveProducer:
             for feed in self.feeds.values():
                 if feed.state == "live" and feed.change_state("disconnected", 0):
                     self._mark(feed)
-        await self._publish_all()
-        await self._publisher.flush()
+        await self._pump.flush()
 
     async def _load_markets(self, stop: asyncio.Event) -> bool:
         attempt = 0
@@ -218,78 +221,34 @@ class LiveProducer:
             hold_back_us_max=int(self.config.hold_back_s_max * 1e6),
         )
 
-    # Frames in
+    # Ticks in
 
-    def _on_tapped(self, socket: Socket) -> None:
-        self._sockets[socket.url] = socket
-        make = DECODERS.get(self._client.id)
-        if make is not None and socket.url not in self._decoders:
-            self._decoders[socket.url] = make(self.name, self._symbols.at(socket.url))
-
-    def _on_frame(self, socket: Socket, frame: str | bytes, hand_on: Callable[[Any], None]) -> None:
-        now_us = time.monotonic_ns() // 1000
-        self.frames += 1
-        if self._on_raw is not None:
-            self._on_raw(frame)
-        try:
-            text = frame if isinstance(frame, str) else frame.decode()
-            if len(text) > FRAME_CHARACTERS_MAX:
-                raise FrameError(
-                    f"expected a frame of at most 4 MiB, found {len(text)}", "too_large"
-                )
-            decode = self._decoders.get(socket.url)
-            ticks = decode(text, time.time_ns() // 1000) if decode is not None else None
-        except FrameError as error:
-            self._dead_letter(frame, error)
-            return
-        except UnicodeDecodeError as error:
-            self._dead_letter(frame, FrameError(f"expected UTF-8 text: {error}"))
-            return
-        if ticks is None:
-            self._hand_on(text, hand_on)
-            return
-        for tick in ticks:
-            if type(tick) is Trade:
-                self._take(tick, now_us)
-            elif isinstance(tick, Refusal):
-                self.on_refused(tick.symbol, tick.reason)
-            elif isinstance(tick, FrameTime):
-                self.clock.observe(tick.time_us, now_us)
-                self._heard(self.feeds[tick.symbol])
-            elif isinstance(tick, Candle):
-                feed = self.feeds[tick.symbol]
-                feed.take_candle(tick)
-                self._mark(feed)
-
-    def _take(self, trade: Trade, now_us: int) -> None:
-        feed = self.feeds[trade.symbol]
-        self.clock.observe(trade.trade_time_us, now_us)
-        if feed.state != "live":
-            self._connected(feed, trade.trade_time_us)
-        feed.take_trade(trade, now_us)
-        if feed.tracker.held:
-            self._catch_up.start(feed)
-            if feed.tracker.held > self.config.hold_back_trades_max // 2:
-                self._pause(f"hole:{feed.symbol}")
-        if feed.outbox:
+    def _take_trades(self, trades: Sequence[Trade], now_us: int) -> None:
+        place, count = 0, len(trades)
+        while place < count:
+            trade = trades[place]
+            feed = self.feeds[trade.symbol]
+            if feed.state != "live":
+                self._connected(feed, trade.trade_time_us)
+            place = feed.take_run(trades, place, now_us)
+            self.clock.observe(trades[place - 1].trade_time_us, now_us)
+            if feed.tracker.held:
+                self._catch_up.start(feed)
+                if feed.tracker.held > self.config.hold_back_trades_max // 2:
+                    self._gate.close(f"hole:{feed.symbol}")
             self._mark(feed)
 
-    def _hand_on(self, text: str, hand_on: Callable[[Any], None]) -> None:
-        # An exception in here would end ccxt's receive loop, silently and for ever.
-        try:
-            hand_on(text)
-        except Exception as error:
-            self._dead_letter(
-                text,
-                FrameError(f"expected a frame of {self.name}, found one ccxt refused: {error!r}"),
-            )
-
-    def _dead_letter(self, frame: str | bytes, error: FrameError) -> None:
-        letter = self.dead_letters.make(frame, error, time.time_ns() // 1000)
-        if letter is not None:
-            log.warning("frame.refused", exchange=self.name, reason=letter.reason)
-            self._dead_letter_box.append((letter.identity.encode(), encode(letter)))
-            self._wake.set()
+    def _take_tick(self, tick: Tick, now_us: int) -> None:
+        if isinstance(tick, Refusal):
+            self.on_refused(tick.symbol, tick.reason)
+            return
+        feed = self.feeds[tick.symbol]
+        if isinstance(tick, FrameTime):
+            self.clock.observe(tick.time_us, now_us)
+            self._heard(feed)
+        elif isinstance(tick, Candle):
+            feed.take_candle(tick)
+            self._mark(feed)
 
     # What becomes of subscriptions (see subscriptions.Listener)
 
@@ -325,13 +284,7 @@ class LiveProducer:
 
     def on_unified(self, rows: list[Any]) -> None:
         """Take trades that ccxt decoded itself."""
-        now_us = time.monotonic_ns() // 1000
-        for row in rows:
-            try:
-                self._take(unified_trade(self.name, str(row.get("symbol")), row), now_us)
-            except (ValidationError, ValueError, KeyError) as error:
-                frame = json.dumps(row.get("info") or row, default=str)
-                self._dead_letter(frame, FrameError(f"expected a trade of ccxt: {error}"))
+        self._intake.take_unified(rows)
 
     def _heard(self, feed: SymbolFeed) -> None:
         # A frame that is no trade shows that the subscription works; where a symbol begins with
@@ -353,53 +306,17 @@ class LiveProducer:
 
     def _go_live(self, feed: SymbolFeed, complete_until_us: int = 0) -> None:
         now_us = time.monotonic_ns() // 1000
-        if self.config.clock == "exchange" and not self._paused_for:
+        if self.config.clock == "exchange" and self._gate.is_open:
             complete_until_us = max(0, self.clock.now_us(now_us) - SETTLE_US)
         feed.silence.heard(now_us)
         if feed.change_state("live", complete_until_us):
             log.info("stream.live", exchange=self.name, symbol=feed.symbol)
         self._mark(feed)
 
-    # Events out
-
     def _mark(self, feed: SymbolFeed) -> None:
-        if feed.outbox:
-            self._dirty.add(feed)
-            self._wake.set()
-        if self._paused_for and not feed.tracker.held:
-            self._go_on(f"hole:{feed.symbol}")
-
-    async def _pump(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self._publish_all()
-
-    async def _publish_all(self) -> None:
-        while self._dirty or self._dead_letter_box:
-            letters, self._dead_letter_box = self._dead_letter_box, []
-            for key, value in letters:
-                await self._publisher.publish(self._dead_letter_topic, key, [value])
-            feeds, self._dirty = self._dirty, set()
-            for feed in feeds:
-                values, feed.outbox = feed.outbox, []
-                if self._publisher.pending_bytes > self.config.publish_pending_bytes_max:
-                    self._pause("kafka")
-                await self._publisher.publish(self._topic, feed.key, values)
-            self._go_on("kafka")
-
-    def _pause(self, reason: str) -> None:
-        if not self._paused_for:
-            log.warning("reading.paused", exchange=self.name, reason=reason)
-        self._paused_for.add(reason)
-        self._gate.clear()
-
-    def _go_on(self, reason: str) -> None:
-        if reason in self._paused_for:
-            self._paused_for.discard(reason)
-            if not self._paused_for:
-                self._resumed_at_us = time.monotonic_ns() // 1000
-                self._gate.set()
+        self._pump.mark(feed)
+        if not self._gate.is_open and not feed.tracker.held:
+            self._gate.open(f"hole:{feed.symbol}")
 
     # Time
 
@@ -418,7 +335,8 @@ class LiveProducer:
     def _check_feeds(self, now_us: int) -> None:
         clock_us = self.clock.now_us(now_us)
         # After a pause the socket's backlog is read first: its frames are older than the clock.
-        reading = not self._paused_for and now_us - self._resumed_at_us > SUBSCRIBED_AFTER_US
+        opened_us = self._gate.opened_at_us
+        reading = self._gate.is_open and now_us - opened_us > SUBSCRIBED_AFTER_US
         for feed in self.feeds.values():
             tracker = feed.tracker
             if isinstance(tracker, ConsecutiveIds) and tracker.must_give_up(now_us):

@@ -1,9 +1,9 @@
-"""The tap: every frame that ccxt's socket receives passes by us first.
+"""The tap: every frame that ccxt's socket receives comes to us first, a loop turn's worth at once.
 
 ccxt's own trade handlers cost 32 to 81 µs a trade and one bad frame kills their receive loop; here
 a frame costs what its decoder costs and ccxt sees only what it must (acks, pings, errors). This
-leans on the inside of ccxt 4.5.90 (`Client.handle_text_or_binary_message`, `Client.receive`,
-`Exchange.client`, `on_connected`); `tests/producers/test_ccxt_internals.py` holds it.
+leans on the inside of ccxt 4.5.90 (`Client.handle_message`, `handle_text_or_binary_message`,
+`receive`; `Exchange.client`, `on_connected`); `tests/producers/test_ccxt_internals.py` holds it.
 """
 
 import asyncio
@@ -12,26 +12,36 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-# (socket, the frame as it came, hands the frame on to ccxt)
-OnFrame = Callable[["Socket", str | bytes, Callable[[Any], None]], None]
+from aiohttp import WSMsgType
+
+FRAMES_MAX = 1_000  # taken at once, at most
+Frame = str | bytes
 
 
 class Socket:
-    """What we know of one of ccxt's sockets. `connected_at_us`: monotonic; 0: not yet."""
+    """What we know of one of ccxt's sockets.
 
-    def __init__(self, url: str) -> None:
+    connected_at_us: monotonic; 0: not yet. hand_on: gives a frame to ccxt.
+    """
+
+    def __init__(self, url: str, hand_on: Callable[[Frame], None]) -> None:
         self.url = url
+        self.hand_on = hand_on
         self.connected_at_us = 0
+
+
+OnFrames = Callable[[Socket, list[Frame]], None]
 
 
 class Tap:
     """The part of a tapped exchange that is ours.
 
-    on_tapped: called with each new socket, before its first frame. gate: while it is cleared
-    nothing more is read from this exchange (back-pressure as far as TCP).
+    on_frames: called with the frames of a loop turn, in order. on_tapped: called with each new
+    socket, before its first frame. gate: while it is cleared nothing more is read from this
+    exchange (back-pressure as far as TCP).
     """
 
-    on_frame: OnFrame
+    on_frames: OnFrames
     on_tapped: Callable[[Socket], None] | None = None
     gate: asyncio.Event | None = None
 
@@ -48,13 +58,31 @@ class Tap:
         client.alpha_pulse_socket.connected_at_us = time.monotonic_ns() // 1000
 
     def _tap(self, client: Any) -> None:
-        socket = Socket(client.url)
-        hand_on = client.handle_text_or_binary_message
+        socket = Socket(client.url, client.handle_text_or_binary_message)
+        handle_other = client.handle_message
         receive = client.receive
-        on_frame = self.on_frame
+        on_frames = self.on_frames
+        loop = client.asyncio_loop
+        inbox: list[Frame] = []
 
-        def handle(frame: str | bytes) -> None:
-            on_frame(socket, frame, hand_on)
+        def drain() -> None:
+            if frames := inbox.copy():
+                inbox.clear()
+                on_frames(socket, frames)
+
+        def take(frame: Frame) -> None:
+            if not inbox:
+                loop.call_soon(drain)
+            inbox.append(frame)
+            if len(inbox) >= FRAMES_MAX:
+                drain()  # the call that is due will find nothing
+
+        def handle(message: Any) -> None:
+            if message.type is WSMsgType.TEXT:
+                take(message.data)
+            else:
+                # Pings, pongs and closes; ccxt unpacks what is packed and then calls `take`.
+                handle_other(message)
 
         async def receive_when_open() -> Any:
             gate = self.gate
@@ -65,10 +93,11 @@ class Tap:
             return await receive()
 
         client.alpha_pulse_socket = socket
+        client.handle_message = handle
+        client.handle_text_or_binary_message = take
+        client.receive = receive_when_open
         if self.on_tapped is not None:
             self.on_tapped(socket)
-        client.handle_text_or_binary_message = handle
-        client.receive = receive_when_open
 
 
 async def _wait(gate: asyncio.Event, seconds: float) -> None:
@@ -95,7 +124,7 @@ class _PublicTradesAll:
 
 @cache
 def tapped(kind: type) -> type:
-    """Return the tapped form of a ccxt.pro exchange class; set `on_frame` on the instance."""
+    """Return the tapped form of a ccxt.pro exchange class; set `on_frames` on the instance."""
     if kind.__name__.startswith("binance"):
         return type(kind.__name__, (Tap, _OneStream, kind), {})
     if kind.__name__ == "okx":

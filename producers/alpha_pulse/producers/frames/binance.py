@@ -11,12 +11,17 @@ A kline, final only with `x` true; `V` is what takers bought, and a minute witho
      "v":"1000","n":100,"x":true,"q":"1.0000","V":"500","Q":"0.500","B":"123456"}}
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.market import TIME_US_MIN
 from alpha_pulse.producers.frames.frame import (
+    AHEAD_US_MAX,
     FrameError,
     FrameTime,
+    PositiveTexts,
     SymbolOf,
     Tick,
     decoded,
@@ -66,8 +71,11 @@ class _Kind(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_TradeFrame | _KlineFrame).decode
+_decode_trades = msgspec.json.Decoder(list[_TradeFrame]).decode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
-_HOT = ('{"e":"trade"', '{"e":"kline"')
+_MS_MIN = TIME_US_MIN // 1000
+_HOT_TRADE = '{"e":"trade"'
+_HOT = (_HOT_TRADE, '{"e":"kline"')
 
 
 class BinanceDecoder:
@@ -76,6 +84,44 @@ class BinanceDecoder:
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         self._exchange = exchange
         self._symbols = symbols
+        self._texts = PositiveTexts()
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return the trades of frames that are all trades, else None; see `FrameDecoder`."""
+        try:
+            rows = _decode_trades("[" + ",".join(frames) + "]")
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+        # One frame may hold what looks like two, and another none.
+        if len(rows) != len(frames):
+            return None
+        exchange, symbols, known, are = (
+            self._exchange,
+            self._symbols,
+            self._texts.known,
+            self._texts.are,
+        )
+        end_ms = (receive_time_us + AHEAD_US_MAX) // 1000
+        trades: list[Trade] = []
+        for row in rows:
+            price, amount, symbol = row.p, row.q, symbols.get(row.s)
+            if symbol is None or row.t < 0 or not _MS_MIN <= row.T < end_ms:
+                return None
+            if (price not in known or amount not in known) and not are(price, amount):
+                return None
+            trades.append(
+                Trade(
+                    exchange=exchange,
+                    symbol=symbol,
+                    trade_id=str(row.t),
+                    price=price,
+                    amount=amount,
+                    side="sell" if row.m else "buy",
+                    trade_time_us=row.T * 1000,
+                    receive_time_us=receive_time_us,
+                )
+            )
+        return trades
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or kline frame, None for any other."""

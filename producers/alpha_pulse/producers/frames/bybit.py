@@ -13,6 +13,7 @@ A kline frame, final only with `confirm` true:
 """
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -83,6 +84,10 @@ class BybitDecoder:
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         self._exchange = exchange
         self._symbols = symbols
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a publicTrade or kline frame, None for any other."""

@@ -7,6 +7,7 @@ Ids are consecutive per product; one frame may hold several products, newest tra
      "time":"2026-04-07T14:30:02.789012Z"}]}]}
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -57,6 +58,10 @@ class CoinbaseDecoder:
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         self._exchange = exchange
         self._symbols = symbols
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the trades of a market_trades frame by id, None for any other frame."""

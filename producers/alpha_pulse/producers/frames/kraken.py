@@ -14,6 +14,8 @@ new subscription it sends a snapshot of the last ones, which repairs what a lost
      "timestamp":"2023-10-04T16:30:00.000000Z"}]}
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from alpha_pulse.contracts.events import Candle, Side, Trade
@@ -82,6 +84,10 @@ class KrakenDecoder:
         self._exchange = exchange
         self._symbols = symbols
         self._open: dict[str, Candle] = {}  # the newest candle of each symbol, not yet final
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or ohlc frame, None for any other."""

@@ -12,6 +12,7 @@ A candle: time, open, high, low, close, volume in base, in currency, in quote; f
 """
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -75,6 +76,10 @@ class OkxDecoder:
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         self._exchange = exchange
         self._symbols = symbols
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trades-all or candle frame, None for any other."""

@@ -83,7 +83,7 @@ async def _demo(
         url = await roles.start_exchange([*market, "--speed", "1.0", "--port", "0"])
         config = replace(config, producer=replace(config.producer, exchange_url=url))
         for name in ("sink", "processor", "producer"):
-            roles.start_role(name, config)
+            roles.start(name, name, config)
         ended = [
             asyncio.create_task(stop.wait()),
             asyncio.create_task(roles.wait_dead()),

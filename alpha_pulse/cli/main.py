@@ -10,6 +10,7 @@ from alpha_pulse.cli.demo import demo
 from alpha_pulse.cli.replay import replay
 from alpha_pulse.cli.roles import process, produce, sink
 from alpha_pulse.cli.sql import sql
+from alpha_pulse.cli.up import up
 from alpha_pulse.contracts.errors import AlphaPulseError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(up)
 app.command()(replay)
 app.command()(sql)
 app.command()(produce)

@@ -138,7 +138,7 @@ def _settings(
 async def _run_roles(roles: RoleProcesses, config: Config) -> None:
     # The producer ends by itself at the recording's end; then the others have only to catch up.
     for name in ("sink", "processor", "producer"):
-        roles.start_role(name, config)
+        roles.start(name, name, config)
     dead = asyncio.create_task(roles.wait_dead("producer"))
     work = asyncio.create_task(_wait_until_stored(roles, config))
     try:

@@ -24,7 +24,10 @@ ROLE_MODULES = {
 
 
 class RoleProcesses:
-    """Running roles by name. Each writes its log to `<log_dir>/<name>.log`."""
+    """Running roles by name: `processor`, or `processor-2` where there are several.
+
+    Each writes its log to `<log_dir>/<name>.log`.
+    """
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
@@ -33,9 +36,9 @@ class RoleProcesses:
     def __getitem__(self, name: str) -> Child:
         return self._children[name]
 
-    def start_role(self, name: str, config: Config) -> Child:
-        """Start `producer`, `processor` or `sink` with exactly these settings."""
-        return self._start(name, [ROLE_MODULES[name]], config)
+    def start(self, name: str, role: str, config: Config) -> Child:
+        """Start a `producer`, `processor` or `sink` with exactly these settings, under a name."""
+        return self._start(name, [ROLE_MODULES[role]], config)
 
     async def start_exchange(self, arguments: list[str]) -> str:
         """Start the replay exchange as a process; return its address once it answers."""
@@ -62,9 +65,9 @@ class RoleProcesses:
 
     async def stop_all(self) -> None:
         """End every role, in the order of the flow."""
-        for name in (*ROLE_MODULES, "exchange"):
-            if name in self._children:
-                await self.stop(name)
+        for role in (*ROLE_MODULES, "exchange"):
+            names = [name for name in self._children if name.split("-")[0] == role]
+            await asyncio.gather(*(self.stop(name) for name in names))
 
     def _start(self, name: str, module: list[str], config: Config | None) -> Child:
         child = Child.start(

@@ -1,13 +1,15 @@
 """`alpha-pulse produce | process | sink`: one role, in this process."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from alpha_pulse.cli.role_processes import ROLE_MODULES
+from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import config_environment, load_config
 
 ConfigFile = Annotated[
@@ -20,9 +22,21 @@ def produce(config: ConfigFile = None) -> None:
     _become("producer", config)
 
 
-def process(config: ConfigFile = None) -> None:
-    """Validate trades and build candles, inside a Faust worker."""
-    _become("processor", config)
+def process(
+    config: ConfigFile = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+) -> None:
+    """Validate trades and build candles, inside Faust workers: one process per core."""
+    if workers == 1:
+        _become("processor", config)
+    settings = load_config(config)
+    names = [f"processor-{number}" for number in range(1, workers + 1)]
+    asyncio.run(
+        supervise(
+            [Worker(name, "processor", settings) for name in names],
+            Path(settings.data_dir) / "logs",
+        )
+    )
 
 
 def sink(config: ConfigFile = None) -> None:
@@ -30,7 +44,7 @@ def sink(config: ConfigFile = None) -> None:
     _become("sink", config)
 
 
-def _become(role: str, file: Path | None) -> None:
+def _become(role: str, file: Path | None) -> NoReturn:
     # The role replaces this process: signals and exit codes are its own, as under any supervisor.
     settings = config_environment(load_config(file))
     command = [sys.executable, "-m", ROLE_MODULES[role]]

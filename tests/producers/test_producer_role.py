@@ -80,7 +80,7 @@ async def test_a_recording_at_full_speed_is_in_the_log_in_order_and_the_role_exi
 async def test_a_restart_goes_on_after_the_last_trade_in_the_log(
     runtime: Runtime, namespace: str
 ) -> None:
-    market = SyntheticMarket("BTC/USDT", 11, end_us=BEGIN_US + 30 * MINUTE_US)
+    market = SyntheticMarket("BTC/USDT", 11, end_us=BEGIN_US + 12 * MINUTE_US)
     async with ReplayExchange([market], speed=60.0) as exchange:
         assert exchange.end_us is not None
         config = Config(

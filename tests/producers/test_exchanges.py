@@ -1,0 +1,175 @@
+"""One suite for every exchange: the real ccxt.pro against the replay exchange."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.events import Heartbeat
+from alpha_pulse.replay.dialects.base import Options
+from alpha_pulse.replay.faults import FaultPlan, StreamFault, seeded_plan
+from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+
+EXCHANGES = ("binance", "binanceusdm", "kraken", "okx", "bybit", "coinbase")
+WITH_IDS = tuple(name for name in EXCHANGES if name != "bybit")
+WITH_CANDLES = ("binance", "binanceusdm", "okx", "bybit")
+MINUTE_US = 60_000_000
+MINUTES = 5
+END_US = BEGIN_US + MINUTES * MINUTE_US
+
+
+def market(symbol: str = "BTC/USDT", seed: int = 3, minutes: int = MINUTES) -> SyntheticMarket:
+    return SyntheticMarket(symbol, seed, end_us=BEGIN_US + minutes * MINUTE_US)
+
+
+def config(exchange: ReplayExchange, **changes: Any) -> ProducerConfig:
+    assert exchange.end_us is not None
+    settings: dict[str, Any] = {
+        "exchange": exchange.dialect.name,
+        "symbols": tuple(feed.symbol for feed in exchange.feeds),
+        "exchange_url": exchange.url,
+        "clock": "event",
+        "until_us": exchange.end_us,
+        **changes,
+    }
+    return ProducerConfig(**settings)
+
+
+def sent(exchange: ReplayExchange, symbol: str, precision_us: int) -> list[tuple[Any, ...]]:
+    return [
+        (row.price, row.amount, row.trade_time_us // precision_us * precision_us)
+        for row in exchange.ledger.published(symbol)
+    ]
+
+
+def precision_us(name: str) -> int:
+    return 1 if name in ("kraken", "coinbase") else 1_000
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_every_trade_arrives_once_in_order_with_its_own_digits(
+    name: str, follow: Any
+) -> None:
+    async with ReplayExchange([market()], dialect=name) as exchange:
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 30)
+        symbol = exchange.feeds[0].symbol
+        trades = following.published.trades(symbol)
+        found = [(t.price, t.amount, t.trade_time_us) for t in trades]
+        assert len(found) > 100
+        assert found == sent(exchange, symbol, precision_us(name))
+        assert len({trade.trade_id for trade in trades}) == len(trades)
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_the_last_word_of_a_recording_is_that_it_is_complete_until_its_end(
+    name: str, follow: Any
+) -> None:
+    async with ReplayExchange([market()], dialect=name) as exchange:
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 30)
+        last = following.published.log()[-1]
+        assert isinstance(last, Heartbeat)
+        assert (last.state, last.complete_until_us) == ("live", exchange.end_us)
+
+
+@pytest.mark.parametrize("name", WITH_CANDLES)
+async def test_exchange_candles_are_taken_once_each_and_only_when_final(
+    name: str, follow: Any
+) -> None:
+    async with ReplayExchange([market()], dialect=name) as exchange:
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 30)
+        candles = following.published.candles()
+        opened = [candle.open_time_us for candle in candles]
+        assert opened == [BEGIN_US + minute * MINUTE_US for minute in range(MINUTES)]
+        feed = exchange.feeds[0]
+        own = feed.first_candles("1m", BEGIN_US, BEGIN_US + MINUTES * MINUTE_US, 100)
+        assert [(c.open, c.high, c.low, c.close, c.volume) for c in candles] == [
+            (c.open, c.high, c.low, c.close, c.volume) for c in own[:MINUTES]
+        ]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", WITH_IDS)
+async def test_no_trade_is_lost_or_doubled_whatever_the_stream_does(
+    name: str, seed: int, follow: Any
+) -> None:
+    print(f"fault seed {seed}")
+    source = market(seed=seed)
+    plan = seeded_plan(
+        ["close", "abort", "duplicate", "swap", "drop", "garbage", "http429", "http500"],
+        seed,
+        source.position_at(END_US),
+    )
+    async with ReplayExchange([source], dialect=name, faults=plan) as exchange:
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 60)
+        trades = following.published.trades()
+        assert [int(trade.trade_id) for trade in trades] == [
+            row.trade_id for row in exchange.ledger.published(exchange.feeds[0].symbol)
+        ]
+        gaps = following.published.gaps()
+        assert [gap for gap in gaps if gap.status == "unfillable"] == []
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_a_bad_frame_is_one_dead_letter_and_the_feed_goes_on(name: str, follow: Any) -> None:
+    bad = b'{"a":1'
+    faults = [StreamFault("garbage", at_trade=at, payload=bad) for at in (50, 90)]
+    async with ReplayExchange(
+        [market()], dialect=name, faults=FaultPlan(stream=faults)
+    ) as exchange:
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 30)
+        letters = following.published.dead_letters()
+        assert [letter.payload_bytes for letter in letters] == [len(bad)]
+        assert letters[0].identity.startswith("sha256:")
+        symbol = exchange.feeds[0].symbol
+        assert len(following.published.trades()) == len(list(exchange.ledger.published(symbol)))
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_a_refused_symbol_is_quarantined_and_the_others_go_on(name: str, follow: Any) -> None:
+    if name.startswith("binance"):
+        pytest.skip("Binance acknowledges any name; a delisted symbol is missing from its list")
+    markets = [market("BTC/USDT"), market("ETH/USDT", seed=4)]
+    async with ReplayExchange(
+        markets,
+        dialect=name,
+        wait_for=[],
+        options=Options(refused=frozenset({"ETH/USDT"})),
+    ) as exchange:
+        following = await follow(config(exchange, until_us=0))
+        await following.until(lambda: "ETH/USDT" in following.producer.quarantined)
+        await following.until(lambda: len(following.published.trades("BTC/USDT")) > 100)
+        assert following.published.trades("ETH/USDT") == []
+        await following.end()
+
+
+async def test_an_unlisted_symbol_is_quarantined_and_the_others_go_on(follow: Any) -> None:
+    async with ReplayExchange([market()]) as exchange:
+        following = await follow(config(exchange, symbols=("NO/SUCH", "BTC/USDT"), until_us=0))
+        await following.until(lambda: len(following.published.trades("BTC/USDT")) > 100)
+        assert "does not list" in following.producer.quarantined["NO/SUCH"]
+        await following.end()
+
+
+@pytest.mark.parametrize("name", WITH_IDS)
+async def test_after_a_restart_the_hole_since_the_last_published_trade_is_filled(
+    name: str, follow: Any
+) -> None:
+    source = market()
+    rows = source.rows(0, source.position_at(END_US))
+    last = rows[20]
+    async with ReplayExchange([source], dialect=name) as exchange:
+        symbol = exchange.feeds[0].symbol
+        following = await follow(
+            config(exchange), resume={symbol: (str(last.trade_id), last.trade_time_us)}
+        )
+        await asyncio.wait_for(following.task, 30)
+        assert [int(trade.trade_id) for trade in following.published.trades()] == [
+            row.trade_id for row in rows[21:]
+        ]

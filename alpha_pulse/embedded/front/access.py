@@ -7,6 +7,7 @@ walked, and refused where they name a function that reaches outside the database
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from alpha_pulse.embedded.front.failures import ACCESS_DENIED, READONLY, QueryFailure
 from alpha_pulse.embedded.front.users import Role
@@ -128,6 +129,7 @@ _NEVER_FREE = frozenset({"input_format_values_interpret_expressions"})
 
 _COMMENT = rb"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|\Z))*"
 _IDENTIFIER = rb'(?:\w+|`[^`\\]*`|"[^"\\]*"|\{\w+:\s*Identifier\s*\})'
+_PAIR = rb"\w+\s*=\s*(?:[\w.]+|'[^'\\]*')"
 _INSERT = re.compile(_COMMENT + rb"INSERT\s+INTO\s", re.IGNORECASE | re.DOTALL)
 _INSERT_OF_ROWS = re.compile(
     _COMMENT
@@ -135,15 +137,30 @@ _INSERT_OF_ROWS = re.compile(
     + _IDENTIFIER
     + rb"(?:\s*\.\s*"
     + _IDENTIFIER
-    + rb")?\s*(?:\([^()]*\)\s*)?(?:SETTINGS\s+(?P<settings>[^()]*?)\s+)?(?:FORMAT\s+\w+|VALUES)\b",
+    + rb")?\s*(?:\([^()]*\)\s*)?(?:SETTINGS\s+(?P<settings>"
+    + _PAIR
+    + rb"(?:\s*,\s*"
+    + _PAIR
+    + rb")*)\s+)?(?:FORMAT\s+\w+|VALUES)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
 
-def insert_head(text: bytes) -> bytes | None:
-    """Return an INSERT's statement without its rows; None where it is no INSERT of rows."""
+@dataclass(frozen=True)
+class InsertHead:
+    """The statement of an INSERT of rows, without its rows."""
+
+    text: bytes
+    settings: Mapping[str, str]
+
+
+def insert_head(text: bytes) -> InsertHead | None:
+    """Return the head of an INSERT of rows; None for every other statement."""
     found = _INSERT_OF_ROWS.match(text)
-    return found[0] if found else None
+    if found is None:
+        return None
+    pairs = re.findall(rb"(\w+)\s*=\s*'?([^',\s]*)", found["settings"] or b"")
+    return InsertHead(found[0], {name.decode(): value.decode() for name, value in pairs})
 
 
 def check_settings(role: Role, settings: Mapping[str, str]) -> None:
@@ -168,14 +185,16 @@ def check_settings(role: Role, settings: Mapping[str, str]) -> None:
         raise QueryFailure(READONLY, f"Cannot modify '{name}' setting for the role {role}")
 
 
-def check_kind(role: Role, kind: str, text: bytes) -> None:
+def check_kind(role: Role, kind: str, text: bytes, head: InsertHead | None) -> None:
     """Refuse statements of a class that a role may not run.
 
     Raises: QueryFailure.
     """
     if role is Role.ADMIN or kind == READ_ONLY:
         return
-    if role is Role.WRITER and kind == MUTATING and _INSERT.match(text):
+    # With SETTINGS the parser puts an INSERT into another class.
+    inserts = (kind == MUTATING and _INSERT.match(text)) or (kind == CONTROL and head is not None)
+    if role is Role.WRITER and inserts:
         return
     allowed = "SELECT" if role is Role.READER else "INSERT and SELECT"
     raise QueryFailure(
@@ -183,7 +202,9 @@ def check_kind(role: Role, kind: str, text: bytes) -> None:
     )
 
 
-def check_tree(tree: str, text: bytes, table_functions: Iterable[str]) -> None:
+def check_tree(
+    tree: str, text: bytes, head: InsertHead | None, table_functions: Iterable[str]
+) -> None:
     """Refuse a statement that reaches outside the database.
 
     tree: what EXPLAIN AST says of it. table_functions: names of all that the engine has.
@@ -197,11 +218,15 @@ def check_tree(tree: str, text: bytes, table_functions: Iterable[str]) -> None:
         raise QueryFailure(ACCESS_DENIED, "Not enough privileges for SHOW … WHERE; use LIKE")
     if "ColumnsApplyTransformer" in tree:
         raise QueryFailure(ACCESS_DENIED, "Not enough privileges for APPLY")
-    if root == "InsertQuery" and re.search(r"^\s*Set\b", tree, re.MULTILINE):
-        raise QueryFailure(
-            ACCESS_DENIED,
-            "Not enough privileges for SETTINGS in an INSERT; send them as parameters",
-        )
+    if root == "InsertQuery":
+        # The settings before rows were checked by name; the tree does not tell names.
+        if head is None and re.search(r"^\s*Set\b", tree, re.MULTILINE):
+            raise QueryFailure(
+                ACCESS_DENIED,
+                "Not enough privileges for SETTINGS in an INSERT; send them as parameters",
+            )
+        if re.search(r"^ Literal ", tree, re.MULTILINE):
+            raise QueryFailure(ACCESS_DENIED, "Not enough privileges for FROM INFILE")
     reaching = {name.lower() for name in table_functions} - _HARMLESS_TABLE_FUNCTIONS
     for node, name in _NAMED.findall(tree):
         bare = name.strip("`\"'")

@@ -128,8 +128,9 @@ class Engine:
         """
         access.check_settings(role, request.settings)
         # Rows behind an INSERT may be binary and long, and are no part of the statement.
-        head = access.insert_head(request.text) or request.text
-        text = head.decode("utf-8", "replace")
+        head = access.insert_head(request.text)
+        statement = request.text if head is None else head.text
+        text = statement.decode("utf-8", "replace")
         with self._parser_lock:
             found = self._parser.classify_query(text)
         kind = str(found["query_class"].name)
@@ -144,8 +145,10 @@ class Engine:
         if role is not Role.ADMIN:
             # What the parser does not understand fails here, with its own words.
             tree = self._tree(text, request.params)
-            access.check_kind(role, kind, request.text)
-            access.check_tree(tree, head, self._table_functions)
+            if head is not None:
+                access.check_settings(role, head.settings)
+            access.check_kind(role, kind, request.text, head)
+            access.check_tree(tree, statement, head, self._table_functions)
         return kind
 
     def configure(self, connection: Connection, request: QueryRequest) -> None:

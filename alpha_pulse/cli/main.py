@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from alpha_pulse.cli.dead_letters import app as dead_letters
 from alpha_pulse.cli.demo import demo
+from alpha_pulse.cli.migrate import migrate
 from alpha_pulse.cli.replay import replay
 from alpha_pulse.cli.roles import process, produce, sink
 from alpha_pulse.cli.sql import sql
@@ -26,6 +28,8 @@ app.command()(sql)
 app.command()(produce)
 app.command()(process)
 app.command()(sink)
+app.command()(migrate)
+app.add_typer(dead_letters)
 
 
 @app.callback()

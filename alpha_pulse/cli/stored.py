@@ -5,17 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import clickhouse_connect
 from aiokafka import TopicPartition
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST, Topic
 from alpha_pulse.replay.verdict import StoredCandle, StoredTrade
+from alpha_pulse.sinks.clickhouse import connection_arguments
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,24 +36,16 @@ class TradeCounts:
 
 def connect(clickhouse: ClickHouseConfig, database: str | None = None) -> Client:
     """Return a client of the configured server. Raises StorageError when it can't be reached."""
-    address = urlsplit(clickhouse.url)
+    arguments = connection_arguments(clickhouse)
+    if database:
+        arguments["database"] = database
     try:
-        return clickhouse_connect.get_client(
-            host=address.hostname or "127.0.0.1",
-            port=address.port or (8443 if address.scheme == "https" else 8123),
-            secure=address.scheme == "https",
-            username=address.username or clickhouse.user,
-            password=address.password or clickhouse.password,
-            database=database or "default",
-            ca_cert=clickhouse.tls_ca_file or None,
-            connect_timeout=clickhouse.connect_timeout_s,
-            send_receive_timeout=clickhouse.request_timeout_s,
-            autogenerate_session_id=False,
-        )
-    except Exception as error:
+        return clickhouse_connect.get_client(**arguments)
+    except (ClickHouseError, OSError) as error:
         raise StorageError(
-            f"expected ClickHouse at {address.hostname}:{address.port}, found "
-            f"{type(error).__name__}: {error}; is it running there, and are the credentials right?"
+            f"expected ClickHouse at {arguments['host']}:{arguments['port']}, found "
+            f"{type(error).__name__}: {error}; is it running there, are the credentials right, and "
+            f"is there a database {arguments['database']}?"
         ) from error
 
 

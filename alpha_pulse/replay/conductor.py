@@ -13,7 +13,7 @@ from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.candles import open_time_us
 from alpha_pulse.replay.clock import Clock
 from alpha_pulse.replay.dialects.base import Dialect
-from alpha_pulse.replay.faults import FaultPlan, StreamFault
+from alpha_pulse.replay.faults import FaultPlan, StreamFault, garbage
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
 from alpha_pulse.replay.market import TradeRow
@@ -167,6 +167,26 @@ class Conductor:
                 feed.begin = feed.published
                 feed.watched = bool(self._subscribers("trades", feed.symbol))
 
+    def subscribe(self, socket: ClientSocket, channels: Iterable[Channel]) -> None:
+        """Open channels of a socket; a snapshot comes first where the exchange sends one."""
+        for channel in channels:
+            if channel in socket.channels:
+                continue
+            socket.put(self._dialect.snapshot_frames(socket, channel))
+            socket.channels[channel] = None
+            if channel.kind == "trades" and self._dialect.snapshot_trades:
+                self._note_snapshot(channel.symbol)
+        socket.flush()
+        self.changed.set()
+
+    def _note_snapshot(self, symbol: str) -> None:
+        feed = next(feed for feed in self._feeds if feed.symbol == symbol)
+        first = max(0, feed.published - self._dialect.snapshot_trades)
+        if first < feed.published:
+            feed.begin = min(feed.begin, first)
+            feed.watched = True
+            self._ledger.add_sent(symbol, first, feed.published)
+
     # Readers
 
     async def _wait_for_readers(self, seconds_max: float | None) -> None:
@@ -212,13 +232,26 @@ class Conductor:
 
     # Frames
 
-    def _send_trades(self, units: Iterable[Unit]) -> None:
+    def _send_trades(self, units: Sequence[Unit]) -> None:
+        if self._dialect.mixes_symbols and len(units) > 1:
+            self._send_mixed_trades(units)
+            return
         for feed, first, rows in units:
             subscribers = self._subscribers("trades", feed.symbol)
             for socket, channel in subscribers:
                 socket.put(self._dialect.trade_frames(socket, channel, rows))
             if subscribers:
                 self._ledger.add_sent(feed.symbol, first, first + len(rows))
+
+    def _send_mixed_trades(self, units: Sequence[Unit]) -> None:
+        parts: dict[int, list[tuple[Channel, Sequence[TradeRow]]]] = {}
+        for feed, first, rows in units:
+            for socket, channel in self._subscribers("trades", feed.symbol):
+                parts.setdefault(socket.number, []).append((channel, rows))
+                self._ledger.add_sent(feed.symbol, first, first + len(rows))
+        for number, given in parts.items():
+            socket = self.sockets[number]
+            socket.put(self._dialect.mixed_trade_frames(socket, given))
 
     def _send_closed_candles(self) -> None:
         for feed in self._feeds:
@@ -263,8 +296,7 @@ class Conductor:
     async def _begin(self, fault: StreamFault) -> None:
         readers = [s for s in self.sockets.values() if _reads_trades(s)]
         if fault.kind == "garbage":
-            for socket in readers:
-                socket.put([fault.payload])
+            self._send_garbage(fault)
             await self._flush()
         elif fault.kind == "stall":
             await self._flush()
@@ -274,6 +306,19 @@ class Conductor:
                 for socket in readers:
                     await self._break(fault.kind, socket)
             self._effect = _Effect(fault.kind, fault.trades)
+
+    def _send_garbage(self, fault: StreamFault) -> None:
+        # A spoiled copy of the next trade's frame; the trade itself follows unharmed.
+        for feed in self._feeds:
+            rows = feed.market.rows(feed.published, feed.published + 1)
+            subscribers = self._subscribers("trades", feed.symbol)
+            if rows and subscribers:
+                name = self._dialect.wire_symbol(feed)
+                for socket, channel in subscribers:
+                    frame = self._dialect.trade_frames(socket, channel, rows)[0]
+                    socket.put([fault.payload or garbage(fault.garbage, frame, rows[0], name)])
+                    self._ledger.garbage_frames[fault.garbage] += 1
+                return
 
     def _suffer(self, effect: "_Effect", step_us: int) -> None:
         # What the next trades meet, until the fault has had its number of them.

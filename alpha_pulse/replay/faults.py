@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.replay.market import TradeRow
 
 STREAM_FAULTS = (
     "close",
@@ -33,12 +34,14 @@ class StreamFault:
 
     at_trade: how many trades have been published before it, over all symbols.
     trades: how many trades it concerns (lost, doubled or unseen).
+    garbage: what the bad frame is, one of GARBAGE_KINDS; or `payload`: the bad frame itself.
     """
 
     kind: str
     at_trade: int
     trades: int = 1
     seconds: float = 0.0
+    garbage: str = "truncated"
     payload: bytes = b""
 
 
@@ -56,17 +59,42 @@ class RestFault:
     path: str = DATA_PATHS
 
 
-# Each is a frame that a client must survive and report once.
-GARBAGE = (
-    b'{"e":"trade","E":1723161255343,"s":"BTCU',
-    b"[]",
-    b"null",
-    b"<html><body>502 Bad Gateway</body></html>",
-    b'{"e":"trade","E":"x","s":"BTCUSDT","t":"y","p":null,"q":{},"T":[],"m":1,"M":true}',
-    b'{"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1e999999999","q":"-1","T":1,"m":true,"M":true}',
-    b'{"a":' * 500,
-    b"\x00\xff not text".replace(b"\xff", b"\xc3\xbf"),
+GARBAGE_KINDS = (
+    "truncated",
+    "list",
+    "null",
+    "html",
+    "wrong-type",
+    "absurd-price",
+    "negative-amount",
+    "unknown-symbol",
+    "nested",
+    "huge",
 )
+HUGE_BYTES = 300_000
+
+
+def garbage(kind: str, frame: bytes, row: TradeRow, market_id: str) -> bytes:
+    """Return a bad frame, made of a good one: a client must survive it and report it once.
+
+    frame: the frame of the next trade, which is sent unharmed afterwards.
+    """
+    price, amount = row.price.encode(), row.amount.encode()
+    # A dialect's numbers are texts or JSON numbers.
+    quoted = b'"%b"' % price if b'"%b"' % price in frame else price
+    made = {
+        "truncated": frame[: len(frame) * 2 // 3],
+        "list": b"[]",
+        "null": b"null",
+        "html": b"<html><body>502 Bad Gateway</body></html>",
+        "wrong-type": frame.replace(quoted, b'{"not":[null]}'),
+        "absurd-price": frame.replace(price, b"1e999999999"),
+        "negative-amount": frame.replace(amount, b"-" + amount),
+        "unknown-symbol": frame.replace(market_id.encode(), b"NOSUCH"),
+        "nested": b'{"a":' * 500,
+        "huge": b'{"e":"' + b"x" * HUGE_BYTES,
+    }
+    return made[kind]
 
 
 @dataclass(slots=True)
@@ -83,6 +111,7 @@ class FaultPlan:
     def __post_init__(self) -> None:
         for fault in self.stream:
             _known(fault.kind, STREAM_FAULTS)
+            _known(fault.garbage, GARBAGE_KINDS)
         for rest_fault in self.rest:
             _known(rest_fault.kind, REST_FAULTS)
         self._stream_left = deque(sorted(self.stream, key=lambda fault: fault.at_trade))
@@ -136,7 +165,7 @@ def seeded_plan(kinds: Iterable[str], seed: int, trades: int, per_kind: int = 2)
                         at_trade=random.randrange(low, high),
                         trades=random.randrange(1, 31),
                         seconds=round(random.uniform(0.5, 2.0), 2),
-                        payload=random.choice(GARBAGE),
+                        garbage=random.choice(GARBAGE_KINDS),
                     )
                 )
             else:

@@ -69,6 +69,7 @@ class Ledger:
         self._sent = {feed.symbol: Ranges() for feed in feeds}
         self.closed_candles: Counter[str] = Counter()
         self.rest_requests: Counter[str] = Counter()
+        self.garbage_frames: Counter[str] = Counter()
 
     def add_sent(self, symbol: str, first: int, end: int) -> None:
         """Note that the trades at positions [first, end) went out on at least one socket."""
@@ -114,4 +115,8 @@ class Ledger:
             }
             if with_sha256:
                 symbols[symbol]["sha256"] = self.published_sha256(symbol)
-        return {"symbols": symbols, "rest_requests": dict(self.rest_requests)}
+        return {
+            "symbols": symbols,
+            "rest_requests": dict(self.rest_requests),
+            "garbage_frames": dict(self.garbage_frames),
+        }

@@ -141,7 +141,9 @@ class RecordedMarket:
 
     def native_id(self, row: TradeRow) -> str | None:
         """Return the recorded id where ids are not numbers."""
-        return self._native_ids[row.trade_id - 1] if self._native_ids else None
+        if not self._native_ids:
+            return None
+        return self._native_ids[self.position_of(row.trade_id)]
 
 
 class LoopedMarket:

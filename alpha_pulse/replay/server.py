@@ -217,11 +217,8 @@ class ReplayExchange:
         pings = asyncio.create_task(self._ping(socket), name="replay-pings")
         try:
             socket.put(self.dialect.greet(socket))
-            socket.channels.update(
-                dict.fromkeys(self.dialect.channels_of_url("/" + path, request.query))
-            )
-            socket.flush()
-            self.conductor.changed.set()
+            channels = self.dialect.channels_of_url("/" + path, request.query)
+            self.conductor.subscribe(socket, channels)
             await self._listen(socket)
         finally:
             pings.cancel()
@@ -237,11 +234,7 @@ class ReplayExchange:
             elif message.type == WSMsgType.TEXT:
                 reply = self.dialect.on_text(socket, message.data)
                 socket.put(reply.frames)
-                for channel in reply.subscribe:
-                    if channel not in socket.channels:
-                        socket.put(self.dialect.snapshot_frames(socket, channel))
-                        socket.channels[channel] = None
-                socket.flush()
+                self.conductor.subscribe(socket, reply.subscribe)
                 for channel in reply.unsubscribe:
                     socket.channels.pop(channel, None)
                     # Who unsubscribes does not come back.

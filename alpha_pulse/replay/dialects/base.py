@@ -79,6 +79,8 @@ class Dialect:
 
     frame_trades_max: how many trades of one instant the exchange puts in one frame.
     has_candle_channel: whether ccxt can watch the exchange's own candles.
+    snapshot_trades: how many past trades a new subscription receives.
+    mixes_symbols: whether one frame may hold trades of several symbols.
     time_precision_us: the step in which the exchange tells a trade's time.
     """
 
@@ -89,6 +91,8 @@ class Dialect:
     frame_trades_max: ClassVar[int] = 1
     has_candle_channel: ClassVar[bool] = True
     time_precision_us: ClassVar[int] = 1_000
+    snapshot_trades: ClassVar[int] = 0
+    mixes_symbols: ClassVar[bool] = False
     ping_interval_s: ClassVar[float] = 20.0
 
     def __init__(self, feeds: Sequence[Feed], options: Options) -> None:
@@ -124,6 +128,10 @@ class Dialect:
     def trade_id(self, feed: Feed, row: TradeRow) -> str:
         """Return the exchange's own id of a trade."""
         return str(row.trade_id)
+
+    def wire_symbol(self, feed: Feed) -> str:
+        """Return what a trade frame calls a symbol."""
+        return self.market_id(feed.instrument)
 
     # REST
 
@@ -170,6 +178,15 @@ class Dialect:
     ) -> list[bytes]:
         """Return the frames for trades of one symbol, in order, split as the exchange does."""
         raise NotImplementedError
+
+    def mixed_trade_frames(
+        self, socket: ClientSocket, parts: Sequence[tuple[Channel, Sequence[TradeRow]]]
+    ) -> list[bytes]:
+        """Return the frames for trades of several symbols, in order."""
+        frames: list[bytes] = []
+        for channel, rows in parts:
+            frames += self.trade_frames(socket, channel, rows)
+        return frames
 
     def candle_frames(
         self,

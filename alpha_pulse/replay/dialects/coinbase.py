@@ -29,7 +29,7 @@ from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 TRADES_MAX = 1_000
 CANDLES_MAX = 350
-SNAPSHOT_TRADES = 50
+MIXED_US = 50_000
 FOREVER_S = 1 << 40
 HEARTBEATS = Channel("heartbeats", "", "heartbeats")
 _GRANULARITIES = {
@@ -63,6 +63,8 @@ class Coinbase(Dialect):
     frame_trades_max: ClassVar[int] = 100
     # There is a candle channel, of five minutes; ccxt has no way to watch it.
     has_candle_channel = False
+    snapshot_trades = 50
+    mixes_symbols = True
 
     def market_id(self, instrument: Instrument) -> str:
         """Return Coinbase's name of a pair: BTC-USDT."""
@@ -174,17 +176,31 @@ class Coinbase(Dialect):
         """Return the last trades."""
         if channel.kind != "trades":
             return []
-        rows = self.by_symbol[channel.symbol].last_trades(SNAPSHOT_TRADES)
-        return [self._frame(socket, channel, "snapshot", rows)] if rows else []
+        rows = self.by_symbol[channel.symbol].last_trades(self.snapshot_trades)
+        return [self._frame(socket, "snapshot", [(channel, rows)])] if rows else []
 
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
     ) -> list[bytes]:
         """Return one frame per instant, with all its trades."""
         return [
-            self._frame(socket, channel, "update", run)
+            self._frame(socket, "update", [(channel, run)])
             for run in instants(rows, self.frame_trades_max)
         ]
+
+    def mixed_trade_frames(
+        self, socket: ClientSocket, parts: Sequence[tuple[Channel, Sequence[TradeRow]]]
+    ) -> list[bytes]:
+        """Return frames of which each holds what happened in 50 ms, whatever the product."""
+        together: list[list[tuple[Channel, Sequence[TradeRow]]]] = []
+        moment = -1
+        for channel, rows in parts:
+            for run in instants(rows, self.frame_trades_max):
+                if run[0].trade_time_us // MIXED_US != moment:
+                    together.append([])
+                    moment = run[0].trade_time_us // MIXED_US
+                together[-1].append((channel, run))
+        return [self._frame(socket, "update", runs) for runs in together]
 
     def candle_frames(
         self,
@@ -207,18 +223,26 @@ class Coinbase(Dialect):
         return [dumps(self._envelope("heartbeats", number) | {"events": [beat]})]
 
     def _frame(
-        self, socket: ClientSocket, channel: Channel, kind: str, rows: Sequence[TradeRow]
+        self,
+        socket: ClientSocket,
+        kind: str,
+        runs: Sequence[tuple[Channel, Sequence[TradeRow]]],
     ) -> bytes:
-        name = self.market_id(self.by_symbol[channel.symbol].instrument)
-        trades = ",".join(
-            f'{{"trade_id":"{row.trade_id}","product_id":"{name}","price":"{row.price}",'
-            f'"size":"{row.amount}","side":"{row.side.upper()}",'
-            f'"time":"{iso_time(row.trade_time_us)}"}}'
-            for row in reversed(rows)
-        )
+        listed = []
+        for channel, rows in runs:
+            name = self.market_id(self.by_symbol[channel.symbol].instrument)
+            listed += [
+                f'{{"trade_id":"{row.trade_id}","product_id":"{name}","price":"{row.price}",'
+                f'"size":"{row.amount}","side":"{row.side.upper()}",'
+                f'"time":"{iso_time(row.trade_time_us)}"}}'
+                for row in rows
+            ]
+        # Newest first.
+        trades = ",".join(reversed(listed))
+        latest_us = runs[-1][1][-1].trade_time_us
         return (
             f'{{"channel":"market_trades","client_id":"",'
-            f'"timestamp":"{iso_time(rows[-1].trade_time_us)}",'
+            f'"timestamp":"{iso_time(latest_us)}",'
             f'"sequence_num":{socket.next_sequence()},'
             f'"events":[{{"type":"{kind}","trades":[{trades}]}}]}}'
         ).encode()

@@ -30,7 +30,6 @@ from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 TRADES_MAX = 1_000
 CANDLES_MAX = 720
-SNAPSHOT_TRADES = 50
 FOREVER_US = 1 << 61
 _ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 _INTERVALS = {
@@ -54,10 +53,15 @@ class Kraken(Dialect):
         (r"/0/public/Trades$", "trades"),
     )
     frame_trades_max: ClassVar[int] = 100
+    snapshot_trades = 50
 
     def market_id(self, instrument: Instrument) -> str:
         """Return Kraken's name of a pair: XBTUSDT."""
         return _asset(instrument.base) + _asset(instrument.quote)
+
+    def wire_symbol(self, feed: Feed) -> str:
+        """Return what a trade frame calls a pair: BTC/USDT."""
+        return feed.symbol
 
     # REST
 
@@ -183,7 +187,7 @@ class Kraken(Dialect):
         """Return the last trades, or the last candles."""
         feed = self.by_symbol[channel.symbol]
         if channel.kind == "trades":
-            rows = feed.last_trades(SNAPSHOT_TRADES)
+            rows = feed.last_trades(self.snapshot_trades)
             return [_trade_frame("snapshot", feed.symbol, rows)] if rows else []
         candles = feed.last_candles(channel.timeframe, 0, FOREVER_US, CANDLES_MAX)
         if not candles:

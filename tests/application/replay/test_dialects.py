@@ -175,9 +175,11 @@ async def test_a_lost_connection_loses_trades_that_rest_still_knows(
         for task in tasks:
             task.cancel()
         lost = exchange.ledger.not_sent(symbol)
-        assert [row.trade_id for row in lost] == [t.trade_id for t in recording.trades[200:220]]
+        unseen = list(recording.trades[200:220])
+        # A snapshot brings the newest ones to whoever subscribes again.
+        assert lost == ([] if DIALECTS[dialect].snapshot_trades else unseen)
         feed = exchange.feeds[0]
-        assert list(feed.trades_from_id(lost[0].trade_id, 20)) == lost
+        assert list(feed.trades_from_id(unseen[0].trade_id, 20)) == unseen
 
 
 async def test_a_refused_symbol_is_never_streamed(

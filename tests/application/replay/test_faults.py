@@ -11,21 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.faults import (
-    GARBAGE,
+    GARBAGE_KINDS,
     REST_FAULTS,
     STREAM_FAULTS,
     FaultPlan,
     RestFault,
     StreamFault,
+    garbage,
     seeded_plan,
 )
-from alpha_pulse.replay.market import RecordedMarket
+from alpha_pulse.replay.feeds import Feed
+from alpha_pulse.replay.market import RecordedMarket, TradeRow
 from alpha_pulse.replay.recording import Recording
 from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.sockets import Channel
 from tests.application.replay.conftest import until
 
 SUBSCRIBE = '{"method":"SUBSCRIBE","params":["btcusdt@trade","btcusdt@kline_1m"],"id":1}'
+ACKNOWLEDGEMENT = '{"result":null,"id":1}'
 
 
 class Watcher:
@@ -129,15 +135,43 @@ async def test_a_dead_peer_is_silent_until_the_client_gives_up(recording: Record
     assert report["not_sent_ids"] == [[ids[100], ids[108]]]
 
 
-@pytest.mark.parametrize("payload", GARBAGE, ids=range(len(GARBAGE)))
-async def test_garbage_comes_between_the_trades(recording: Recording, payload: bytes) -> None:
-    watcher, _ = await watched(recording, StreamFault("garbage", 100, payload=payload))
+@pytest.mark.parametrize("kind", GARBAGE_KINDS)
+async def test_garbage_comes_before_a_trade_that_follows_unharmed(
+    recording: Recording, kind: str
+) -> None:
+    watcher, _ = await watched(recording, StreamFault("garbage", 100, garbage=kind))
     ids = ids_of(recording)
-    acknowledgement = '{"result":null,"id":1}'
-    extra = [text for text in watcher.others if text != acknowledgement]
-    strange = [number for number in watcher.ids if number not in ids]
-    assert extra == [payload.decode()] or strange
-    assert [number for number in watcher.ids if number in ids] == ids
+    extra = [text for text in watcher.others if text != ACKNOWLEDGEMENT]
+    looks_like_a_trade = kind in (
+        "wrong-type",
+        "absurd-price",
+        "negative-amount",
+        "unknown-symbol",
+    )
+    assert len(extra) == (0 if looks_like_a_trade else 1)
+    assert watcher.ids == ids[:100] + ids[100:101] * looks_like_a_trade + ids[100:]
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+@pytest.mark.parametrize("kind", GARBAGE_KINDS)
+def test_garbage_differs_from_the_frame_in_every_dialect(name: str, kind: str) -> None:
+    row = TradeRow(7, 1_723_161_255_342_000, "61837.63000000", "0.02000000", "buy")
+    market = RecordedMarket(Recording("binance", "spot", "BTC/USDT", "", (row,), ()))
+    feed = Feed(market, DIALECTS[name].unified_symbol("BTC/USDT"))
+    dialect = DIALECTS[name]([feed], Options())
+    channel = Channel("trades", feed.symbol, "btcusdt@trade")
+    socket = SocketInHand()
+    frame = dialect.trade_frames(socket, channel, [row])[0]  # type: ignore[arg-type]
+    assert garbage(kind, frame, row, dialect.wire_symbol(feed)) != frame
+
+
+class SocketInHand:
+    """What a dialect needs of a socket."""
+
+    path = "/ws/0"
+
+    def next_sequence(self) -> int:
+        return 0
 
 
 async def test_a_stall_delays_and_loses_nothing(recording: Recording) -> None:

@@ -1,6 +1,7 @@
 """One suite for every exchange: the real ccxt.pro against the replay exchange."""
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -8,7 +9,13 @@ import pytest
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Heartbeat
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import FaultPlan, StreamFault, seeded_plan
+from alpha_pulse.replay.faults import (
+    GARBAGE_KINDS,
+    HUGE_BYTES,
+    FaultPlan,
+    StreamFault,
+    seeded_plan,
+)
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 
@@ -116,19 +123,27 @@ async def test_no_trade_is_lost_or_doubled_whatever_the_stream_does(
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
-async def test_a_bad_frame_is_one_dead_letter_and_the_feed_goes_on(name: str, follow: Any) -> None:
-    bad = b'{"a":1'
-    faults = [StreamFault("garbage", at_trade=at, payload=bad) for at in (50, 90)]
+async def test_each_bad_frame_is_one_dead_letter_and_the_feed_goes_on(
+    name: str, follow: Any
+) -> None:
+    faults = [
+        StreamFault("garbage", at_trade=50 + 20 * place, garbage=kind)
+        for place, kind in enumerate((*GARBAGE_KINDS, "list", "null"))
+    ]
     async with ReplayExchange(
         [market()], dialect=name, faults=FaultPlan(stream=faults)
     ) as exchange:
         following = await follow(config(exchange))
         await asyncio.wait_for(following.task, 30)
         letters = following.published.dead_letters()
-        assert [letter.payload_bytes for letter in letters] == [len(bad)]
-        assert letters[0].identity.startswith("sha256:")
+        # The same bytes a second time ("list", "null") make no second letter.
+        assert len(letters) == len(GARBAGE_KINDS)
+        assert len({letter.identity for letter in letters}) == len(letters)
+        huge = [letter for letter in letters if letter.payload_bytes > HUGE_BYTES]
+        assert [len(base64.b64decode(letter.payload_base64)) for letter in huge] == [256 * 1024]
         symbol = exchange.feeds[0].symbol
         assert len(following.published.trades()) == len(list(exchange.ledger.published(symbol)))
+        assert following.published.gaps() == []
 
 
 @pytest.mark.parametrize("name", EXCHANGES)

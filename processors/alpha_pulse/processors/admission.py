@@ -40,9 +40,25 @@ class LeanTrade(Struct, gc=False, tag_field="event", tag="trade"):
     job: str | None = None
 
 
-LeanEvent = LeanTrade | Candle | Heartbeat | Gap | HistoryMarker
-_decoder = msgspec.json.Decoder(LeanEvent)
-_lines = msgspec.json.Decoder(LeanEvent).decode_lines
+class HotTrade(Struct, gc=False, tag_field="event", tag="trade"):
+    """The fields of a trade that can't be foretold; the others stand in the bytes before them.
+
+    A symbol's next trade is expected to begin with `expected_start`: exchange, symbol and id are
+    then proven by comparing bytes.
+    """
+
+    price: str
+    amount: str
+    side: Side
+    trade_time_us: _TIME
+    receive_time_us: _TIME
+    job: str | None = None
+
+
+_decode_lines = msgspec.json.Decoder(
+    HotTrade | Candle | Heartbeat | Gap | HistoryMarker
+).decode_lines
+_decode_any = msgspec.json.Decoder(LeanTrade | Candle | Heartbeat | Gap | HistoryMarker).decode
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELDS = LeanTrade.__struct_fields__
 
@@ -56,37 +72,50 @@ class Refused(ValidationError):
 
 
 def decode_batch(values: list[bytes | None]) -> list[Any]:
-    """Return the event of each value, or the `Refused` that says why it is none."""
+    """Return the event of each value; None for one to be looked at alone, with `decode`."""
     try:
         joined = b"\n".join(values)  # type: ignore[arg-type]
         # A value with a line break in it would shift all that follow.
         if joined.count(b"\n") == len(values) - 1:
-            events: list[Any] = _lines(joined)
+            events: list[Any] = _decode_lines(joined)
             if len(events) == len(values):
                 return events
     except (TypeError, *_DECODE_ERRORS):
         pass
-    return [_decode(value) for value in values]
+    return [None] * len(values)
 
 
-def _decode(value: bytes | None) -> Any:
+def decode(value: bytes | None) -> LeanTrade | Candle | Heartbeat | Gap | HistoryMarker:
+    """Return the event of a value, or raise Refused."""
     if value is None:
-        return Refused("bad_schema", "expected an event, found a record without a value")
+        raise Refused("bad_schema", "expected an event, found a record without a value")
     try:
-        return _decoder.decode(value)
+        event: LeanTrade | Candle | Heartbeat | Gap | HistoryMarker = _decode_any(value)
     except _DECODE_ERRORS as error:
-        return Refused("bad_schema", f"expected an event of the ingest log, found: {error}"[:2000])
+        raise Refused(
+            "bad_schema", f"expected an event of the ingest log, found: {error}"[:2000]
+        ) from error
+    return event
 
 
-def canonical_bytes(exchange: str, symbol: str) -> int:
-    """Return the length of a symbol's live trade in canonical form, without id, price, amount
-    and side.
-    """
-    empty = LeanTrade(exchange, symbol, "", "", "", "buy", TIME_US_MIN, TIME_US_MIN)
-    assert len(str(TIME_US_MIN)) == len(str(TIME_US_MAX - 1)), "all times have as many digits"
-    fields = msgspec.structs.asdict(empty)
-    del fields["job"]
-    return len(msgspec.json.encode({"event": "trade", **fields})) - len("buy")
+def start_of_trades(exchange: str, symbol: str) -> bytes:
+    """Return how every canonical trade of a symbol begins, up to its id."""
+    return b'{"event":"trade","exchange":%b,"symbol":%b,"trade_id":"' % (
+        msgspec.json.encode(exchange),
+        msgspec.json.encode(symbol),
+    )
+
+
+def expected_start(start: bytes, trade_id: str) -> bytes:
+    """Return how the canonical trade with that id begins, up to its price."""
+    return b'%b%b","price":"' % (start, trade_id.encode())
+
+
+# Length of a canonical live trade beyond its expected start, without price, amount and side.
+CANONICAL_REST_BYTES = len(
+    '","amount":"","side":"","trade_time_us":,"receive_time_us":}' + 2 * str(TIME_US_MIN)
+)
+assert len(str(TIME_US_MIN)) == len(str(TIME_US_MAX - 1)), "all times have as many digits"
 
 
 def check_form(value: bytes, trade: LeanTrade) -> None:

@@ -6,9 +6,9 @@ or `1E-8`), so that equal values are equal bytes.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, FRACTION_DIGITS_MAX
+from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import COVERAGE_ORDER, Candle, Source
 
@@ -60,9 +60,16 @@ class Value:
     parts: int = 1
 
 
-def copy_value(value: Value, coverage: int, source: int, parts: int) -> Value:
-    """Return the value as it is judged now; later trades don't change the copy."""
-    return replace(value, coverage=coverage, source=source, parts=parts)
+def copy_value(value: Value) -> Value:
+    """Return a copy; later trades don't change it."""
+    return Value(
+        value.first_time_us, value.first_rank, value.first_id, value.open,
+        value.last_time_us, value.last_rank, value.last_id, value.close,
+        value.high_units, value.high, value.low_units, value.low,
+        value.volume_units, value.quote_units, value.buy_units, value.count,
+        value.quote_known, value.sides_known, value.count_known, value.empty,
+        value.coverage, value.source, value.parts,
+    )  # fmt: skip
 
 
 def value_of_trade(
@@ -83,10 +90,10 @@ def add_trade(
     amount_units: int, side: str,
 ) -> None:  # fmt: skip
     """Merge one trade into the value, in any order of times and ids."""
-    if (time_us, rank) > (value.last_time_us, value.last_rank):
+    if _is_before(value.last_time_us, value.last_rank, time_us, rank):
         value.last_time_us, value.last_rank = time_us, rank
         value.last_id, value.close = trade_id, price
-    if (time_us, rank) < (value.first_time_us, value.first_rank):
+    if _is_before(time_us, rank, value.first_time_us, value.first_rank):
         value.first_time_us, value.first_rank = time_us, rank
         value.first_id, value.open = trade_id, price
     widen(value, price_units, price)
@@ -125,36 +132,55 @@ def merge(a: Value, b: Value) -> Value:
 
     An empty window adds its proof and nothing else, unless both are empty.
     """
-    if b.empty != a.empty:
-        full = b if a.empty else a
-        merged = replace(full)
-    else:
-        merged = replace(a)
-        if (b.first_time_us, _sortable(b.first_rank)) < (a.first_time_us, _sortable(a.first_rank)):
-            merged.first_time_us, merged.first_rank = b.first_time_us, b.first_rank
-            merged.first_id, merged.open = b.first_id, b.open
-        if (b.last_time_us, _sortable(b.last_rank)) > (a.last_time_us, _sortable(a.last_rank)):
-            merged.last_time_us, merged.last_rank = b.last_time_us, b.last_rank
-            merged.last_id, merged.close = b.last_id, b.close
-        widen(merged, b.high_units, b.high)
-        widen(merged, b.low_units, b.low)
-        merged.volume_units += b.volume_units
-        merged.quote_units += b.quote_units
-        merged.buy_units += b.buy_units
-        merged.count += b.count
-        merged.quote_known &= b.quote_known
-        merged.sides_known &= b.sides_known
-        merged.count_known &= b.count_known
-        merged.empty = a.empty and b.empty
+    return absorb(copy_value(a), b)
+
+
+def absorb(merged: Value, b: Value) -> Value:
+    """Merge b into the first value and return that; b stays as it is."""
+    coverage, source = max(merged.coverage, b.coverage), merged.source | b.source
+    parts = merged.parts + b.parts
+    if not b.empty:
         if merged.empty:
-            # Nothing was traded in between, so the price is the same; the earlier text is kept.
-            earlier = a if a.first_time_us <= b.first_time_us else b
-            merged.open = merged.close = merged.high = merged.low = earlier.close
-            merged.high_units = merged.low_units = earlier.high_units
-    merged.coverage = max(a.coverage, b.coverage)
-    merged.source = a.source | b.source
-    merged.parts = a.parts + b.parts
+            merged = copy_value(b)
+        else:
+            _merge_trades(merged, b)
+    elif merged.empty:
+        _merge_empty(merged, b)
+    merged.coverage, merged.source, merged.parts = coverage, source, parts
     return merged
+
+
+def _merge_trades(merged: Value, b: Value) -> None:
+    if _is_before(b.first_time_us, b.first_rank, merged.first_time_us, merged.first_rank):
+        merged.first_time_us, merged.first_rank = b.first_time_us, b.first_rank
+        merged.first_id, merged.open = b.first_id, b.open
+    if _is_before(merged.last_time_us, merged.last_rank, b.last_time_us, b.last_rank):
+        merged.last_time_us, merged.last_rank = b.last_time_us, b.last_rank
+        merged.last_id, merged.close = b.last_id, b.close
+    widen(merged, b.high_units, b.high)
+    widen(merged, b.low_units, b.low)
+    merged.volume_units += b.volume_units
+    merged.quote_units += b.quote_units
+    merged.buy_units += b.buy_units
+    merged.count += b.count
+    merged.quote_known = merged.quote_known and b.quote_known
+    merged.sides_known = merged.sides_known and b.sides_known
+    merged.count_known = merged.count_known and b.count_known
+
+
+def _merge_empty(merged: Value, b: Value) -> None:
+    # Nothing was traded in between, so the price is the same; the earlier text is kept.
+    if b.first_time_us < merged.first_time_us:
+        merged.first_time_us = b.first_time_us
+        merged.open = merged.close = merged.high = merged.low = b.close
+        merged.high_units = merged.low_units = b.high_units
+    merged.last_time_us = max(merged.last_time_us, b.last_time_us)
+
+
+def _is_before(time_us: int, rank: Rank, other_us: int, other_rank: Rank) -> bool:
+    if time_us != other_us:
+        return time_us < other_us
+    return _sortable(rank) < _sortable(other_rank)
 
 
 def _sortable(rank: Rank) -> tuple[int, int, str]:
@@ -222,6 +248,26 @@ def parse_units(text: str) -> int:
 def parse_sum(text: str) -> int:
     """Return a sum (up to 25 integer digits) in units of 10^-12."""
     return _parse(text, _SUM(text))
+
+
+_POWERS: tuple[int, ...] = tuple(
+    10 ** (FRACTION_DIGITS_MAX - digits) for digits in range(FRACTION_DIGITS_MAX + 1)
+)
+
+
+def ascii_units(text: str) -> int:
+    """Return what `parse_units` does, faster, for ASCII text; 0 for any text that it refuses."""
+    whole, point, fraction = text.partition(".")
+    digits = whole + fraction
+    if (
+        digits.isdigit()
+        and (whole[:1] > "0" or whole == "0")
+        and (fraction or not point)
+        and len(fraction) <= FRACTION_DIGITS_MAX
+        and len(whole) <= INTEGER_DIGITS_MAX
+    ):
+        return int(digits) * _POWERS[len(fraction)]
+    return 0
 
 
 def _parse(text: str, match: re.Match[str] | None) -> int:

@@ -31,17 +31,20 @@ from alpha_pulse.contracts.topics import (
     Topic,
 )
 from alpha_pulse.processors.admission import (
+    CANONICAL_REST_BYTES,
+    HotTrade,
     LeanTrade,
     Refused,
-    canonical_bytes,
     check_exchange_candle,
     check_form,
     check_not_ahead,
     check_trade_id,
     dead_letter,
+    decode,
     decode_batch,
+    expected_start,
 )
-from alpha_pulse.processors.candles import parse_units
+from alpha_pulse.processors.candles import ascii_units, parse_units, widen
 from alpha_pulse.processors.proof import Span
 from alpha_pulse.processors.stream import Job, Rules, Stream
 
@@ -63,10 +66,7 @@ class Symbol:
 
     key: bytes
     live: Stream
-    canonical: int
     jobs: dict[str, Stream] = field(default_factory=dict)
-    price: str = ""
-    price_units: int = 0
     open_second: int = 0
 
 
@@ -97,7 +97,9 @@ class Kernel:
         self._partition = partition
         self._epoch = config.log_epoch * REVISION_EPOCH
         self._future_us = round(config.future_s_max * SECOND_US)
+        self._streams: dict[bytes | None, Stream] = {}
         self._run = 0
+        self._refused_last = -2
         self._refused_at: deque[int] = deque()
         self._units: dict[str, int] = {}
 
@@ -138,20 +140,94 @@ class Kernel:
         """
         events = decode_batch(values)
         limit_us = timestamp_ms * 1000 + self._future_us
-        trades_out = self.outputs.setdefault(TRADES.name, [])
+        streams, units = self._streams, self._units
+        trades = self.outputs.setdefault(TRADES.name, [])
+        take = trades.append
+        taken_before = len(trades)
+        # The hot path: a trade that is the next of its symbol, in the open window, in plain form.
+        # Whatever is not plainly that goes the long way, which comes to the same result.
         for offset, key, value, event in zip(offsets, keys, values, events, strict=True):
+            if event.__class__ is HotTrade:
+                stream = streams.get(key)
+                time_us = event.trade_time_us
+                if (
+                    stream is not None
+                    and value is not None
+                    and stream.value is not None
+                    and value.startswith(stream.expected)
+                    and stream.value.last_time_us <= time_us < stream.value_close_us
+                    and time_us <= limit_us
+                ):
+                    price, amount, side = event.price, event.amount, event.side
+                    current = stream.value
+                    if price == current.close:
+                        price_units = stream.close_units
+                    else:
+                        price_units = units.get(price) or self._price_units(price)
+                    amount_units = ascii_units(amount)
+                    if (
+                        price_units
+                        and amount_units
+                        and len(value) - len(price) - len(amount) - len(side)
+                        == len(stream.expected) + CANONICAL_REST_BYTES
+                    ):
+                        if price != current.close:
+                            current.close, stream.close_units = price, price_units
+                            if not current.low_units < price_units < current.high_units:
+                                widen(current, price_units, price)
+                        current.volume_units += amount_units
+                        current.quote_units += price_units * amount_units
+                        current.count += 1
+                        if side == "buy":
+                            current.buy_units += amount_units
+                        elif side == "unknown":
+                            current.sides_known = False
+                        current.last_time_us = stream.last_trade_us = time_us
+                        current.last_rank = number = stream.last_id + 1
+                        stream.last_id = number
+                        stream.expected = b'%b%d","price":"' % (stream.start, number + 1)
+                        take((key, value))
+                        if time_us > stream.watermark_us:
+                            stream.watermark_us = time_us
+                            if time_us >= stream.close_at_us:
+                                self._close(key, stream, offset)
+                        continue
             try:
-                if type(event) is LeanTrade and value is not None:
-                    self._trade(event, key, value, offset, limit_us, trades_out)
-                elif type(event) is Refused:
-                    raise event
-                else:
-                    self._event(event, key, offset, limit_us)
-                self._run = 0
+                self._cold(key, value, offset, limit_us)
             except Refused as refused:
                 self._refuse(offset, key, value, timestamp_ms, refused)
+        self.dirty.update(key for key in set(keys) if key in streams)
         self.counters.records += len(offsets)
+        self.counters.trades += len(trades) - taken_before
         self.position = next_offset
+
+    def adopt(self, symbol: Symbol) -> Symbol:
+        """Keep the state of a symbol; return the one that is kept."""
+        kept = self.symbols.setdefault(symbol.key, symbol)
+        self._streams[kept.key] = kept.live
+        return kept
+
+    def _close(self, key: bytes, stream: Stream, offset: int) -> None:
+        publish = _Publisher(self, key, offset)
+        stream.close_by_trade(publish)
+        self._settle(self.symbols[key], publish)
+
+    def _price_units(self, text: str) -> int:
+        # Prices come again and again; amounts do so less, and are parsed faster than remembered.
+        units = ascii_units(text)
+        if units:
+            if len(self._units) >= _CACHE_MAX:
+                self._units.clear()
+            self._units[text] = units
+        return units
+
+    def _cold(self, key: bytes | None, value: bytes | None, offset: int, limit_us: int) -> None:
+        event = decode(value)
+        if isinstance(event, LeanTrade):
+            assert value is not None
+            self._trade(event, key, value, offset, limit_us)
+        else:
+            self._event(event, key, offset, limit_us)
 
     def records_were_lost(self) -> None:
         """Note that retention took records before they were read: nothing proves what they held.
@@ -168,48 +244,37 @@ class Kernel:
     # --- trades -------------------------------------------------------------------------------
 
     def _trade(
-        self,
-        trade: LeanTrade,
-        key: bytes | None,
-        value: bytes,
-        offset: int,
-        limit_us: int,
-        trades_out: list[Record],
+        self, trade: LeanTrade, key: bytes | None, value: bytes, offset: int, limit_us: int
     ) -> None:
-        symbol = self.symbols.get(key) if key is not None else None
-        if (
-            symbol is None
-            or trade.symbol != symbol.live.symbol
-            or trade.exchange != symbol.live.exchange
+        symbol = self._check_key(key, trade.exchange, trade.symbol)
+        live = symbol.live
+        start = expected_start(live.start, trade.trade_id)
+        if trade.job is not None or not (
+            value.startswith(start)
+            and len(value) - len(trade.price) - len(trade.amount) - len(trade.side)
+            == len(start) + CANONICAL_REST_BYTES
         ):
-            symbol = self._check_key(key, trade.exchange, trade.symbol)
-        if (
-            len(value) - len(trade.trade_id) - len(trade.price) - len(trade.amount)
-            - len(trade.side) != symbol.canonical
-        ):  # fmt: skip
             check_form(value, trade)
         time_us = trade.trade_time_us
         check_not_ahead(time_us, limit_us)
-        number = check_trade_id(trade.trade_id, symbol.live.proof.consecutive)
-        price_units = self._positive(trade.price, "price")
-        amount_units = self._positive(trade.amount, "amount")
-        symbol = self._keep(symbol)
+        number = check_trade_id(trade.trade_id, live.proof.consecutive)
+        price_units = _positive(trade.price, "price")
+        amount_units = _positive(trade.amount, "amount")
+        symbol = self.adopt(symbol)
 
-        publish = _Publisher(self, symbol, offset)
-        is_new = True
+        publish = _Publisher(self, symbol.key, offset)
         if trade.job is None:
-            is_new = symbol.live.trade(
+            is_new = live.trade(
                 number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
                 time_us, publish,
             )  # fmt: skip
         else:
             is_new = self._job_trade(symbol, trade, number, price_units, amount_units, publish)
         if is_new:
-            trades_out.append((symbol.key, value))
-            self.counters.trades += 1
+            self.outputs[TRADES.name].append((symbol.key, value))
         else:
             self.counters.duplicates += 1
-        self._settle(symbol, offset, publish)
+        self._settle(symbol, publish)
 
     def _job_trade(
         self, symbol: Symbol, trade: LeanTrade, number: int, price_units: int, amount_units: int,
@@ -231,20 +296,6 @@ class Kernel:
             live.trade(*arguments)
         return not known
 
-    def _positive(self, text: str, name: str) -> int:
-        units = self._units.get(text)
-        if units is None:
-            try:
-                units = parse_units(text)
-            except ValidationError as error:
-                raise Refused("bad_number", f"{error} in {name}") from error
-            if units == 0:
-                raise Refused("bad_number", f"expected a {name} above 0, found {text}")
-            if len(self._units) >= _CACHE_MAX:
-                self._units.clear()
-            self._units[text] = units
-        return units
-
     # --- other events -------------------------------------------------------------------------
 
     def _event(
@@ -265,13 +316,13 @@ class Kernel:
             self._check_gap(event, symbol, limit_us)
         elif event.end_time_us < event.start_time_us:
             raise Refused("bad_history", "expected a job that ends after its start")
-        symbol = self._keep(symbol)
-        publish = _Publisher(self, symbol, offset)
+        symbol = self.adopt(symbol)
+        publish = _Publisher(self, symbol.key, offset)
         if isinstance(event, HistoryMarker):
             self._history(symbol, event, publish)
         else:
             self._to_stream(symbol, event, publish)
-        self._settle(symbol, offset, publish)
+        self._settle(symbol, publish)
 
     def _check_gap(self, gap: Gap, symbol: Symbol, limit_us: int) -> None:
         check_not_ahead(gap.end_time_us, limit_us)
@@ -336,15 +387,10 @@ class Kernel:
             found = Symbol(
                 expected,
                 Stream.new(exchange, symbol, self.rules),
-                canonical_bytes(exchange, symbol),
             )
         return found
 
-    def _keep(self, symbol: Symbol) -> Symbol:
-        self.dirty.add(symbol.key)
-        return self.symbols.setdefault(symbol.key, symbol)
-
-    def _settle(self, symbol: Symbol, offset: int, publish: "_Publisher") -> None:
+    def _settle(self, symbol: Symbol, publish: "_Publisher") -> None:
         live = symbol.live
         if live.is_touched:
             live.settle(publish.revision, publish)
@@ -370,7 +416,8 @@ class Kernel:
             (letter.identity.encode(), encode(letter))
         )
         self.counters.dead_letters += 1
-        self._run += 1
+        self._run = self._run + 1 if self._refused_last == offset - 1 else 1
+        self._refused_last = offset
         recent = self._refused_at
         recent.append(offset)
         while recent[0] <= offset - DEAD_LETTER_WINDOW:
@@ -385,14 +432,24 @@ class Kernel:
             )
 
 
+def _positive(text: str, name: str) -> int:
+    try:
+        units = parse_units(text)
+    except ValidationError as error:
+        raise Refused("bad_number", f"{error} in {name}") from error
+    if units == 0:
+        raise Refused("bad_number", f"expected a {name} above 0, found {text}")
+    return units
+
+
 class _Publisher:
     """Puts what one record causes into the outputs, with that record's revision."""
 
     __slots__ = ("_kernel", "_key", "revision")
 
-    def __init__(self, kernel: Kernel, symbol: Symbol, offset: int) -> None:
+    def __init__(self, kernel: Kernel, key: bytes, offset: int) -> None:
         self._kernel = kernel
-        self._key = symbol.key
+        self._key = key
         self.revision = kernel._epoch + offset
 
     def __call__(self, event: Candle | Gap) -> None:
@@ -411,7 +468,7 @@ class _Publisher:
             state=heartbeat.state,
             complete_until_us=heartbeat.complete_until_us,
             last_trade_time_us=live.last_trade_us or None,
-            last_trade_id=live.last_trade_id,
+            last_trade_id=live.newest_trade_id,
             revision=self.revision,
         )
         self._put(STATUS, status)

@@ -81,6 +81,11 @@ class Proof:
                 return False
         return by_ids or (self.live_from_us is not None and self.live_from_us <= open_us)
 
+    @property
+    def keeps_something(self) -> bool:
+        """Whether `keeps` may be true for any window."""
+        return bool(self.missing.ranges or self.spans) or self.unproven_from_us is not None
+
     def keeps(self, open_us: int, close_us: int) -> bool:
         """Return whether something that may still be proven or filled overlaps the window."""
         return (

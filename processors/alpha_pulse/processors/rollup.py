@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.processors.candles import EXCHANGE, GAP, PARTIAL, Value, copy_value, merge
+from alpha_pulse.processors.candles import EXCHANGE, GAP, PARTIAL, Value, absorb, copy_value, merge
 
 
 @dataclass(slots=True)
@@ -31,6 +31,10 @@ class Window:
     standing: Value | None = None
     closed: bool = False
     ids: set[str] | None = None
+
+    def settle(self, value: Value) -> None:
+        """Take in the value of a child that leaves the state."""
+        self.settled = value if self.settled is None else merge(self.settled, value)
 
 
 @dataclass(slots=True)
@@ -80,19 +84,22 @@ class Windows:
                     yield below[open_us]
             return
         for open_us in range(window.open_us, window.close_us, step):
-            child = below.get(open_us)
-            if child is not None:
-                yield child
+            if open_us in below:
+                yield below[open_us]
 
     def judge_rollup(self, level: int, window: Window) -> Value | None:
         """Return what stands for a window above the base: its parts, or the exchange's candle."""
-        merged = window.settled
+        merged = None
+        if window.settled is not None:
+            merged = copy_value(window.settled)
         for child in self.children(level, window):
-            if child.standing is not None:
-                merged = child.standing if merged is None else merge(merged, child.standing)
+            if child.standing is None:
+                continue
+            merged = (
+                copy_value(child.standing) if merged is None else absorb(merged, child.standing)
+            )
         if merged is not None:
-            coverage = self._rollup_coverage(window, merged)
-            merged = copy_value(merged, coverage, merged.source, merged.parts)
+            merged.coverage = self._rollup_coverage(window, merged)
         return better(merged, window.exchange)
 
     def _rollup_coverage(self, window: Window, merged: Value) -> int:
@@ -104,20 +111,26 @@ class Windows:
         expected = (window.close_us - followed_from_us) // self.timeframes[0].duration_us
         return GAP if merged.parts < expected else coverage
 
-    def drop(self, may_change: Callable[[Window], bool]) -> list[Window]:
-        """Let go of closed windows that can't change; return those of the base timeframe."""
+    def drop(self, keep_from_us: int, keeps: Callable[[int, int], bool] | None) -> list[Window]:
+        """Let go of closed windows that can't change; return those of the base timeframe.
+
+        keep_from_us: windows that close later stay. keeps: asked about the others; None: none.
+        """
         gone: list[Window] = []
         for level, windows in enumerate(self.levels):
-            done = [w for w in windows.values() if w.closed and not may_change(w)]
+            done = [
+                window
+                for window in windows.values()
+                if window.close_us <= keep_from_us
+                and window.closed
+                and (keeps is None or not keeps(window.open_us, window.close_us))
+            ]
             for window in done:
                 del windows[window.open_us]
-                if level + 1 < len(self.levels) and window.standing is not None:
+                if window.standing is not None and level + 1 < len(self.levels):
                     above = self.get(level + 1, window.open_us)
                     if above is not None:
-                        settled = above.settled
-                        above.settled = (
-                            window.standing if settled is None else merge(settled, window.standing)
-                        )
+                        above.settle(window.standing)
             if level == 0:
                 gone = done
         return gone

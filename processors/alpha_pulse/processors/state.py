@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.processors.admission import canonical_bytes
 from alpha_pulse.processors.candles import Value
 from alpha_pulse.processors.kernel import Kernel, Symbol
 from alpha_pulse.processors.missing import Hole, MissingIds, Range
@@ -90,7 +89,7 @@ def restore(kernel: Kernel, records: dict[bytes, bytes]) -> StateWriter:
         blobs = [_decode(blob) for blob in blobs]
     for parts in blobs:
         symbol = _restore_symbol(parts, kernel.rules)
-        kernel.symbols[symbol.key] = symbol
+        kernel.adopt(symbol)
     kernel.position = position
     writer = StateWriter(kernel.state_record_bytes_max, is_split)
     if not is_split:
@@ -241,7 +240,7 @@ def _symbol(symbol: Symbol) -> list[Any]:
 def _restore_symbol(parts: list[Any], rules: Rules) -> Symbol:
     key, live_parts, jobs = parts
     live = _restore_stream(live_parts, rules)
-    symbol = Symbol(key, live, canonical_bytes(live.exchange, live.symbol))
+    symbol = Symbol(key, live)
     for job_parts in jobs:
         job = _restore_stream(job_parts, rules)
         assert job.job is not None

@@ -17,14 +17,15 @@ from alpha_pulse.contracts.market import (
     Timeframe,
     ids_are_consecutive,
 )
+from alpha_pulse.processors.admission import expected_start, start_of_trades
 from alpha_pulse.processors.candles import (
-    FROM_TRADES,
     Rank,
     Value,
     add_trade,
     copy_value,
     empty_value,
     merge,
+    parse_units,
     to_candle,
     value_of_exchange,
     value_of_trade,
@@ -68,8 +69,11 @@ class Job:
 
 @dataclass(slots=True)
 class Stream:
-    """State of one stream. `value`, `value_open_us`, `value_close_us` are the newest open base
-    window, for the hot path; a `value_close_us` of 0 sends the next trade the long way.
+    """State of one stream.
+
+    For the hot path (`Kernel.process`), which writes here too: `value` is the newest open base
+    window, up to `value_close_us` (0 sends the next trade the long way), `close_units` its close; `expected` is how the next
+    trade in order begins, `start` how all begin.
     """
 
     exchange: str
@@ -92,6 +96,9 @@ class Stream:
     is_finished: bool = False
     value: Value | None = None
     value_open_us: int = 0
+    close_units: int = 0
+    start: bytes = b""
+    expected: bytes = b"\0"
     value_close_us: int = 0
     touched: list[dict[int, Window]] = field(default_factory=list)
 
@@ -103,6 +110,7 @@ class Stream:
             Windows(rules.timeframes), job,
         )  # fmt: skip
         stream.touched = [{} for _ in rules.timeframes]
+        stream.start = start_of_trades(exchange, symbol)
         if job is not None:
             # The job promises to bring everything between its start and its end.
             stream.proof.followed_from_us = job.start_us
@@ -110,6 +118,13 @@ class Stream:
             stream.proof.state = "live"
             stream._begin(job.start_us)
         return stream
+
+    @property
+    def newest_trade_id(self) -> str | None:
+        """The id of the newest trade in order; None before the first."""
+        if self.last_trade_id is None and self.first_id is not None:
+            return str(self.last_id)
+        return self.last_trade_id
 
     # --- what arrives -------------------------------------------------------------------------
 
@@ -146,7 +161,8 @@ class Stream:
             if self.proof.proven_from_us is None:
                 self.proof.proven_from_us = time_us
         if is_head:
-            self.last_trade_us, self.last_trade_id = time_us, trade_id
+            self.last_trade_us = time_us
+            self.last_trade_id = None if self.proof.consecutive else trade_id
         self._begin(time_us)
         if self.proof.followed_from_us is None:
             self.proof.followed_from_us = time_us + 1
@@ -154,8 +170,12 @@ class Stream:
         if time_us > self.watermark_us:
             self.watermark_us = time_us
             if time_us >= self.close_at_us:
-                self._close(True, publish)
+                self.close_by_trade(publish)
         return True
+
+    def close_by_trade(self, publish: Publish) -> None:
+        """Close what the watermark passed, moved by the next trade in order."""
+        self._close(True, publish)
 
     def heartbeat(self, heartbeat: Heartbeat, publish: Publish) -> None:
         """Take in how far the log is complete, and the state of the stream."""
@@ -205,6 +225,8 @@ class Stream:
             publish(gap)
             return
         if last > self.last_id and gap.status != "filled":
+            if self.last_trade_id is None:
+                self.last_trade_id = str(self.last_id)
             start_us = min(self.last_trade_us, gap.start_time_us)
             self._open_hole(
                 Hole(
@@ -214,6 +236,7 @@ class Stream:
                 publish,
             )  # fmt: skip
             self.last_id = last
+            self.value_close_us = 0
         if gap.status == "unfillable":
             for hole in self.proof.missing.give_up(first, last):
                 publish(self._gap_of(hole))
@@ -244,6 +267,8 @@ class Stream:
             self._prove_empty(proof.unproven_from_us, time_us)
         proof.unproven_from_us = None
         self.last_id = number
+        if self.job is None:
+            self.expected = expected_start(self.start, str(number + 1))
 
     def _open_hole(self, hole: Hole, publish: Publish) -> None:
         self.proof.missing.open(hole)
@@ -330,6 +355,8 @@ class Stream:
             self.touched[0][open_us] = window
         elif open_us >= self.value_open_us:
             self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
+            is_close = window.trades.close == price
+            self.close_units = price_units if is_close else parse_units(window.trades.close)
 
     def _close(self, by_trade: bool, publish: Publish) -> None:
         """Close every window that the watermark passed by the grace."""
@@ -428,11 +455,19 @@ class Stream:
         ours: Value | None = None
         if window.trades is not None:
             coverage = self.proof.coverage(window.open_us, window.close_us)
-            ours = copy_value(window.trades, coverage, FROM_TRADES, 1)
+            ours = self._copy(window.trades, coverage)
         elif window.price is not None:
             ours = empty_value(window.open_us, window.close_us, window.price)
             ours.coverage = self.proof.coverage(window.open_us, window.close_us)
         return better(ours, window.exchange)
+
+    def _copy(self, trades: Value, coverage: int) -> Value:
+        value = copy_value(trades)
+        value.coverage = coverage
+        if self.proof.consecutive:
+            # The hot path leaves the texts to us: a number's canonical text is its id.
+            value.first_id, value.last_id = str(trades.first_rank), str(trades.last_rank)
+        return value
 
     def _carry_price(
         self, window: Window, price: str, touched: dict[int, Window], queue: list[int]
@@ -466,7 +501,9 @@ class Stream:
         )
 
     def _drop(self) -> None:
-        gone = self.windows.drop(lambda w: self._may_change(w.open_us, w.close_us))
+        proof = self.proof
+        keeps = proof.keeps if proof.keeps_something else None
+        gone = self.windows.drop(self.watermark_us - self.rules.closed_keep_us, keeps)
         for window in gone:
             for trade_id in window.ids or ():
                 self.recent.pop(trade_id, None)
@@ -488,7 +525,7 @@ class Stream:
         for part in (window,) if level == 0 else self.windows.children(level, window):
             if part.trades is not None:
                 coverage = self.proof.coverage(part.open_us, part.close_us)
-                found = copy_value(part.trades, coverage, FROM_TRADES, 1)
+                found = self._copy(part.trades, coverage)
                 value = found if value is None else merge(value, found)
         if value is None:
             return None

@@ -1,0 +1,139 @@
+"""The rules of one symbol's log: what a heartbeat may claim, and when it is sent."""
+
+from alpha_pulse.contracts.codec import decode_ingest
+from alpha_pulse.contracts.events import Gap, Heartbeat, Trade
+from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.heartbeat import JUMP_US_MAX, ExchangeClock, due_heartbeat_us
+from alpha_pulse.producers.symbol_feed import SymbolFeed
+
+MINUTE_US = 60_000_000
+TIME_US = 1_700_000_040_000_000  # on a minute
+GRACE_US = 2_000_000
+
+
+def trade(trade_id: int | str, time_us: int = TIME_US) -> Trade:
+    return Trade(
+        exchange="binance",
+        symbol="BTC/USDT",
+        trade_id=str(trade_id),
+        price="1.5",
+        amount="2",
+        side="buy",
+        trade_time_us=time_us,
+        receive_time_us=TIME_US,
+    )
+
+
+def a_feed(tracker: ConsecutiveIds | SeenIds | None = None) -> SymbolFeed:
+    return SymbolFeed("binance", "BTC/USDT", tracker or ConsecutiveIds(), grace_us=GRACE_US)
+
+
+def heartbeats(feed: SymbolFeed) -> list[tuple[str, int]]:
+    events = [decode_ingest(value) for value in feed.outbox]
+    return [(e.state, e.complete_until_us) for e in events if isinstance(e, Heartbeat)]
+
+
+def test_a_state_is_said_once() -> None:
+    feed = a_feed()
+    assert feed.change_state("live", TIME_US)
+    assert not feed.change_state("live", TIME_US + 5)
+    assert heartbeats(feed) == [("live", TIME_US)]
+
+
+def test_a_quiet_minute_ends_with_a_heartbeat_after_the_grace() -> None:
+    feed = a_feed()
+    feed.change_state("live", TIME_US + GRACE_US)
+    end = TIME_US + MINUTE_US
+    assert not feed.beat_if_due(end + GRACE_US - 1, settle_us=0)
+    assert feed.beat_if_due(end + GRACE_US, settle_us=0)
+    assert not feed.beat_if_due(end + GRACE_US + 1, settle_us=0)
+    assert heartbeats(feed)[-1] == ("live", end + GRACE_US)
+
+
+def test_a_minute_whose_end_a_trade_has_passed_needs_no_heartbeat() -> None:
+    feed = a_feed()
+    feed.change_state("live", TIME_US + 1)
+    feed.take_trade(trade(1, TIME_US + MINUTE_US + GRACE_US), 0)
+    assert not feed.beat_if_due(TIME_US + MINUTE_US + GRACE_US + 1, settle_us=0)
+
+
+def test_no_heartbeat_passes_a_trade_that_is_held_back() -> None:
+    feed = a_feed(ConsecutiveIds(last_id=1, last_time_us=TIME_US))
+    feed.change_state("live", TIME_US)
+    feed.take_trade(trade(3, TIME_US + 1_000), 0)
+    assert not feed.beat_if_due(TIME_US + 10 * MINUTE_US)
+    feed.change_state("disconnected", TIME_US + 10 * MINUTE_US)
+    assert heartbeats(feed)[-1] == ("disconnected", TIME_US)
+    feed.take_trade(trade(2, TIME_US + 500), 0)
+    assert feed.is_complete
+
+
+def test_no_heartbeat_is_sent_until_rest_has_shown_what_a_lost_connection_missed() -> None:
+    feed = a_feed()
+    feed.take_trade(trade(1, TIME_US), 0)
+    feed.change_state("live", TIME_US)
+    feed.caught_up = False
+    assert not feed.beat_if_due(TIME_US + 10 * MINUTE_US)
+
+
+def test_nothing_is_said_while_nothing_is_known() -> None:
+    feed = a_feed()
+    feed.change_state("disconnected", 0)
+    assert feed.outbox == []
+
+
+def test_overlap_with_rest_closes_a_lost_connection_without_a_gap() -> None:
+    feed = a_feed(SeenIds())
+    feed.take_trade(trade("a"), 0)
+    feed.caught_up = False
+    feed.take_trade(trade("d"), 0)  # waits: what was before it?
+    assert feed.take_overlap([trade("before"), trade("a"), trade("b"), trade("c")], 0)
+    events = [decode_ingest(value) for value in feed.outbox]
+    assert [e.trade_id for e in events if isinstance(e, Trade)] == ["a", "b", "c", "d"]
+    assert feed.is_complete
+
+
+def test_without_overlap_a_gap_is_published() -> None:
+    feed = a_feed(SeenIds())
+    feed.take_trade(trade("a", TIME_US), 0)
+    feed.caught_up = False
+    feed.take_overlap([trade("x", TIME_US + 900)], 0)
+    gap, x = [decode_ingest(value) for value in feed.outbox][1:]
+    assert isinstance(gap, Gap)
+    assert (gap.first_trade_id, gap.start_time_us, gap.end_time_us) == (
+        None,
+        TIME_US,
+        TIME_US + 900,
+    )
+    assert (gap.status, x) == ("unfillable", trade("x", TIME_US + 900))
+
+
+def test_the_exchange_clock_goes_on_between_frames_and_never_back() -> None:
+    clock = ExchangeClock()
+    assert clock.now_us(50) == 0
+    clock.observe(TIME_US, 1_000)
+    assert clock.now_us(1_500) == TIME_US + 500
+    clock.observe(TIME_US + 100, 1_600)
+    assert clock.now_us(1_600) == TIME_US + 500
+
+
+def test_the_event_clock_stands_still_between_frames() -> None:
+    clock = ExchangeClock(event=True)
+    clock.observe(TIME_US, 1_000)
+    assert clock.now_us(9_000_000) == TIME_US
+
+
+def test_one_absurd_time_does_not_move_the_clock_but_two_that_agree_do() -> None:
+    clock = ExchangeClock()
+    clock.observe(TIME_US, 0)
+    far = TIME_US + 10 * JUMP_US_MAX
+    clock.observe(far, 10)
+    assert clock.now_us(10) == TIME_US + 10
+    clock.observe(far + 5, 20)
+    assert clock.now_us(20) == far + 5
+
+
+def test_a_heartbeat_waits_for_trades_that_are_still_on_their_way() -> None:
+    due = TIME_US + GRACE_US
+    assert due_heartbeat_us(due + 299_999, TIME_US - 1, GRACE_US, 300_000) != due
+    assert due_heartbeat_us(due + 300_000, TIME_US - 1, GRACE_US, 300_000) == due

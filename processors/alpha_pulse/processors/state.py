@@ -195,7 +195,10 @@ def _proof(proof: Proof) -> list[Any]:
 def _restore_proof(parts: list[Any], consecutive: bool) -> Proof:
     hole_parts, range_parts, span_parts, *rest = parts
     holes = [Hole(*hole) for hole in hole_parts]
-    ranges = [Range(*bounds, hole=holes[index]) for *bounds, index in range_parts]
+    ranges = [
+        Range(first, last, start_us, end_us, keeps, holes[index])
+        for first, last, start_us, end_us, keeps, index in range_parts
+    ]
     return Proof(consecutive, MissingIds(ranges), [Span(*span) for span in span_parts], *rest)
 
 

@@ -72,8 +72,8 @@ class Stream:
     """State of one stream.
 
     For the hot path (`Kernel.process`), which writes here too: `value` is the newest open base
-    window, up to `value_close_us` (0 sends the next trade the long way), `close_units` its close; `expected` is how the next
-    trade in order begins, `start` how all begin.
+    window, up to `value_close_us` (0 sends the next trade the long way); `close_units`: its close;
+    `expected` is how the next trade in order begins, `start` how all begin.
     """
 
     exchange: str

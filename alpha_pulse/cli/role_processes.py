@@ -54,10 +54,14 @@ class RoleProcesses:
     async def wait_dead(self, *expected: str) -> AlphaPulseError:
         """Return once a role has ended that was not expected to: the error says which and how."""
         while True:
-            for name, child in self._children.items():
+            for name, child in list(self._children.items()):
                 if name not in expected and child.exit_code is not None:
                     return child.death()
             await asyncio.sleep(0.2)
+
+    async def kill(self, name: str) -> None:
+        """End a role as `kill -9` does."""
+        await self._children.pop(name).kill()
 
     async def stop(self, name: str) -> int:
         """End a role in order and return its exit code."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -92,11 +93,16 @@ async def test_exchange_candles_are_taken_once_each_and_only_when_final(
         candles = following.published.candles()
         opened = [candle.open_time_us for candle in candles]
         assert opened == [BEGIN_US + minute * MINUTE_US for minute in range(MINUTES)]
-        feed = exchange.feeds[0]
-        own = feed.first_candles("1m", BEGIN_US, BEGIN_US + MINUTES * MINUTE_US, 100)
-        assert [(c.open, c.high, c.low, c.close, c.volume) for c in candles] == [
-            (c.open, c.high, c.low, c.close, c.volume) for c in own[:MINUTES]
-        ]
+        rows = list(exchange.ledger.published(exchange.feeds[0].symbol))
+        for candle in candles:
+            close_us = candle.open_time_us + MINUTE_US
+            inside = [r for r in rows if candle.open_time_us <= r.trade_time_us < close_us]
+            prices = [Decimal(row.price) for row in inside]
+            if inside:
+                assert Decimal(candle.open) == prices[0]
+                assert Decimal(candle.close) == prices[-1]
+                assert (Decimal(candle.high), Decimal(candle.low)) == (max(prices), min(prices))
+            assert Decimal(candle.volume) == sum(Decimal(row.amount) for row in inside)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

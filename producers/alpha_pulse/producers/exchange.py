@@ -59,13 +59,12 @@ def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> 
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
     if config.testnet:
-        try:
-            exchange.set_sandbox_mode(True)
-        except ccxt.pro.NotSupported as error:
+        if not exchange.urls.get("test"):
             raise ConfigError(
-                f"expected a testnet of {name}, found that it has none: {error}; "
-                "set [producer] testnet = false"
-            ) from error
+                f"expected a testnet of {name}, found that it has none; set [producer] testnet = "
+                "false"
+            )
+        exchange.set_sandbox_mode(True)
     if config.exchange_url:
         point_at(exchange, config.exchange_url)
     return exchange

@@ -7,7 +7,7 @@ A trade (ids are consecutive per symbol; `m`: the buyer is the maker, so the tak
 A kline, final only with `x` true; `V` is what takers bought, and a minute without trades has
 `f` and `L` -1:
     {"e":"kline","E":1672515780000,"s":"BNBBTC","k":{"t":1672515720000,"T":1672515779999,
-     "s":"BNBBTC","i":"1m","f":100,"L":200,"o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0015",
+     "s":"BNBBTC","i":"1m","f":100,"L":200,"o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0010",
      "v":"1000","n":100,"x":true,"q":"1.0000","V":"500","Q":"0.500","B":"123456"}}
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TIME_US_MIN
 from alpha_pulse.producers.frames.frame import (
     AHEAD_US_MAX,
@@ -25,9 +25,9 @@ from alpha_pulse.producers.frames.frame import (
     SymbolOf,
     Tick,
     decoded,
+    exchange_candle,
     known_symbol,
     positive_text,
-    sum_text,
     time_us,
 )
 
@@ -152,26 +152,17 @@ class BinanceDecoder:
         symbol = known_symbol(self._symbols, frame.s)
         clock = FrameTime(symbol, time_us(frame.E * 1000))
         kline = frame.k
-        if not kline.x:
+        if not kline.x or kline.i != "1m":
             return [clock]
-        empty = kline.n == 0
-        candle = Candle(
-            exchange=self._exchange,
-            symbol=symbol,
-            timeframe=kline.i,
-            open_time_us=time_us(kline.t * 1000),
-            open=positive_text(kline.o),
-            high=positive_text(kline.h),
-            low=positive_text(kline.l),
-            close=positive_text(kline.c),
-            volume=sum_text(kline.v),
-            quote_volume=sum_text(kline.q),
-            buy_volume=sum_text(kline.V),
+        candle = exchange_candle(
+            self._exchange,
+            symbol,
+            open_time_us=kline.t * 1000,
+            prices=(kline.o, kline.h, kline.l, kline.c),
+            volume=kline.v,
+            quote_volume=kline.q,
+            buy_volume=kline.V,
             trade_count=kline.n,
-            first_trade_id=None if empty else str(kline.f),
-            last_trade_id=None if empty else str(kline.L),
-            revision=0,
-            source="exchange",
-            coverage="exchange",
+            ids=None if kline.n == 0 else (kline.f, kline.L),
         )
         return [candle, clock]

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TRADE_ID_PATTERN
 from alpha_pulse.producers.frames.frame import (
     FrameError,
@@ -27,9 +27,9 @@ from alpha_pulse.producers.frames.frame import (
     SymbolOf,
     Tick,
     decoded,
+    exchange_candle,
     known_symbol,
     positive_text,
-    sum_text,
     time_us,
 )
 
@@ -127,24 +127,13 @@ class BybitDecoder:
         for row in frame.data:
             if not row.confirm:
                 continue
-            candle = Candle(
-                exchange=self._exchange,
-                symbol=symbol,
-                timeframe="1m",
-                open_time_us=time_us(row.start * 1000),
-                open=positive_text(row.open),
-                high=positive_text(row.high),
-                low=positive_text(row.low),
-                close=positive_text(row.close),
-                volume=sum_text(row.volume),
-                quote_volume=sum_text(row.turnover),
-                buy_volume=None,
-                trade_count=None,
-                first_trade_id=None,
-                last_trade_id=None,
-                revision=0,
-                source="exchange",
-                coverage="exchange",
+            candle = exchange_candle(
+                self._exchange,
+                symbol,
+                open_time_us=row.start * 1000,
+                prices=(row.open, row.high, row.low, row.close),
+                volume=row.volume,
+                quote_volume=row.turnover,
             )
             ticks.append(candle)
         return [*ticks, FrameTime(symbol, time_us(frame.ts * 1000))]

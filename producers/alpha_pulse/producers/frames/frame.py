@@ -14,10 +14,12 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from alpha_pulse.contracts.codec import decode_ingest, encode
 from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, SUM_PATTERN, plain_text
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import DAY_US, TIME_US_MAX, TIME_US_MIN
+from alpha_pulse.contracts.validation import validate_candle
 
 DecodedT = TypeVar("DecodedT")
 SymbolOf = Mapping[str, str]  # the exchange's market id -> unified symbol
@@ -176,6 +178,52 @@ def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> Dec
         raise FrameError(
             f"expected a frame of {exchange}, found {frame[:120]!r}: {error}"
         ) from error
+
+
+def exchange_candle(
+    exchange: str,
+    symbol: str,
+    *,
+    open_time_us: int,
+    prices: tuple[str, str, str, str],
+    volume: str,
+    quote_volume: str | None = None,
+    buy_volume: str | None = None,
+    trade_count: int | None = None,
+    ids: tuple[int, int] | None = None,
+) -> Candle:
+    """Return the exchange's own closed 1m candle, or raise FrameError when it breaks the contract.
+
+    prices: open, high, low, close. ids: of the first and last trade, None when there was none or
+    the exchange does not say.
+    """
+    open_, high, low, close = prices
+    candle = Candle(
+        exchange=exchange,
+        symbol=symbol,
+        timeframe="1m",
+        open_time_us=time_us(open_time_us),
+        open=positive_text(open_),
+        high=positive_text(high),
+        low=positive_text(low),
+        close=positive_text(close),
+        volume=sum_text(volume),
+        quote_volume=None if quote_volume is None else sum_text(quote_volume),
+        buy_volume=None if buy_volume is None else sum_text(buy_volume),
+        trade_count=trade_count,
+        first_trade_id=None if ids is None else str(ids[0]),
+        last_trade_id=None if ids is None else str(ids[1]),
+        revision=0,
+        source="exchange",
+        coverage="exchange",
+    )
+    try:
+        # There is one a minute: the whole contract may be checked.
+        decode_ingest(encode(candle))
+        validate_candle(candle)
+    except ValidationError as error:
+        raise FrameError(str(error), "bad_candle", symbol) from error
+    return candle
 
 
 def known_symbol(symbols: SymbolOf, market_id: str) -> str:

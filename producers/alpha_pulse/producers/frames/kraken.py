@@ -25,11 +25,11 @@ from alpha_pulse.producers.frames.frame import (
     SymbolOf,
     Tick,
     decoded,
+    exchange_candle,
     iso_time_us,
     known_symbol,
     number_id,
     positive_text,
-    sum_text,
 )
 
 
@@ -130,24 +130,14 @@ class KrakenDecoder:
         return ticks
 
     def _candle(self, row: _CandleRow) -> Candle:
-        return Candle(
-            exchange=self._exchange,
-            symbol=known_symbol(self._symbols, row.symbol),
-            timeframe="1m",
+        prices = (_text(row.open), _text(row.high), _text(row.low), _text(row.close))
+        return exchange_candle(
+            self._exchange,
+            known_symbol(self._symbols, row.symbol),
             open_time_us=iso_time_us(row.interval_begin),
-            open=positive_text(_text(row.open)),
-            high=positive_text(_text(row.high)),
-            low=positive_text(_text(row.low)),
-            close=positive_text(_text(row.close)),
-            volume=sum_text(_text(row.volume)),
-            quote_volume=None,
-            buy_volume=None,
+            prices=prices,
+            volume=_text(row.volume),
             trade_count=row.trades,
-            first_trade_id=None,
-            last_trade_id=None,
-            revision=0,
-            source="exchange",
-            coverage="exchange",
         )
 
 

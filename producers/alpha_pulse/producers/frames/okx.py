@@ -16,17 +16,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from alpha_pulse.contracts.events import Candle, Side, Trade
+from alpha_pulse.contracts.events import Side, Trade
 from alpha_pulse.producers.frames.frame import (
     FrameError,
     Refusal,
     SymbolOf,
     Tick,
     decoded,
+    exchange_candle,
     known_symbol,
     number_id,
     positive_text,
-    sum_text,
     time_us,
 )
 
@@ -124,24 +124,13 @@ class OkxDecoder:
                 )
             if row[8] != "1":
                 continue
-            candle = Candle(
-                exchange=self._exchange,
-                symbol=symbol,
-                timeframe="1m",
-                open_time_us=time_us(int(number_id(row[0])) * 1000),
-                open=positive_text(row[1]),
-                high=positive_text(row[2]),
-                low=positive_text(row[3]),
-                close=positive_text(row[4]),
-                volume=sum_text(row[5]),
-                quote_volume=sum_text(row[7]),
-                buy_volume=None,
-                trade_count=None,
-                first_trade_id=None,
-                last_trade_id=None,
-                revision=0,
-                source="exchange",
-                coverage="exchange",
+            candle = exchange_candle(
+                self._exchange,
+                symbol,
+                open_time_us=int(number_id(row[0])) * 1000,
+                prices=(row[1], row[2], row[3], row[4]),
+                volume=row[5],
+                quote_volume=row[7],
             )
             ticks.append(candle)
         return ticks

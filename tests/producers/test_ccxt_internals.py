@@ -1,0 +1,102 @@
+"""The inside of ccxt 4.5.90 that the tap leans on; when this fails, read tap.py first."""
+
+import inspect
+from typing import Any
+
+import ccxt
+import ccxt.pro
+import pytest
+from ccxt.async_support.base.ws import client as ws_client
+from ccxt.async_support.base.ws.client import Client
+
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.producers.exchange import exchange_name, make_exchange
+from alpha_pulse.producers.frames import DECODERS
+
+
+def test_ccxt_is_the_version_that_was_read() -> None:
+    assert ccxt.__version__ == "4.5.90"
+
+
+def test_a_client_has_the_methods_that_the_tap_replaces() -> None:
+    for name, parameters in {
+        "handle_message": ["self", "message"],
+        "handle_text_or_binary_message": ["self", "data"],
+        "receive": ["self"],
+        "on_error": ["self", "error"],
+    }.items():
+        assert list(inspect.signature(getattr(Client, name)).parameters) == parameters
+    source = inspect.getsource(Client.receive_loop)
+    # Called through the instance, so that an instance's own replacement is found.
+    assert "self.handle_message(" in source
+    assert "create_task(self.receive())" in source
+
+
+def test_a_client_has_the_state_that_we_touch() -> None:
+    source = inspect.getsource(ws_client)
+    for name in ("lastPong", "subscriptions", "asyncio_loop", "keepAlive", "maxPingPongMisses"):
+        assert name in source
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+async def test_every_exchange_with_a_decoder_makes_its_clients_through_client(name: str) -> None:
+    seen: list[Any] = []
+    exchange = make_exchange(ProducerConfig(exchange=name), lambda socket, frames: None)
+    exchange.on_tapped = seen.append
+    try:
+        client = exchange.client("wss://example.invalid/ws")
+        assert exchange.client("wss://example.invalid/ws") is client
+        assert [socket.url for socket in seen] == ["wss://example.invalid/ws"]
+        assert client.keepAlive == 2_500
+        assert exchange.number is str
+    finally:
+        await exchange.close()
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+async def test_the_original_host_stays_in_every_address_of_another_server(name: str) -> None:
+    plain = getattr(ccxt.pro, name)()
+    exchange = make_exchange(ProducerConfig(exchange=name, exchange_url="http://127.0.0.1:8900"))
+
+    def addresses(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            return [found for value in node.values() for found in addresses(value)]
+        return [node] if isinstance(node, str) else []
+
+    try:
+        before, after = addresses(plain.urls["api"]), addresses(exchange.urls["api"])
+        assert len(before) == len(after) > 0
+        for original, moved in zip(before, after, strict=True):
+            if "://" in original:
+                assert moved.startswith(("http://127.0.0.1:8900/", "ws://127.0.0.1:8900/"))
+                assert moved.endswith(original.split("://", 1)[1])
+    finally:
+        await plain.close()
+        await exchange.close()
+
+
+async def test_a_testnet_is_another_exchange() -> None:
+    config = ProducerConfig(exchange="binance", testnet=True)
+    assert exchange_name(config) == "binance-testnet"
+    exchange = make_exchange(config)
+    try:
+        assert "testnet" in exchange.urls["api"]["public"]
+    finally:
+        await exchange.close()
+
+
+def test_an_unknown_exchange_or_a_missing_testnet_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match="nosuch"):
+        make_exchange(ProducerConfig(exchange="nosuch"))
+    with pytest.raises(ConfigError, match="testnet of kraken"):
+        make_exchange(ProducerConfig(exchange="kraken", testnet=True))
+
+
+async def test_okx_follows_the_channel_of_single_trades_without_a_login() -> None:
+    exchange = make_exchange(ProducerConfig(exchange="okx"), lambda socket, frames: None)
+    try:
+        assert exchange.options["watchTrades"]["channel"] == "trades-all"
+        await exchange.authenticate({"access": "business"})
+    finally:
+        await exchange.close()

@@ -1,0 +1,309 @@
+"""Decoders against real frames, and against frames that are none."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alpha_pulse.contracts.codec import decode_ingest, encode
+from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.producers.frames import DECODERS
+from alpha_pulse.producers.frames.frame import (
+    FrameDecoder,
+    FrameError,
+    FrameTime,
+    Refusal,
+    Tick,
+    iso_time_us,
+    positive_text,
+    sum_text,
+)
+
+RECEIVED_US = 1_790_000_000_000_000
+SYMBOLS = {
+    "BTCUSDT": "BTC/USDT",
+    "BNBBTC": "BNB/BTC",
+    "BTC/USD": "BTC/USD",
+    "ETH/USD": "ETH/USD",
+    "MATIC/USD": "MATIC/USD",
+    "BTC-USDT": "BTC/USDT",
+    "BTC-USD": "BTC/USD",
+    "ETH-USD": "ETH/USD",
+}
+
+
+def decoder(name: str) -> FrameDecoder:
+    return DECODERS[name](name, SYMBOLS)
+
+
+def ticks(name: str, frame: str) -> list[Tick]:
+    found = decoder(name)(frame, RECEIVED_US)
+    assert found is not None
+    return found
+
+
+def documented_frames(name: str) -> list[str]:
+    """The frames of a decoder's docstring: each indented block is one."""
+    text = str(__import__(DECODERS[name].__module__, fromlist=["_"]).__doc__)
+    blocks = re.findall(r"(?:^    .+\n)+", text, flags=re.MULTILINE)
+    return ["".join(line.strip() for line in block.splitlines()) for block in blocks]
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_the_frames_in_the_docstring_decode_as_they_stand(name: str) -> None:
+    frames = documented_frames(name)
+    assert frames
+    decode = decoder(name)
+    trades = 0
+    for frame in frames:
+        for tick in decode(frame, RECEIVED_US) or ():
+            if isinstance(tick, Trade | Candle):
+                assert decode_ingest(encode(tick)) == tick
+            trades += isinstance(tick, Trade)
+    assert trades >= 1
+
+
+def test_binance_trade_keeps_the_exchange_digits_and_names_the_takers_side() -> None:
+    frame = documented_frames("binance")[0]
+    assert decoder("binance")(frame, RECEIVED_US) == [
+        Trade(
+            exchange="binance",
+            symbol="BTC/USDT",
+            trade_id="3735683260",
+            price="61837.63000000",
+            amount="0.04800000",
+            side="sell",
+            trade_time_us=1_723_161_255_617_000,
+            receive_time_us=RECEIVED_US,
+        )
+    ]
+
+
+def test_binance_many_frames_at_once_are_the_same_as_one_by_one() -> None:
+    frame = documented_frames("binance")[0]
+    frames = [frame.replace("3735683260", str(number)) for number in range(10)]
+    decode = decoder("binance")
+    one_by_one = [tick for one in frames for tick in decode(one, RECEIVED_US) or ()]
+    assert decode.trades(frames, RECEIVED_US) == one_by_one
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        ['{"e":"trade"', "}"],
+        ["null", "{},{}"],
+        ["", "1,2"],
+        ['{"e":"kline"}', '{"result":null,"id":1}'],
+    ],
+)
+def test_binance_frames_that_only_together_are_json_are_not_taken_together(
+    spoiled: list[str],
+) -> None:
+    good = documented_frames("binance")[0]
+    assert decoder("binance").trades([good, *spoiled], RECEIVED_US) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('"p":"61837.63000000"', '"p":"0"'),
+        ('"p":"61837.63000000"', '"p":"-1"'),
+        ('"p":"61837.63000000"', '"p":"1e999999999"'),
+        ('"p":"61837.63000000"', '"p":null'),
+        ('"q":"0.04800000"', '"q":"NaN"'),
+        ('"s":"BTCUSDT"', '"s":"NOSUCH"'),
+        ('"t":3735683260', '"t":-1'),
+        ('"T":1723161255617', '"T":17231612556170000'),
+        ('"T":1723161255617', '"T":5'),
+    ],
+)
+def test_binance_bad_trade_is_refused_alone_and_among_others(change: tuple[str, str]) -> None:
+    good = documented_frames("binance")[0]
+    assert change[0] in good
+    bad = good.replace(*change)
+    decode = decoder("binance")
+    with pytest.raises(FrameError):
+        decode(bad, RECEIVED_US)
+    assert decode.trades([good, bad, good, good], RECEIVED_US) is None
+
+
+def test_binance_candle_counts_only_when_the_frame_says_final() -> None:
+    final = documented_frames("binance")[1]
+    candle, clock = ticks("binance", final)
+    assert isinstance(candle, Candle)
+    assert (candle.first_trade_id, candle.last_trade_id, candle.trade_count) == ("100", "200", 100)
+    assert (candle.volume, candle.buy_volume, candle.quote_volume) == ("1000", "500", "1.0000")
+    assert clock == FrameTime("BNB/BTC", 1_672_515_780_000_000)
+    unfinished = final.replace('"x":true', '"x":false')
+    assert decoder("binance")(unfinished, RECEIVED_US) == [clock]
+
+
+def test_binance_empty_minute_has_no_trade_ids() -> None:
+    final = documented_frames("binance")[1]
+    empty = final.replace('"f":100,"L":200', '"f":-1,"L":-1').replace('"n":100', '"n":0')
+    candle, _ = ticks("binance", empty.replace('"v":"1000"', '"v":"0"'))
+    assert isinstance(candle, Candle)
+    assert (candle.trade_count, candle.first_trade_id, candle.last_trade_id) == (0, None, None)
+
+
+def test_kraken_json_numbers_keep_every_digit() -> None:
+    frame = documented_frames("kraken")[0].replace("0.00027625", "9e-08")
+    (trade,) = ticks("kraken", frame)
+    assert isinstance(trade, Trade)
+    assert (trade.price, trade.amount) == ("105944.20", "0.00000009")
+    assert trade.trade_time_us == 1_696_613_755_440_295
+
+
+def test_kraken_candle_is_final_when_the_next_one_begins_or_a_snapshot_shows_it_past() -> None:
+    template = documented_frames("kraken")[1].replace('"interval":5', '"interval":1')
+    decode = decoder("kraken")
+
+    def candles(frame: str) -> list[str]:
+        return [tick.close for tick in decode(frame, RECEIVED_US) or () if isinstance(tick, Candle)]
+
+    assert candles(template) == []
+    assert candles(template.replace('"close":0.5627', '"close":0.5626')) == []
+    following = template.replace("T16:25:00.000000000Z", "T16:26:00.000000000Z")
+    assert candles(following) == ["0.5626"]
+    assert candles(following) == []
+
+
+def test_bybit_candle_counts_only_when_confirmed() -> None:
+    frame = documented_frames("bybit")[1].replace("kline.5", "kline.1")
+    assert ticks("bybit", frame) == [FrameTime("BTC/USDT", 1_672_324_988_882_000)]
+    candle, _ = ticks("bybit", frame.replace('"confirm":false', '"confirm":true'))
+    assert isinstance(candle, Candle)
+    assert (candle.close, candle.volume, candle.quote_volume) == ("16677", "2.081", "34666.4005")
+    assert candle.trade_count is None
+
+
+def test_a_coinbase_frame_with_two_products_files_each_trade_under_its_own() -> None:
+    frame = documented_frames("coinbase")[0]
+    row = frame[frame.index('{"trade_id"') : frame.index("]}]}")]
+    second = row.replace("BTC-USD", "ETH-USD").replace("995098700", "17")
+    trades = ticks("coinbase", frame.replace(row, f"{row},{second}"))
+    assert [(t.symbol, t.trade_id) for t in trades if isinstance(t, Trade)] == [
+        ("ETH/USD", "17"),
+        ("BTC/USD", "995098700"),
+    ]
+
+
+def test_coinbase_names_the_makers_side_so_the_taker_is_the_other() -> None:
+    (trade,) = ticks("coinbase", documented_frames("coinbase")[0])
+    assert isinstance(trade, Trade)
+    assert trade.side == "sell"
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        (
+            "kraken",
+            '{"error":"Currency pair not supported BTC/USD","method":"subscribe","req_id":2,'
+            '"success":false,"symbol":"BTC/USD"}',
+        ),
+        (
+            "okx",
+            '{"event":"error","code":"60018","msg":"Wrong URL or channel:trades-all,'
+            'instId:BTC-USDT doesn\'t exist.","connId":"a"}',
+        ),
+        (
+            "bybit",
+            '{"success":false,"ret_msg":"error:handler not found,topic:publicTrade.BTCUSDT",'
+            '"conn_id":"a","req_id":"1","op":"subscribe"}',
+        ),
+        ("coinbase", '{"type":"error","message":"BTC-USD is not a valid product"}'),
+    ],
+)
+def test_a_refused_subscription_names_its_symbol(name: str, frame: str) -> None:
+    (refusal,) = ticks(name, frame)
+    assert isinstance(refusal, Refusal)
+    assert refusal.symbol.startswith("BTC/")
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("frame", ["", "[]", "null", "<html>", '{"a":' * 500, "7", '"x"', "\ud800"])
+def test_what_is_no_object_is_refused(name: str, frame: str) -> None:
+    with pytest.raises(FrameError):
+        decoder(name)(frame, RECEIVED_US)
+
+
+def mutated(frame: str) -> st.SearchStrategy[str]:
+    """A frame with one value of it replaced by any other JSON value."""
+    values = st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just([])
+    )
+    places = [match.span() for match in re.finditer(r'(?<=:)("[^"]*"|[-0-9.e]+|true|false)', frame)]
+
+    def replaced(place: tuple[int, int], value: Any) -> str:
+        return frame[: place[0]] + msgspec.json.encode(value).decode() + frame[place[1] :]
+
+    return st.builds(replaced, st.sampled_from(places), values)
+
+
+def check_any_frame(decode: FrameDecoder, frame: str) -> None:
+    try:
+        ticks = decode(frame, RECEIVED_US)
+    except FrameError:
+        return
+    for tick in ticks or ():
+        if isinstance(tick, Trade | Candle):
+            assert decode_ingest(encode(tick)) == tick
+
+
+def any_frame_test(name: str) -> Callable[[], None]:
+    frames = documented_frames(name)
+
+    @given(st.one_of(st.text(max_size=200), *[mutated(frame) for frame in frames]))
+    @settings(max_examples=200, deadline=None)
+    def run(frame: str) -> None:
+        check_any_frame(decoder(name), frame)
+
+    return run
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_any_frame_gives_events_of_the_contract_or_a_frame_error(name: str) -> None:
+    any_frame_test(name)()
+
+
+@given(st.decimals(min_value=Decimal("1e-12"), max_value=Decimal("1e19"), places=12))
+def test_positive_numbers_keep_their_value_as_plain_text(number: Decimal) -> None:
+    for text in (str(number), f"{number:f}", f"{number:E}"):
+        assert Decimal(positive_text(text)) == number
+        assert "E" not in positive_text(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "-1", "1e-13", "1e20", "inf", "nan", "", "1,5", "x"])
+def test_numbers_that_the_contract_refuses_are_frame_errors(text: str) -> None:
+    with pytest.raises(FrameError):
+        positive_text(text)
+
+
+def test_a_volume_may_be_zero() -> None:
+    assert sum_text("0.00000000") == "0.00000000"
+    assert sum_text("0e-8") == "0.00000000"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2023-10-06T17:35:55.440295Z", 1_696_613_755_440_295),
+        ("2023-10-06T17:35:55.4Z", 1_696_613_755_400_000),
+        ("2023-10-06T17:35:55Z", 1_696_613_755_000_000),
+        ("2023-10-04T16:25:00.123456789Z", 1_696_436_700_123_456),
+    ],
+)
+def test_iso_times_are_exact_to_the_microsecond(text: str, expected: int) -> None:
+    assert iso_time_us(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "2023", "2023-10-06T17:35:55", "2023-10-06T17:35:55.4x0295Z"])
+def test_other_times_are_frame_errors(text: str) -> None:
+    with pytest.raises(FrameError):
+        iso_time_us(text)

@@ -55,8 +55,8 @@ lock: setup
 	$(COMPILE) producers/pyproject.toml -o requirements/producers.txt
 	$(COMPILE) processors/pyproject.toml -o requirements/processors.txt
 	$(COMPILE) sinks/pyproject.toml -o requirements/sinks.txt
-	$(COMPILE) pyproject.toml --extra embedded -o requirements/application.txt
-	$(COMPILE) pyproject.toml --extra embedded --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra sql -o requirements/application.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra sql --group dev -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 
 clean:

@@ -1,0 +1,344 @@
+"""Candles and trades in any SQLAlchemy 2 database, for programs that want no Kafka and ClickHouse.
+
+Needs the extra `sql` (`pip install alpha-pulse-sinks[sql]`). Numbers stay exact: PostgreSQL keeps
+NUMERIC with the exchange's own digits, databases without such a type keep the decimal text.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from alpha_pulse.contracts.decimals import plain_text
+from alpha_pulse.contracts.errors import ConfigError, StorageError
+from alpha_pulse.contracts.events import Candle, Trade
+
+DEFAULT_URL = "sqlite+aiosqlite:///alpha_pulse.db"
+EventT = TypeVar("EventT", Candle, Trade)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """How a database is used.
+
+    batch_size: rows of one statement and transaction. max_connections: pool size; more callers
+    wait. timeout: seconds for a call, the wait for a connection included.
+    """
+
+    batch_size: int = 1000
+    max_connections: int = 5
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_connections", "timeout"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"expected {name} above 0, found {getattr(self, name)!r}")
+
+
+class ExactDecimal(sa.types.TypeDecorator[str]):
+    """Decimal text in and out, a number inside where the database has an exact one."""
+
+    impl = sa.String(64)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        """Return NUMERIC without a scale, which keeps trailing zeros, or text."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.NUMERIC())
+        return dialect.type_descriptor(sa.String(64))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Return what the driver takes."""
+        return Decimal(value) if value is not None and dialect.name == "postgresql" else value
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:
+        """Return decimal text."""
+        return plain_text(value) if isinstance(value, Decimal) else value
+
+
+metadata = sa.MetaData()
+_DECIMAL_FIELDS = {
+    *("price", "amount", "open", "high", "low", "close"),
+    *("volume", "quote_volume", "buy_volume"),
+}
+_INTEGER_FIELDS = {"trade_time_us", "receive_time_us", "open_time_us", "trade_count", "revision"}
+
+
+def _table(name: str, event: type[msgspec.Struct], key: tuple[str, ...]) -> sa.Table:
+    columns = []
+    for field in msgspec.structs.fields(event):
+        kind: Any = sa.String(128)
+        if field.name in _DECIMAL_FIELDS:
+            kind = ExactDecimal()
+        elif field.name in _INTEGER_FIELDS:
+            kind = sa.BigInteger()
+        columns.append(
+            sa.Column(field.name, kind, primary_key=field.name in key, autoincrement=False)
+        )
+    by_name = {column.name: column for column in columns}
+    ordered = [by_name.pop(part) for part in key] + list(by_name.values())
+    return sa.Table(name, metadata, *ordered)
+
+
+CANDLES = _table("candles", Candle, ("exchange", "symbol", "timeframe", "open_time_us"))
+TRADES = _table("trades", Trade, ("exchange", "symbol", "trade_id"))
+sa.Index("trades_by_time", TRADES.c.exchange, TRADES.c.symbol, TRADES.c.trade_time_us)
+
+
+class SQLAlchemyStorage:
+    """Candles and trades, each identity once; of a candle the highest revision stands.
+
+    Saving is idempotent. Tables are made on first use. Every call raises StorageError when the
+    database can't be reached or refuses.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, config: StorageConfig | None = None) -> None:
+        self.config = config or StorageConfig()
+        self._url = sa.make_url(url)
+        self._engine: AsyncEngine | None = None
+        self._opening = asyncio.Lock()
+
+    async def __aenter__(self) -> "SQLAlchemyStorage":
+        await self.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect and make the tables that are missing; called by the first use."""
+        async with self._opening:
+            if self._engine is not None:
+                return
+            engine = self._new_engine()
+            try:
+                async with self._guarded("open the database"), engine.begin() as connection:
+                    await connection.run_sync(metadata.create_all, checkfirst=True)
+            except StorageError:
+                await engine.dispose()
+                raise
+            self._engine = engine
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    async def save_candles(self, candles: Iterable[Candle]) -> int:
+        """Store candles, newest revisions standing; return how many were given."""
+        return await self._save(CANDLES, candles, _newer_revision)
+
+    async def save_trades(self, trades: Iterable[Trade]) -> int:
+        """Store trades that are not there yet; return how many were given."""
+        return await self._save(TRADES, trades, None)
+
+    async def load_candles(
+        self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
+    ) -> list[Candle]:
+        """Return the candles with `start_us <= open_time_us < end_us`, ascending."""
+        query = (
+            _of_market(CANDLES, exchange, symbol)
+            .where(CANDLES.c.timeframe == timeframe)
+            .where(CANDLES.c.open_time_us >= start_us, CANDLES.c.open_time_us < end_us)
+            .order_by(CANDLES.c.open_time_us)
+        )
+        where = f"{exchange} {symbol} {timeframe} from {start_us} to {end_us}"
+        return [_event(row, Candle) for row in await self._fetch(query, where)]
+
+    async def load_trades(
+        self, exchange: str, symbol: str, start_us: int, end_us: int
+    ) -> list[Trade]:
+        """Return the trades with `start_us <= trade_time_us < end_us`, by time, then by id."""
+        query = (
+            _of_market(TRADES, exchange, symbol)
+            .where(TRADES.c.trade_time_us >= start_us, TRADES.c.trade_time_us < end_us)
+            .order_by(TRADES.c.trade_time_us, sa.func.length(TRADES.c.trade_id), TRADES.c.trade_id)
+        )
+        where = f"{exchange} {symbol} trades from {start_us} to {end_us}"
+        return [_event(row, Trade) for row in await self._fetch(query, where)]
+
+    async def open_times_us(
+        self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
+    ) -> list[int]:
+        """Return which candles are stored: their open times in `[start_us, end_us)`, ascending."""
+        query = (
+            sa.select(CANDLES.c.open_time_us)
+            .where(CANDLES.c.exchange == exchange, CANDLES.c.symbol == symbol)
+            .where(CANDLES.c.timeframe == timeframe)
+            .where(CANDLES.c.open_time_us >= start_us, CANDLES.c.open_time_us < end_us)
+            .order_by(CANDLES.c.open_time_us)
+        )
+        where = f"{exchange} {symbol} {timeframe} from {start_us} to {end_us}"
+        return [row["open_time_us"] for row in await self._fetch(query, where)]
+
+    async def _save(
+        self,
+        table: sa.Table,
+        events: Iterable[EventT],
+        condition: Callable[[Any, sa.Table], Any] | None,
+    ) -> int:
+        await self.open()
+        given = list(events)
+        for start in range(0, len(given), self.config.batch_size):
+            page = given[start : start + self.config.batch_size]
+            rows = _unique_rows(table, page)
+            where = f"{page[0].exchange} {page[0].symbol}"
+            async with self._connection(f"store {len(page)} {table.name} of {where}") as connection:
+                await upsert(connection, table, rows, condition)
+        return len(given)
+
+    async def _fetch(self, query: Any, where: str) -> Sequence[sa.RowMapping]:
+        await self.open()
+        async with self._connection(f"read {where}") as connection:
+            return (await connection.execute(query)).mappings().all()
+
+    @asynccontextmanager
+    async def _connection(self, action: str) -> AsyncIterator[AsyncConnection]:
+        assert self._engine is not None
+        async with self._guarded(action), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _guarded(self, action: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                yield
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            reason = str(error).split("\n")[0] or f"nothing within {self.config.timeout} s"
+            raise StorageError(
+                f"expected to {action} in {self._url.render_as_string(hide_password=True)}, found "
+                f"{type(error).__name__}: {reason}; check the address and that the database is up"
+            ) from error
+
+    def _new_engine(self) -> AsyncEngine:
+        arguments: dict[str, Any] = {
+            "pool_size": self.config.max_connections,
+            "max_overflow": 0,
+            "pool_timeout": self.config.timeout,
+            "pool_pre_ping": True,
+        }
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        if is_sqlite and self._url.database in (None, "", ":memory:"):
+            # The database is the connection: one, that everybody waits for.
+            arguments |= {"pool_size": 1, "poolclass": AsyncAdaptedQueuePool}
+        try:
+            engine = create_async_engine(self._url, **arguments)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ConfigError(
+                f"expected an asynchronous SQLAlchemy address such as {DEFAULT_URL} or "
+                f"postgresql+asyncpg://user@host/name, found "
+                f"{self._url.render_as_string(hide_password=True)}: {error}"
+            ) from error
+        if is_sqlite:
+            timeout_ms = int(self.config.timeout * 1000)
+            sa.event.listen(engine.sync_engine, "connect", _sqlite_settings(timeout_ms))
+        return engine
+
+
+async def upsert(
+    connection: AsyncConnection,
+    table: sa.Table,
+    rows: list[Row],
+    condition: Callable[[Any, sa.Table], Any] | None,
+) -> None:
+    """Insert rows; one that is there already is replaced where the condition holds, else kept.
+
+    rows: unique by primary key. condition: (new, stored) to an SQL expression; None: never.
+    """
+    key = [column.name for column in table.primary_key]
+    others = [column.name for column in table.columns if column.name not in key]
+    dialect = connection.dialect.name
+    if dialect in ("postgresql", "sqlite"):
+        insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+        statement: Any = insert.on_conflict_do_nothing(index_elements=key)
+        if condition is not None:
+            statement = insert.on_conflict_do_update(
+                index_elements=key,
+                set_={name: insert.excluded[name] for name in others},
+                where=condition(insert.excluded, table),
+            )
+        await connection.execute(statement, rows)
+    elif dialect in ("mysql", "mariadb") and condition is None:
+        await connection.execute(mysql.insert(table).prefix_with("IGNORE"), rows)
+    else:
+        await upsert_row_by_row(connection, table, rows, condition)
+
+
+async def upsert_row_by_row(
+    connection: AsyncConnection,
+    table: sa.Table,
+    rows: list[Row],
+    condition: Callable[[Any, sa.Table], Any] | None,
+) -> None:
+    """Do what `upsert` does with plain SQL, for databases without a way of their own."""
+    key = [column.name for column in table.primary_key]
+    for row in rows:
+        same = sa.and_(*(table.c[name] == row[name] for name in key))
+        if (await connection.execute(sa.select(sa.literal(1)).where(same))).first() is None:
+            await connection.execute(table.insert(), row)
+        elif condition is not None:
+            new = {name: sa.literal(row[name], table.c[name].type) for name in row}
+            changes = {name: value for name, value in row.items() if name not in key}
+            await connection.execute(
+                table.update().where(same, condition(_Named(new), table)).values(changes)
+            )
+
+
+class _Named:
+    # Looks like `insert.excluded` to a condition.
+    def __init__(self, values: Row) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values[name]
+
+
+def _newer_revision(new: Any, stored: sa.Table) -> Any:
+    return new.revision >= stored.c.revision
+
+
+def _unique_rows(table: sa.Table, events: Sequence[EventT]) -> list[Row]:
+    # One statement can't change a row twice; of a candle the highest revision stands.
+    key = [column.name for column in table.primary_key]
+    chosen: dict[tuple[Any, ...], EventT] = {}
+    for event in events:
+        identity = tuple(getattr(event, name) for name in key)
+        previous = chosen.get(identity)
+        if previous is None or (
+            isinstance(event, Candle)
+            and isinstance(previous, Candle)
+            and event.revision >= previous.revision
+        ):
+            chosen[identity] = event
+    names = [column.name for column in table.columns]
+    return [{name: getattr(event, name) for name in names} for event in chosen.values()]
+
+
+def _of_market(table: sa.Table, exchange: str, symbol: str) -> Any:
+    return sa.select(table).where(table.c.exchange == exchange, table.c.symbol == symbol)
+
+
+def _event(row: sa.RowMapping, kind: type[EventT]) -> EventT:
+    return kind(**row)
+
+
+def _sqlite_settings(timeout_ms: int) -> Callable[[Any, Any], None]:
+    def apply(connection: Any, record: Any) -> None:
+        # Readers and one writer at a time do not block each other; writers wait for their turn.
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA busy_timeout = {timeout_ms}")
+        cursor.close()
+
+    return apply

@@ -6,8 +6,19 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from alpha_pulse.embedded.runtime import Runtime
+
+# The same examples in every run: a test that fails now fails again. HYPOTHESIS_PROFILE=random looks
+# further. No deadlines: a busy machine is no failure.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

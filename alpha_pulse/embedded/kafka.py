@@ -142,6 +142,8 @@ class KafkaServer:
         meta = log_dir / "meta.properties"
         if not meta.exists():
             cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # One that begins with `-` is taken for an option: once in 64 first starts.
+            cluster_id = cluster_id.replace("-", "_")
             self._format(settings, cluster_id)
         for line in meta.read_text().splitlines():
             if line.startswith("cluster.id="):

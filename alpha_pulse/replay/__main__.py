@@ -76,7 +76,12 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
         wait_for=[kind for kind in arguments.wait_for.split(",") if kind],
         candle_interval_us=arguments.candle_interval_ms * 1_000,
         faults=_faults(arguments, markets),
-        options=Options(keyless_history=not arguments.key_required),
+        options=Options(
+            keyless_history=not arguments.key_required,
+            refused=frozenset(s for s in arguments.refuse.split(",") if s),
+            weight_per_minute_max=arguments.weight_limit,
+            messages_per_s_max=arguments.message_limit,
+        ),
         at_end=arguments.at_end,
         port=arguments.port,
     )
@@ -202,6 +207,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--candle-interval-ms", type=int, default=CANDLE_INTERVAL_US // 1_000)
     parser.add_argument("--faults", help="kinds of fault, comma separated")
     parser.add_argument("--key-required", action="store_true", help="refuse keyless history")
+    parser.add_argument("--refuse", default="", help="symbols that the websocket refuses")
+    parser.add_argument("--weight-limit", type=int, help="REST weight a minute before 429")
+    parser.add_argument("--message-limit", type=int, help="messages a second on one socket")
     parser.add_argument(
         "--keep-running", action="store_true", help="do not stop when standard input ends"
     )

@@ -99,15 +99,21 @@ class CandleHistory:
 
     def range(
         self, timeframe: str, first_us: int, last_us: int, until: int, now_us: int
-    ) -> Iterator[ExchangeCandle]:
-        """Yield the candles with first_us <= open time <= last_us, oldest first, lazily."""
+    ) -> Iterator[ExchangeCandle | None]:
+        """Yield the candles with first_us <= open time <= last_us, oldest first, lazily.
+
+        A None is a place to pause: one for each minute of a larger candle, or of an unknown one.
+        """
         size_us = TIMEFRAMES_US[timeframe]
         first_us = max(first_us, self._market.complete_from_us)
         open_us = open_time_us(first_us + size_us - 1, timeframe)
         while open_us <= min(last_us, now_us):
-            candle = self.candle(open_us, timeframe, until, now_us)
-            if candle is not None:
-                yield candle
+            if size_us > MINUTE_US:
+                for minute_us in range(open_us, min(open_us + size_us, now_us), MINUTE_US):
+                    if self.is_closed(minute_us + MINUTE_US, now_us):
+                        self.closed_minute(minute_us)
+                    yield None
+            yield self.candle(open_us, timeframe, until, now_us)
             open_us += size_us
 
     def _minutes(
@@ -152,7 +158,10 @@ class CandleHistory:
     def _build(self, open_us: int, first: int, end: int) -> ExchangeCandle | None:
         running = self._running
         if running is None or running.open_us != open_us or running.end > end:
-            running = self._running = _RunningMinute(open_us, first)
+            running = _RunningMinute(open_us, first)
+            if self._running is None or open_us >= self._running.open_us:
+                # History asks for older minutes: they must not push the stream's one out.
+                self._running = running
         running.add(self._market.rows(running.end, end), end)
         if running.trade_count:
             return running.candle()

@@ -1,10 +1,16 @@
 """A market as it is being served: how far it has come is one position, for REST and websocket."""
 
+import asyncio
+import time
 from collections.abc import Sequence
+from itertools import islice
 
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.candles import TIMEFRAMES_US, CandleHistory, ExchangeCandle, open_time_us
 from alpha_pulse.replay.market import Instrument, Market, TradeRow
+
+# The stream waits no longer than this for a REST answer to be computed.
+WORK_S_MAX = 0.005
 
 
 class Feed:
@@ -69,18 +75,32 @@ class Feed:
         self, timeframe: str, first_us: int, last_us: int, count: int
     ) -> list[ExchangeCandle]:
         """Return the first candles that open within [first_us, last_us], oldest first."""
+        candles = self.candles.range(timeframe, first_us, last_us, self.published, self.now_us)
+        return list(islice((candle for candle in candles if candle is not None), count))
+
+    def newest_from_us(self, timeframe: str, last_us: int, count: int) -> int:
+        """Return when the first of the newest candles opens that are not after last_us."""
+        newest_us = open_time_us(min(last_us, self.now_us), timeframe)
+        return newest_us - (count - 1) * TIMEFRAMES_US[timeframe]
+
+    async def page_of_candles(
+        self, timeframe: str, first_us: int, last_us: int, count: int, *, newest: bool = False
+    ) -> list[ExchangeCandle]:
+        """Return the first, or the newest, candles that open within [first_us, last_us].
+
+        Oldest first. Many days are sums of many trades: the stream goes on meanwhile.
+        """
+        if newest:
+            first_us = max(first_us, self.newest_from_us(timeframe, last_us, count))
         found: list[ExchangeCandle] = []
+        worked_s = time.perf_counter()
         candles = self.candles.range(timeframe, first_us, last_us, self.published, self.now_us)
         for candle in candles:
-            found.append(candle)
+            if candle is not None:
+                found.append(candle)
             if len(found) >= count:
                 break
+            if time.perf_counter() - worked_s > WORK_S_MAX:
+                await asyncio.sleep(0)
+                worked_s = time.perf_counter()
         return found
-
-    def last_candles(
-        self, timeframe: str, first_us: int, last_us: int, count: int
-    ) -> list[ExchangeCandle]:
-        """Return the newest candles that open within [first_us, last_us], oldest first."""
-        newest_us = open_time_us(min(last_us, self.now_us), timeframe)
-        first_us = max(first_us, newest_us - (count - 1) * TIMEFRAMES_US[timeframe])
-        return self.first_candles(timeframe, first_us, newest_us, count)

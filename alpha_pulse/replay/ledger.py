@@ -69,6 +69,7 @@ class Ledger:
         self._sent = {feed.symbol: Ranges() for feed in feeds}
         self.closed_candles: Counter[str] = Counter()
         self.rest_requests: Counter[str] = Counter()
+        self.rest_refused: Counter[int] = Counter()
         self.garbage_frames: Counter[str] = Counter()
 
     def add_sent(self, symbol: str, first: int, end: int) -> None:
@@ -118,5 +119,6 @@ class Ledger:
         return {
             "symbols": symbols,
             "rest_requests": dict(self.rest_requests),
+            "rest_refused": {str(status): n for status, n in self.rest_refused.items()},
             "garbage_frames": dict(self.garbage_frames),
         }

@@ -6,7 +6,8 @@ so does the dispatch here.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Self
@@ -22,6 +23,7 @@ from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
 from alpha_pulse.replay.faults import FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
+from alpha_pulse.replay.limits import MessageLimit, Verdict, WeightLimit
 from alpha_pulse.replay.market import Market
 from alpha_pulse.replay.sockets import ClientSocket
 
@@ -86,6 +88,9 @@ class ReplayExchange:
             begin_us=begin_us,
             end_us=end_us,
         )
+        self._options = options or Options()
+        weight_max = self._options.weight_per_minute_max
+        self._weight_limit = WeightLimit(weight_max, kind.weights) if weight_max else None
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
         self._task: asyncio.Task[None] | None = None
@@ -186,15 +191,20 @@ class ReplayExchange:
         return await self._serve_rest(request, address)
 
     async def _serve_rest(self, request: web.Request, address: str) -> web.StreamResponse:
-        path = address.rpartition("/")[2]
-        self.ledger.rest_requests[path] += 1
+        verdict = self._weigh(address)
+        headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used)} if verdict else {}
+        if verdict and verdict.status != 200:
+            self.ledger.rest_refused[verdict.status] += 1
+            return _too_many(verdict.status, verdict.retry_after_s, headers)
         fault = self.faults.take_rest(address)
         if fault is not None:
             refused = await _refuse(fault)
             if refused is not None:
                 return refused
-        reply = self.dialect.rest(RestRequest(address, request.query, request.headers))
-        if reply is None:
+        reply = await self.dialect.rest(RestRequest(address, request.query, request.headers))
+        if reply is not None:
+            self.ledger.rest_requests[address.rpartition("/")[2]] += 1
+        else:
             reply = RestReply({"replay": f"expected a path of {self.dialect.name}"}, status=404)
         body = orjson.dumps(reply.body)
         if fault is not None and fault.kind == "truncated":
@@ -202,9 +212,13 @@ class ReplayExchange:
         return web.Response(
             body=body,
             status=reply.status,
-            headers=dict(reply.headers),
+            headers={**headers, **reply.headers},
             content_type="application/json",
         )
+
+    def _weigh(self, address: str) -> Verdict | None:
+        limit = self._weight_limit
+        return limit.ask(address, time.monotonic()) if limit is not None else None
 
     async def _serve_socket(self, request: web.Request, path: str) -> web.StreamResponse:
         if len(self.conductor.sockets) >= SOCKETS_MAX:
@@ -226,9 +240,14 @@ class ReplayExchange:
         return ws
 
     async def _listen(self, socket: ClientSocket) -> None:
+        messages_max = self._options.messages_per_s_max
+        limit = MessageLimit(messages_max) if messages_max else None
         async for message in socket.ws:
             if socket.dead:
                 continue
+            if limit is not None and not limit.allows(time.monotonic()):
+                await socket.close(1008, b"Too many requests")
+                return
             if message.type == WSMsgType.PING:
                 socket.pong(message.data)
             elif message.type == WSMsgType.TEXT:
@@ -270,13 +289,21 @@ async def _refuse(fault: RestFault) -> web.Response | None:
     if fault.kind == "truncated":
         return None
     if fault.kind == "http429":
-        body = b'{"code":-1003,"msg":"Too many requests."}'
-        headers = {"Retry-After": str(max(1, round(fault.seconds)))}
-        return web.Response(body=body, status=429, headers=headers, content_type="application/json")
+        return _too_many(429, max(1, round(fault.seconds)), {})
     if fault.kind == "http500":
         return web.Response(body=b"<html>500</html>", status=500, content_type="text/html")
     return web.Response(
         body=b"null" if fault.kind == "null" else b"", content_type="application/json"
+    )
+
+
+def _too_many(status: int, retry_after_s: int, headers: Mapping[str, str]) -> web.Response:
+    what = "Too many requests." if status == 429 else "Way too many requests; IP banned."
+    return web.Response(
+        body=orjson.dumps({"code": -1003, "msg": what}),
+        status=status,
+        headers={**headers, "Retry-After": str(retry_after_s)},
+        content_type="application/json",
     )
 
 

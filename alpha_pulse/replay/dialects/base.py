@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,10 +23,14 @@ class Options:
 
     keyless_history: trades by id are served without an API key; else they are refused.
     refused: symbols that are listed and yet refused by the websocket, as delisted ones are.
+    weight_per_minute_max: REST weight before 429, None for no limit.
+    messages_per_s_max: messages on one socket before it is closed, None for no limit.
     """
 
     keyless_history: bool = True
     refused: frozenset[str] = frozenset()
+    weight_per_minute_max: int | None = None
+    messages_per_s_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Reply:
     unsubscribe: list[Channel] = field(default_factory=list)
 
 
-RestHandler = Callable[[RestRequest], RestReply]
+RestHandler = Callable[[RestRequest], RestReply | Awaitable[RestReply]]
 
 
 class Dialect:
@@ -88,6 +92,8 @@ class Dialect:
     hosts: ClassVar[tuple[str, ...]]
     # (pattern of host and path, name of the method that answers)
     routes: ClassVar[tuple[tuple[str, str], ...]]
+    # (pattern of a path, weight of a request); 1 where none matches
+    weights: ClassVar[tuple[tuple[str, int], ...]] = ()
     frame_trades_max: ClassVar[int] = 1
     has_candle_channel: ClassVar[bool] = True
     time_precision_us: ClassVar[int] = 1_000
@@ -145,7 +151,7 @@ class Dialect:
         """Return the exchange's clock in milliseconds, rounded up: nothing earlier is to come."""
         return -(-self.now_us // 1_000)
 
-    def rest(self, request: RestRequest) -> RestReply | None:
+    async def rest(self, request: RestRequest) -> RestReply | None:
         """Answer a REST request; None when this exchange has no such path."""
         for pattern, handler in self._routes:
             match = pattern.search(request.path)
@@ -154,7 +160,8 @@ class Dialect:
                     query = {**request.query, **match.groupdict()}
                     request = RestRequest(request.path, query, request.headers)
                 try:
-                    return handler(request)
+                    reply = handler(request)
+                    return reply if isinstance(reply, RestReply) else await reply
                 except RestRefusal as refusal:
                     return refusal.reply
         return None

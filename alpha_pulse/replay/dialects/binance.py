@@ -60,6 +60,12 @@ class Binance(Dialect):
         (r"/api/v3/aggTrades$", "aggregate_trades"),
     )
 
+    weights: ClassVar[tuple[tuple[str, int], ...]] = (
+        (r"exchangeInfo$", 20),
+        (r"klines$", 2),
+        (r"aggTrades$", 4),
+        (r"[tT]rades$", 25),
+    )
     klines_max: ClassVar[int] = ROWS_MAX
     history_max: ClassVar[int] = ROWS_MAX
 
@@ -146,7 +152,7 @@ class Binance(Dialect):
         """Return that the system runs."""
         return RestReply({"status": 0, "msg": "normal"})
 
-    def klines(self, request: RestRequest) -> RestReply:
+    async def klines(self, request: RestRequest) -> RestReply:
         """Return candles by open time: from startTime the first, else the newest."""
         feed = self._feed(request)
         interval = _required(request, "interval")
@@ -155,10 +161,8 @@ class Binance(Dialect):
         count = _limit(request, self.klines_max)
         first_us = _integer(request, "startTime", 0) * 1_000
         last_us = _integer(request, "endTime", FOREVER_MS) * 1_000
-        if "startTime" in request.query:
-            candles = feed.first_candles(interval, first_us, last_us, count)
-        else:
-            candles = feed.last_candles(interval, first_us, last_us, count)
+        newest = "startTime" not in request.query
+        candles = await feed.page_of_candles(interval, first_us, last_us, count, newest=newest)
         return RestReply([_kline_row(candle) for candle in candles])
 
     def trades(self, request: RestRequest) -> RestReply:

@@ -95,7 +95,7 @@ class Bybit(Dialect):
         """Return that no maintenance is planned."""
         return self._result({"list": []})
 
-    def candles(self, request: RestRequest) -> RestReply:
+    async def candles(self, request: RestRequest) -> RestReply:
         """Return candles newest first: the first from `start` on, else the newest."""
         feed = self._feed(request)
         timeframe = _INTERVALS.get(request.query.get("interval", ""))
@@ -104,10 +104,8 @@ class Bybit(Dialect):
         count = min(max(self._integer(request, "limit", 200), 1), CANDLES_MAX)
         first_us = self._integer(request, "start", 0) * 1_000
         last_us = self._integer(request, "end", FOREVER_US // 1_000) * 1_000
-        if "start" in request.query:
-            candles = feed.first_candles(timeframe, first_us, last_us, count)
-        else:
-            candles = feed.last_candles(timeframe, first_us, last_us, count)
+        newest = "start" not in request.query
+        candles = await feed.page_of_candles(timeframe, first_us, last_us, count, newest=newest)
         rows = [
             [
                 str(candle.open_time_us // 1_000),

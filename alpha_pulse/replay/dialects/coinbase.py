@@ -102,14 +102,15 @@ class Coinbase(Dialect):
         listed = [_product(name, feed) for name, feed in self.by_id.items() if feed.listed]
         return RestReply({"products": listed, "num_products": len(listed)})
 
-    def candles(self, request: RestRequest) -> RestReply:
+    async def candles(self, request: RestRequest) -> RestReply:
         """Return candles with start <= open time <= end, newest first; empty ones are left out."""
         feed = self._feed(request)
         timeframe = _GRANULARITIES.get(request.query.get("granularity", ""))
         first_s, last_s = _integer(request, "start", 0), _integer(request, "end", FOREVER_S)
         if timeframe is None:
             raise _refusal("INVALID_ARGUMENT", "invalid granularity")
-        candles = feed.last_candles(timeframe, first_s * 1_000_000, last_s * 1_000_000, CANDLES_MAX)
+        first_us, last_us = first_s * 1_000_000, last_s * 1_000_000
+        candles = await feed.page_of_candles(timeframe, first_us, last_us, CANDLES_MAX, newest=True)
         rows = [
             {
                 "start": str(candle.open_time_us // 1_000_000),

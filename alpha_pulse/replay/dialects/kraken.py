@@ -30,6 +30,7 @@ from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 TRADES_MAX = 1_000
 CANDLES_MAX = 720
+SNAPSHOT_CANDLES = 10
 FOREVER_US = 1 << 61
 _ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 _INTERVALS = {
@@ -94,14 +95,14 @@ class Kraken(Dialect):
         """Return that the system runs."""
         return _result({"status": "online", "timestamp": iso_time(self.now_us)})
 
-    def candles(self, request: RestRequest) -> RestReply:
+    async def candles(self, request: RestRequest) -> RestReply:
         """Return the newest candles, 720 at most whatever is asked for, the last unfinished."""
         feed = self._feed(request)
         timeframe = _INTERVALS.get(_integer(request, "interval", 1))
         if timeframe is None:
             raise _refusal("EGeneral:Invalid arguments")
         since_us = _integer(request, "since", 0) * 1_000_000
-        newest = feed.last_candles(timeframe, 0, FOREVER_US, CANDLES_MAX)
+        newest = await feed.page_of_candles(timeframe, 0, FOREVER_US, CANDLES_MAX, newest=True)
         rows = [_candle_row(candle) for candle in newest if candle.open_time_us > since_us]
         last = rows[-2][0] if len(rows) > 1 else 0
         return _result({request.query["pair"]: rows, "last": last})
@@ -189,7 +190,8 @@ class Kraken(Dialect):
         if channel.kind == "trades":
             rows = feed.last_trades(self.snapshot_trades)
             return [_trade_frame("snapshot", feed.symbol, rows)] if rows else []
-        candles = feed.last_candles(channel.timeframe, 0, FOREVER_US, CANDLES_MAX)
+        first_us = feed.newest_from_us(channel.timeframe, FOREVER_US, SNAPSHOT_CANDLES)
+        candles = feed.first_candles(channel.timeframe, first_us, FOREVER_US, SNAPSHOT_CANDLES)
         if not candles:
             return []
         return [_candle_frame("snapshot", feed.symbol, candles, self.now_us)]
@@ -230,7 +232,8 @@ class Kraken(Dialect):
             return None
         if parameters.get("channel") == "trade":
             return Channel("trades", symbol, f"trade:{symbol}")
-        timeframe = _INTERVALS.get(parameters.get("interval", 1))
+        interval = parameters.get("interval", 1)
+        timeframe = _INTERVALS.get(interval) if isinstance(interval, int) else None
         if parameters.get("channel") == "ohlc" and timeframe:
             return Channel("candles", symbol, f"ohlc-{timeframe}:{symbol}", timeframe)
         return None

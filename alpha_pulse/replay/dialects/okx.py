@@ -76,7 +76,7 @@ class Okx(Dialect):
         """Return that no maintenance is planned."""
         return _result([])
 
-    def candles(self, request: RestRequest) -> RestReply:
+    async def candles(self, request: RestRequest) -> RestReply:
         """Return candles older than `after` and newer than `before`, newest first."""
         feed = self._feed(request)
         timeframe = _BARS.get(request.query.get("bar", "1m"))
@@ -85,7 +85,9 @@ class Okx(Dialect):
         count = min(max(_integer(request, "limit", 100), 1), CANDLES_MAX)
         first_us = _integer(request, "before", -1) * 1_000 + 1
         last_us = _integer(request, "after", FOREVER_US // 1_000) * 1_000 - 1
-        candles = feed.last_candles(timeframe, max(first_us, 0), last_us, count)
+        candles = await feed.page_of_candles(
+            timeframe, max(first_us, 0), last_us, count, newest=True
+        )
         return _result([self._candle_row(feed, candle) for candle in reversed(candles)])
 
     def trades(self, request: RestRequest) -> RestReply:

@@ -243,17 +243,17 @@ async def test_a_paced_recording_takes_its_time(recording: Recording) -> None:
 async def test_a_live_market_streams_now_and_serves_its_past(connect: Connect) -> None:
     # Never quiet: the test runs at any time of any day.
     markets = [
-        SyntheticMarket(symbol, 2, trades_per_minute=1_200, quiet_minutes=0)
+        SyntheticMarket(symbol, 2, trades_per_minute=300, quiet_minutes=0)
         for symbol in ("BTC/USDT", "ETH/USDT")
     ]
     async with ReplayExchange(markets, live=True) as exchange, connect(exchange) as client:
         await client.load_markets()
         trades = await client.watch_trades_for_symbols(["BTC/USDT", "ETH/USDT"])
         assert abs(trades[-1]["timestamp"] - client.milliseconds()) < 5_000
-        # Three hundred minutes back over REST: no hole, and only the last is unfinished.
-        candles = await client.fetch_ohlcv("BTC/USDT", "1m", limit=300)
+        # A hundred minutes back over REST: no hole, and only the last is unfinished.
+        candles = await client.fetch_ohlcv("BTC/USDT", "1m", limit=100)
         opens = [candle[0] for candle in candles]
-        assert opens == list(range(opens[0], opens[0] + 300 * 60_000, 60_000))
+        assert opens == list(range(opens[0], opens[0] + 100 * 60_000, 60_000))
         assert set(exchange.ledger.report()["symbols"]) == {"BTC/USDT", "ETH/USDT"}
         await until(lambda: exchange.ledger.report()["symbols"]["BTC/USDT"]["sent"] > 0)
         report = exchange.ledger.report()["symbols"]["BTC/USDT"]

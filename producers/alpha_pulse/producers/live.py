@@ -17,6 +17,7 @@ from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
+from alpha_pulse.producers.candle_healing import ASK_MAX, CandleHealer
 from alpha_pulse.producers.catch_up import CatchUp
 from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.exchange import exchange_name, make_exchange
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 TICK_S = 0.25
 # A subscription without a frame for so long works all the same: the market is quiet.
 SUBSCRIBED_AFTER_US = 1_000_000
+CANDLES_EVERY_S = 20.0
 
 
 class LiveProducer:
@@ -96,6 +98,7 @@ class LiveProducer:
             on_progress=self._mark,
             on_done=self._go_live,
         )
+        self._candle_healer = CandleHealer(self._healer, on_progress=self._mark)
         self._subscriptions = Subscriptions(
             client,
             self._limiter,
@@ -114,6 +117,11 @@ class LiveProducer:
     def dead_letters(self) -> int:
         """How many frames became dead letters."""
         return self._intake.dead_letters.count
+
+    @property
+    def gate_is_open(self) -> bool:
+        """Whether the sockets are being read."""
+        return self._gate.is_open
 
     def _on_frames(self, socket: Socket, frames: list[Frame]) -> None:
         self._intake.take(socket, frames)
@@ -151,6 +159,8 @@ class LiveProducer:
     async def _follow(self, stop: asyncio.Event) -> None:
         await self.set_symbols(self.config.symbols)
         loops = [asyncio.create_task(loop()) for loop in (self._pump.run, self._tick)]
+        if self.config.exchange_candles and self.config.clock == "exchange":
+            loops.append(asyncio.create_task(self._heal_candles()))
         if self.config.clock == "event" and self.config.until_us:
             loops.append(asyncio.create_task(self._finish()))
         ends = [asyncio.create_task(event.wait()) for event in (stop, self._done)]
@@ -227,7 +237,10 @@ class LiveProducer:
         place, count = 0, len(trades)
         while place < count:
             trade = trades[place]
-            feed = self.feeds[trade.symbol]
+            feed = self.feeds.get(trade.symbol)
+            if feed is None:
+                place += 1  # the last ones of a symbol that was removed
+                continue
             if feed.state != "live":
                 self._connected(feed, trade.trade_time_us)
             place = feed.take_run(trades, place, now_us)
@@ -242,7 +255,9 @@ class LiveProducer:
         if isinstance(tick, Refusal):
             self.on_refused(tick.symbol, tick.reason)
             return
-        feed = self.feeds[tick.symbol]
+        feed = self.feeds.get(tick.symbol)
+        if feed is None:
+            return
         if isinstance(tick, FrameTime):
             self.clock.observe(tick.time_us, now_us)
             self._heard(feed)
@@ -386,10 +401,20 @@ class LiveProducer:
         for client in list((self._client.clients or {}).values()):
             client.on_error(ccxt.pro.NetworkError(reason))
 
+    async def _heal_candles(self) -> None:
+        """Once a minute: fetch the candles that ended and that the stream did not bring."""
+        while True:
+            await asyncio.sleep(CANDLES_EVERY_S)
+            clock_us = self.clock.now_us(time.monotonic_ns() // 1000)
+            await self._candle_healer.heal(list(self.feeds.values()), clock_us)
+
     async def _finish(self) -> None:
         """End a recording: wait for its last frame, make sure of the last trade, say so."""
         end = RecordingEnd(self.feeds.values(), self.clock, self._healer, self.config.until_us)
         await end.reached(self._catch_up)
+        if self.config.exchange_candles:
+            for _ in range(ASK_MAX):
+                await self._candle_healer.heal(self.feeds.values(), self.config.until_us, 0)
         for feed in self.feeds.values():
             feed.finish(self.config.until_us)
             self._mark(feed)

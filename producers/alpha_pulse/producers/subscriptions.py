@@ -24,7 +24,7 @@ _REFUSED = (
 # would take its whole message with it.
 _TOGETHER = {"binance": 50, "binanceusdm": 50}
 STEADY_S = 60.0
-UNSUBSCRIBE_S_MAX = 5.0
+UNSUBSCRIBE_S_MAX = 3.0
 
 
 class Listener(Protocol):
@@ -92,11 +92,7 @@ class Subscriptions:
             waiting = self._quarantined.pop(symbol, None)
             if waiting is not None:
                 waiting.cancel()
-            if self._client.has.get("unWatchTradesForSymbols"):
-                # What can't be unsubscribed is ignored as it comes.
-                with suppress(ccxt.pro.BaseError, TimeoutError, asyncio.CancelledError):
-                    leaving = self._client.un_watch_trades_for_symbols([symbol])
-                    await asyncio.wait_for(leaving, UNSUBSCRIBE_S_MAX)
+            await self._unsubscribe(symbol)
             self._forget(symbol)
 
     def quarantine(self, symbol: str) -> None:
@@ -113,6 +109,18 @@ class Subscriptions:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _unsubscribe(self, symbol: str) -> None:
+        # What can't be unsubscribed is ignored as it comes.
+        client = self._client
+        leaving = []
+        if client.has.get("unWatchTradesForSymbols"):
+            leaving.append(client.un_watch_trades_for_symbols([symbol]))
+        if self._candles and client.has.get("unWatchOHLCVForSymbols"):
+            leaving.append(client.un_watch_ohlcv_for_symbols([[symbol, "1m"]]))
+        for one in leaving:
+            with suppress(ccxt.pro.BaseError, TimeoutError):
+                await asyncio.wait_for(one, UNSUBSCRIBE_S_MAX)
 
     async def _try_later(self, symbol: str) -> None:
         await asyncio.sleep(self._quarantine_s)
@@ -166,6 +174,8 @@ class Subscriptions:
                 # Tapped, this returns only when ccxt gives the socket up.
                 await watch(symbols)
                 continue
+            except ccxt.pro.UnsubscribeError:
+                continue  # one symbol left the group; the others are still subscribed
             except _REFUSED as error:
                 if trades and len(symbols) == 1:
                     self._listener.on_refused(symbols[0], f"{type(error).__name__}: {error}"[:300])

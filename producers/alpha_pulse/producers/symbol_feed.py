@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
-from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.market import MINUTE_US, message_key
 from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.heartbeat import SETTLE_US, due_heartbeat_us
 from alpha_pulse.producers.silence import SilenceWatch
+
+CANDLES_REMEMBERED = 2_000
+CANDLES_SOUGHT = 600
 
 Tracker = ConsecutiveIds | SeenIds
 
@@ -48,7 +51,8 @@ class SymbolFeed:
         self.gaps_opened = 0
         self.gaps_filled = 0
         self._grace_us = grace_us
-        self._last_candle_us = 0
+        self._candles: dict[int, None] = {}  # open times that were published
+        self._begin_us = tracker.last_time_us  # of the first trade
         self._waiting: list[Trade] = []
         self._waiting_max = waiting_max
 
@@ -128,9 +132,24 @@ class SymbolFeed:
 
     def take_candle(self, candle: Candle) -> None:
         """Take the exchange's own closed candle; one that was published already is dropped."""
-        if candle.open_time_us > self._last_candle_us:
-            self._last_candle_us = candle.open_time_us
-            self.outbox.append(encode(candle))
+        if candle.open_time_us in self._candles:
+            return
+        self._candles[candle.open_time_us] = None
+        if len(self._candles) > CANDLES_REMEMBERED:
+            del self._candles[next(iter(self._candles))]
+        self.outbox.append(encode(candle))
+
+    def missing_candles(self, until_us: int) -> list[int]:
+        """Return the open times of closed minutes, since this feed began, that have no candle.
+
+        until_us: minutes that end later are not closed yet. At most the last 600 are looked at.
+        """
+        if not self._begin_us:
+            return []
+        first_us = self._begin_us - self._begin_us % MINUTE_US
+        last_us = until_us - until_us % MINUTE_US
+        first_us = max(first_us, last_us - CANDLES_SOUGHT * MINUTE_US)
+        return [m for m in range(first_us, last_us, MINUTE_US) if m not in self._candles]
 
     def take_events(self, events: Sequence[Trade | Gap]) -> None:
         """Take what the tracker released after a hole was given up."""
@@ -192,6 +211,8 @@ class SymbolFeed:
             self.trades += 1
             if event.trade_time_us > self.published_until_us:
                 self.published_until_us = event.trade_time_us
+            if not self._begin_us:
+                self._begin_us = event.trade_time_us
         elif isinstance(event, Gap):
             if event.status == "filled":
                 self.gaps_filled += 1

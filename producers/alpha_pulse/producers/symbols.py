@@ -36,11 +36,8 @@ class SymbolTable:
             self._fill(url, table)
 
     def remove(self, symbol: str) -> None:
-        """Stop following a symbol."""
+        """Stop following a symbol; its ids stay known, since frames may still be on their way."""
         self._markets.pop(symbol, None)
-        for table in self._tables.values():
-            for name in [name for name, known in table.items() if known == symbol]:
-                del table[name]
 
     def at(self, url: str) -> dict[str, str]:
         """Return the live table (id in frames -> symbol) of a websocket address."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_event, encode
@@ -51,6 +51,7 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda kind: kind.__name__)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_decoding_what_was_encoded_gives_the_same_event_and_the_same_bytes(
     event_type: type[msgspec.Struct], data: st.DataObject

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from alpha_pulse.sinks.clickhouse import ROWS_PER_INSERT_MAX
+# One block, which ClickHouse stores whole or not at all.
+ROWS_PER_INSERT_MAX = 1_000_000
+
 
 Value = bytes | None
 

@@ -38,7 +38,6 @@ INSERT_SETTINGS: dict[str, Any] = {
     "input_format_import_nested_json": 0,
     "date_time_input_format": "basic",
 }
-ROWS_PER_INSERT_MAX = 1_000_000
 
 
 class RowsRefused(StorageError):

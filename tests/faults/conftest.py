@@ -1,7 +1,6 @@
 """A proxy in front of ClickHouse that fails on demand, and a sink in a process of its own."""
 
 import asyncio
-import itertools
 import os
 import signal
 import sys
@@ -133,9 +132,17 @@ def new_proxy() -> Callable[[str], Proxy]:
 
 
 @pytest.fixture
-def new_sink(tmp_path: Path) -> Callable[[Config], SinkProcess]:
-    numbers = itertools.count()
-    return lambda config: SinkProcess(config, tmp_path / f"sink-{next(numbers)}.log")
+async def new_sink(tmp_path: Path) -> AsyncIterator[Callable[[Config], SinkProcess]]:
+    started: list[SinkProcess] = []
+
+    def make(config: Config) -> SinkProcess:
+        started.append(SinkProcess(config, tmp_path / f"sink-{len(started)}.log"))
+        return started[-1]
+
+    yield make
+    for sink in started:
+        if sink.process is not None:
+            await sink.kill()
 
 
 @pytest.fixture

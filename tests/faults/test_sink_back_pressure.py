@@ -1,0 +1,116 @@
+"""ClickHouse away for a while: memory stays bounded, partitions are paused, all is stored later."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.config import (
+    ClickHouseConfig,
+    Config,
+    KafkaConfig,
+    SinkConfig,
+    TopicsConfig,
+)
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.topics import TRADES
+from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.migrate import migrate
+
+TRADE: Any = EXAMPLES[Trade]["binance"]
+ROWS = 400_000
+WAIT_S = 180.0
+
+
+@pytest.fixture
+def config(runtime: Runtime, namespace: str) -> Config:
+    return Config(
+        namespace=namespace,
+        kafka=KafkaConfig(bootstrap=runtime.kafka),
+        clickhouse=ClickHouseConfig(url=runtime.clickhouse),
+        topics=TopicsConfig(partitions=4),
+        sink=SinkConfig(
+            batch_rows_max=20_000,
+            buffered_bytes_max=16 * 2**20,
+            progress_interval_s=1.0,
+            retry_wait_s_max=1.0,
+        ),
+    )
+
+
+@pytest.fixture
+async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
+    connection = await ClickHouse.connect(config.clickhouse)
+    await ensure_topics(config)
+    await migrate(config, connection)
+    try:
+        yield connection
+    finally:
+        await connection.command(f"DROP DATABASE IF EXISTS {config.database}")
+        await connection.close()
+
+
+def rss_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+async def publish(config: Config) -> None:
+    publisher = Publisher(config.kafka, "load")
+    await publisher.start()
+    topic = TRADES.full_name(config.namespace)
+    for first in range(0, ROWS, 1000):
+        symbol = f"S{first // 1000 % 8}/USDT"
+        values = [
+            encode(msgspec.structs.replace(TRADE, symbol=symbol, trade_id=str(first + number)))
+            for number in range(1000)
+        ]
+        await publisher.publish(topic, message_key(TRADE.exchange, symbol), values)
+    await publisher.stop()
+
+
+async def test_memory_is_bounded_while_clickhouse_is_away(
+    config: Config,
+    clickhouse: ClickHouse,
+    new_proxy: Callable[[str], Any],
+    new_sink: Callable[[Config], Any],
+    refusal: Callable[[int, int, str], Any],
+) -> None:
+    attempts: list[str] = []
+
+    async def before(token: str) -> Any:
+        attempts.append(token)
+        return refusal(500, 243, "not enough space")
+
+    async with new_proxy(config.clickhouse.url).serve() as proxy:
+        proxy.before = before
+        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
+        await sink.start()
+        await sink.resumed()
+        idle_bytes = rss_bytes(sink.process.pid)
+        await publish(config)
+        async with asyncio.timeout(WAIT_S):
+            while len(attempts) < 30:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
+        grown_bytes = rss_bytes(sink.process.pid) - idle_bytes
+        print(f"idle {idle_bytes >> 20} MiB, grown {grown_bytes >> 20} MiB")
+        assert grown_bytes < 110 * 2**20
+        proxy.before = None
+        sql = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {config.database}.trades_log"
+        async with asyncio.timeout(WAIT_S):
+            while (await clickhouse.rows(sql))[0][0] < ROWS:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
+        assert await sink.terminate() == 0
+    assert b"not enough space" in sink.log_path.read_bytes()

@@ -1,0 +1,58 @@
+"""A capture is a recording that replays."""
+
+import asyncio
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.producers.capture import capture
+from alpha_pulse.replay.market import RecordedMarket
+from alpha_pulse.replay.recording import load_recording
+from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+
+MINUTE_US = 60_000_000
+
+
+def config(exchange: ReplayExchange) -> ProducerConfig:
+    assert exchange.end_us is not None
+    return ProducerConfig(
+        exchange=exchange.dialect.name,
+        symbols=tuple(feed.symbol for feed in exchange.feeds),
+        exchange_url=exchange.url,
+        clock="event",
+        until_us=exchange.end_us,
+    )
+
+
+@pytest.mark.parametrize("name", ["binance", "kraken", "bybit"])
+async def test_a_capture_replays_as_the_same_market(name: str, tmp_path: Path, follow: Any) -> None:
+    source = SyntheticMarket("BTC/USDT", 9, end_us=BEGIN_US + 5 * MINUTE_US)
+    async with ReplayExchange([source], dialect=name) as exchange:
+        async with asyncio.timeout(30):
+            folders = await capture(config(exchange), tmp_path / "captured", asyncio.Event())
+        sent = [(row.price, row.amount) for row in exchange.ledger.published("BTC/USDT")]
+    assert folders == [tmp_path / "captured"]
+    recording = load_recording(folders[0])
+    assert [(row.price, row.amount) for row in recording.trades] == sent
+    assert len(recording.candles) >= 4
+    with gzip.open(folders[0] / "frames.ndjson.gz", "rt") as lines:
+        frames = [json.loads(line) for line in lines]
+    assert len(frames) > 100
+    assert all(isinstance(frame["recv_ns"], int) for frame in frames)
+    async with ReplayExchange([RecordedMarket(recording)], dialect=name) as again:
+        following = await follow(config(again))
+        await asyncio.wait_for(following.task, 30)
+        trades = following.published.trades()
+        assert [(trade.price, trade.amount) for trade in trades] == sent
+
+
+async def test_a_capture_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "recording.json").write_text("{}")
+    with pytest.raises(ConfigError, match="empty folder"):
+        await capture(ProducerConfig(), tmp_path, asyncio.Event())

@@ -42,12 +42,14 @@ class Windows:
     """All windows of a stream that are open or may still change, per timeframe from base to week.
 
     followed_from_us: open time of the first base window that is known of; what is missing before
-    it makes a rollup partial, what is missing later a gap.
+    it makes a rollup partial, what is missing later a gap. promised_from_us: from here on nothing
+    is missing even before the first trade, because a history job says so.
     """
 
     timeframes: tuple[Timeframe, ...]
     levels: list[dict[int, Window]] = field(default_factory=list)
     followed_from_us: int | None = None
+    promised_from_us: int | None = None
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -107,7 +109,8 @@ class Windows:
         coverage = merged.coverage
         if self.followed_from_us is not None and self.followed_from_us > window.open_us:
             followed_from_us = self.followed_from_us
-            coverage = max(coverage, PARTIAL)
+            if self.promised_from_us is None or self.promised_from_us > window.open_us:
+                coverage = max(coverage, PARTIAL)
         expected = (window.close_us - followed_from_us) // self.timeframes[0].duration_us
         return GAP if merged.parts < expected else coverage
 
@@ -118,22 +121,34 @@ class Windows:
         """
         gone: list[Window] = []
         for level, windows in enumerate(self.levels):
-            done = [
+            old = [
                 window
                 for window in windows.values()
                 if window.close_us <= keep_from_us
                 and window.closed
                 and (keeps is None or not keeps(window.open_us, window.close_us))
             ]
-            for window in done:
+            if not old:
+                return gone
+            old.sort(key=lambda window: window.open_us)
+            for window in old:
+                if self._is_needed(level, window):
+                    continue
                 del windows[window.open_us]
                 if window.standing is not None and level + 1 < len(self.levels):
                     above = self.get(level + 1, window.open_us)
                     if above is not None:
                         above.settle(window.standing)
-            if level == 0:
-                gone = done
+                if level == 0:
+                    gone.append(window)
         return gone
+
+    def _is_needed(self, level: int, window: Window) -> bool:
+        if level:
+            return any(True for _ in self.children(level, window))
+        # An empty candle repeats the close before it, and changes with that.
+        is_empty = window.trades is None and window.price is not None
+        return is_empty and window.open_us - (window.close_us - window.open_us) in self.levels[0]
 
 
 def better(ours: Value | None, exchange: Value | None) -> Value | None:

@@ -224,6 +224,7 @@ def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
         rules.timeframes,
         [{w[0]: _restore_window(w) for w in level} for level in levels],
         followed_from_us,
+        None if stream.job is None else stream.job.start_us,
     )
     (
         stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,

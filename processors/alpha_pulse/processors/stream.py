@@ -116,6 +116,7 @@ class Stream:
             stream.proof.followed_from_us = job.start_us
             stream.proof.live_from_us = job.start_us
             stream.proof.state = "live"
+            stream.windows.promised_from_us = job.start_us
             stream._begin(job.start_us)
         return stream
 
@@ -288,6 +289,11 @@ class Stream:
         if self._may_change(open_us, open_us + timeframe.duration_us):
             self.windows.ensure(0, time_us, self.closed_until_us)
         self.proof.missing.fill(found, number, time_us)
+        # Minutes that the shrunk range no longer overlaps had no trade, as is proven now.
+        if number == found.first:
+            self._prove_empty(found.start_us, time_us)
+        if number == found.last:
+            self._prove_empty(time_us, found.end_us)
         if found.hole.remaining == 0:
             found.hole.status = "filled"
             publish(self._gap_of(found.hole))
@@ -300,14 +306,26 @@ class Stream:
         for open_us in range(timeframe.open_time_us(from_us), until_us, timeframe.duration_us):
             window = self.windows.levels[0].get(open_us)
             if window is None or (window.trades is None and window.price is None):
-                self._mark_empty(open_us, True)
+                self._mark_empty(open_us, True, self._price_before(open_us))
 
-    def _mark_empty(self, open_us: int, by_ids: bool) -> bool:
+    def _price_before(self, open_us: int) -> str | None:
+        windows = self.windows.levels[0]
+        before = windows.get(open_us - self.rules.timeframes[0].duration_us)
+        if before is None or before.standing is None:
+            priced = [w for w in windows if w < open_us and windows[w].standing is not None]
+            before = windows[max(priced)] if priced else None
+        if before is None:
+            return self.price
+        if before.price is not None and before.trades is None:
+            return before.price
+        return self.price if before.standing is None else before.standing.close
+
+    def _mark_empty(self, open_us: int, by_ids: bool, price: str | None) -> bool:
         close_us = open_us + self.rules.timeframes[0].duration_us
-        if self.price is None or not self.proof.is_empty(open_us, close_us, by_ids):
+        if price is None or not self.proof.is_empty(open_us, close_us, by_ids):
             return False
         window = self.windows.ensure(0, open_us, self.closed_until_us)
-        window.price = self.price
+        window.price = price
         self.touched[0][open_us] = window
         return True
 
@@ -386,7 +404,7 @@ class Stream:
             if window is not None and window.trades is not None:
                 self.price = window.trades.close
                 continue
-            is_proven = self._mark_empty(open_us, by_trade)
+            is_proven = self._mark_empty(open_us, by_trade, self.price)
             if is_proven or by_trade or not self.proof.consecutive:
                 continue
             if self.proof.unproven_from_us is None:

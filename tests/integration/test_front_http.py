@@ -115,6 +115,56 @@ async def test_a_refused_row_is_an_error_and_nothing_of_its_block_is_stored(
     assert await run(http, url, f"SELECT count() FROM {database}.p") == "0\n"
 
 
+@pytest.mark.parametrize("format_name", ["JSONEachRow", "TSV", "CSV", "Values", "Native"])
+async def test_rows_are_never_taken_for_statements(
+    runtime: Runtime, database: str, http: aiohttp.ClientSession, format_name: str
+) -> None:
+    url = runtime.clickhouse
+    await run(http, url, f"CREATE TABLE {database}.t (a String) ENGINE = Memory")
+    await run(http, url, f"CREATE TABLE {database}.precious (a String) ENGINE = Memory")
+    rows = f"\n\nDROP TABLE {database}.precious\n\n;\nDROP TABLE {database}.precious".encode()
+    for start in (b"", b'{"a":"1"}', b"1", b"('1')"):
+        for query in ({}, {"query": f"INSERT INTO {database}.t FORMAT {format_name}"}):
+            head = b"" if query else f"INSERT INTO {database}.t FORMAT {format_name}\n".encode()
+            async with http.post(url, params=query, data=head + start + rows) as response:
+                await response.read()
+    assert await run(http, url, f"EXISTS TABLE {database}.precious") == "1\n"
+
+
+async def test_empty_lines_between_rows_lose_nothing(
+    runtime: Runtime, database: str, http: aiohttp.ClientSession
+) -> None:
+    await run(http, runtime.clickhouse, f"CREATE TABLE {database}.t (a String) ENGINE = Memory")
+    rows = b'{"a": "1"}\n\n{"a": "2"}\n\n\n{"a": "3\\n\\n4"}'
+    await run(http, runtime.clickhouse, rows, query=f"INSERT INTO {database}.t FORMAT JSONEachRow")
+    found = await run(http, runtime.clickhouse, f"SELECT a FROM {database}.t ORDER BY a FORMAT CSV")
+    assert found == '"1"\n"2"\n"3\n\n4"\n'
+    await run(http, runtime.clickhouse, found, query=f"INSERT INTO {database}.t FORMAT CSV")
+    assert await run(http, runtime.clickhouse, f"SELECT count() FROM {database}.t") == "6\n"
+
+
+async def test_defaults_are_computed_whether_columns_are_listed_or_not(
+    runtime: Runtime, database: str, http: aiohttp.ClientSession
+) -> None:
+    url = runtime.clickhouse
+    await run(
+        http,
+        url,
+        f"CREATE TABLE {database}.t (a UInt64, e String EPHEMERAL 'none', "
+        f"b String DEFAULT upper(e), c UInt64 DEFAULT a * 2) ENGINE = MergeTree ORDER BY a",
+    )
+    rows = b'{"a": 1, "e": "x"}\n{"a": 2}'
+    listed = f"INSERT INTO {database}.t (a, e) FORMAT JSONEachRow"
+    await run(http, url, rows, query=listed, async_insert="0")
+    found = await run(http, url, f"SELECT a, b, c FROM {database}.t ORDER BY a")
+    assert found == "1\tX\t2\n2\tNONE\t4\n"
+    await run(http, url, f"TRUNCATE TABLE {database}.t")
+    unlisted = f"INSERT INTO {database}.t FORMAT JSONEachRow"
+    await run(http, url, rows, query=unlisted, async_insert="0")
+    found = await run(http, url, f"SELECT a, b, c FROM {database}.t ORDER BY a")
+    assert found == "1\tNONE\t2\n2\tNONE\t4\n"
+
+
 async def test_a_repeated_insert_with_the_same_token_is_stored_once(
     runtime: Runtime, database: str, http: aiohttp.ClientSession
 ) -> None:

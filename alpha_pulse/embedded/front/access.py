@@ -137,11 +137,11 @@ _INSERT_OF_ROWS = re.compile(
     + _IDENTIFIER
     + rb"(?:\s*\.\s*"
     + _IDENTIFIER
-    + rb")?\s*(?:\([^()]*\)\s*)?(?:SETTINGS\s+(?P<settings>"
+    + rb")?\s*(?:\((?:[^()]|\([^()]*\))*\)\s*)?(?P<rest>(?:SETTINGS\s+(?P<settings>"
     + _PAIR
     + rb"(?:\s*,\s*"
     + _PAIR
-    + rb")*)\s+)?(?:FORMAT\s+\w+|VALUES)\b",
+    + rb")*)\s+)?(?:FORMAT\s+(?P<format>\w+)|(?P<values>VALUES))\b)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -151,7 +151,25 @@ class InsertHead:
     """The statement of an INSERT of rows, without its rows."""
 
     text: bytes
+    target: bytes  # INSERT INTO … with its columns
+    settings_text: bytes
     settings: Mapping[str, str]
+    format: str
+
+    def rows(self, whole: bytes) -> bytes:
+        """Return the rows behind the statement in the whole text of a query."""
+        rows = whole[len(self.text) :]
+        if self.text.rstrip()[-6:].upper() == b"VALUES":
+            return rows
+        # What may stand between FORMAT and its rows: blanks, and one line break.
+        found = re.match(rb"[ \t\f]*(?:\r?\n)?", rows)
+        return rows[found.end() :] if found else rows
+
+    def statement(self, path: str) -> bytes:
+        """Return the statement that takes its rows from a file."""
+        settings = b" SETTINGS " + self.settings_text if self.settings_text else b""
+        source = f" FROM INFILE '{path}'".encode()
+        return self.target + source + settings + f" FORMAT {self.format}".encode()
 
 
 def insert_head(text: bytes) -> InsertHead | None:
@@ -159,8 +177,15 @@ def insert_head(text: bytes) -> InsertHead | None:
     found = _INSERT_OF_ROWS.match(text)
     if found is None:
         return None
-    pairs = re.findall(rb"(\w+)\s*=\s*'?([^',\s]*)", found["settings"] or b"")
-    return InsertHead(found[0], {name.decode(): value.decode() for name, value in pairs})
+    settings_text = found["settings"] or b""
+    pairs = re.findall(rb"(\w+)\s*=\s*'?([^',\s]*)", settings_text)
+    return InsertHead(
+        text=found[0],
+        target=text[: found.start("rest")].rstrip(),
+        settings_text=settings_text,
+        settings={name.decode(): value.decode() for name, value in pairs},
+        format=found["format"].decode() if found["format"] else "Values",
+    )
 
 
 def check_settings(role: Role, settings: Mapping[str, str]) -> None:

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from alpha_pulse.embedded.front.compression import Encoder, PlainEncoder, encoder_for
 from alpha_pulse.embedded.front.failures import TOO_MANY_ROWS_OR_BYTES, QueryFailure
-from alpha_pulse.embedded.front.query import WHOLE_RESULT_BYTES_MAX, Query
+from alpha_pulse.embedded.front.query import Query
 
 # As much is gathered, for as long, before the first byte is sent.
 GATHER_BYTES = 256 * 1024
 GATHER_S = 0.2
 COMPRESS_FROM_BYTES = 1000
+WHOLE_RESULT_BYTES_MAX = 256 * 1024 * 1024  # where a client wants it whole (wait_end_of_query)
 SEND_TIMEOUT_S = 60.0
 _TAG_LETTERS = string.ascii_lowercase
 _CONTENT_TYPES = {

@@ -151,6 +151,12 @@ class Engine:
             access.check_tree(tree, statement, head, self._table_functions)
         return kind
 
+    def is_one_statement(self, text: bytes) -> bool:
+        """Tell whether the engine sees one statement in a text, rows included."""
+        with self._parser_lock:
+            found = self._parser.classify_query(text.decode("utf-8", "replace"))
+        return bool(found["statement_count"] == 1)
+
     def configure(self, connection: Connection, request: QueryRequest) -> None:
         """Give a connection the settings and the database of a request.
 

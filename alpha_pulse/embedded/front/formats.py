@@ -82,8 +82,9 @@ class Pieces:
     """Joins the pieces of one result."""
 
     def __init__(self, format_name: str) -> None:
-        self._header = _HEADERS.get(format_name)
+        self._header_bytes = _HEADERS.get(format_name)
         self._arrow = format_name == "ArrowStream"
+        self._header = b""
         self._first = True
 
     @staticmethod
@@ -91,18 +92,24 @@ class Pieces:
         """Tell whether results of a format can be sent in pieces."""
         return format_name in _PLAIN or format_name in _HEADERS
 
-    def add(self, piece: bytes) -> bytes:
-        """Return what the next piece adds to the result."""
-        if not piece:
-            return b""
-        if not self._first and self._header is not None:
-            piece = piece[self._header(piece) :]
-        self._first = False
-        return piece.removesuffix(_ARROW_END) if self._arrow else piece
+    def add(self, piece: bytes, *, is_last: bool) -> bytes:
+        """Return what the next piece adds to the result.
 
-    def end(self) -> bytes:
-        """Return what closes the result."""
-        return _ARROW_END if self._arrow and not self._first else b""
+        The last piece holds no rows; it may hold totals, and a header before or behind them.
+        """
+        if self._header_bytes is not None and piece:
+            if self._first:
+                self._header = piece[: self._header_bytes(piece)]
+            elif is_last:
+                piece = piece.removeprefix(self._header).removesuffix(self._header)
+            else:
+                piece = piece[self._header_bytes(piece) :]
+        started = not self._first or bool(piece)
+        self._first = not started
+        if self._arrow:
+            piece = piece.removesuffix(_ARROW_END)
+            return piece + _ARROW_END if is_last and started else piece
+        return piece
 
 
 def read_varint(content: bytes, at: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ of its trades.
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.market import MINUTE_US
@@ -22,6 +23,7 @@ from alpha_pulse.replay.sockets import TOO_SLOW_BYTES, Channel, ClientSocket
 BATCH_TRADES_MAX = 4_096
 LINGER_S = 0.2
 REJOIN_S_MAX = 30.0
+HEAL_S_MAX = 0.5
 
 Expected = tuple[str, str]  # (kind of channel, symbol)
 Unit = tuple[Feed, int, Sequence[TradeRow]]  # trades of one symbol, from a position on
@@ -51,6 +53,7 @@ class Conductor:
         self.started = False
         self.published = 0
         self.changed = asyncio.Event()
+        self.asked = asyncio.Event()
         self._feeds = feeds
         self._dialect = dialect
         self._clock = clock
@@ -88,6 +91,7 @@ class Conductor:
     async def _advance(self) -> None:
         if self._clock.full_speed and self._rejoining and self._effect is None:
             await self._wait_for_readers(REJOIN_S_MAX)
+            await self._wait_for_healing()
             self._rejoining = False
         self._start_ledgers()
         tick_us = self.now_us - self.now_us % self._tick_us + self._tick_us
@@ -198,6 +202,14 @@ class Conductor:
         except TimeoutError:
             # They will not come back: go on without them.
             self.expected -= set(self.missing)
+
+    async def _wait_for_healing(self) -> None:
+        # A market prints a few trades while a client asks over REST what it missed; at full speed
+        # it would print thousands, and the newest 60 of some exchange would reach nobody.
+        await self._flush()
+        self.asked.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.asked.wait(), HEAL_S_MAX)
 
     def left(self, socket: ClientSocket) -> None:
         """Forget a socket that is gone; at full speed the stream waits for its return."""

@@ -6,6 +6,7 @@ so does the dispatch here.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from alpha_pulse.replay.clock import Clock, FullSpeedClock, LiveClock, PacedCloc
 from alpha_pulse.replay.conductor import Conductor
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
-from alpha_pulse.replay.faults import FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.faults import DATA_PATHS, FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
 from alpha_pulse.replay.limits import MessageLimit, Verdict, WeightLimit
@@ -206,6 +207,8 @@ class ReplayExchange:
             self.ledger.rest_requests[address.rpartition("/")[2]] += 1
         else:
             reply = RestReply({"replay": f"expected a path of {self.dialect.name}"}, status=404)
+        if re.search(DATA_PATHS, address):
+            self.conductor.asked.set()
         body = orjson.dumps(reply.body)
         if fault is not None and fault.kind == "truncated":
             body = body[: len(body) // 2]

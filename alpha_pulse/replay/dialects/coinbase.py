@@ -1,4 +1,5 @@
-"""Coinbase Advanced Trade. A connection's frames are numbered; trades stand newest first.
+"""Coinbase Advanced Trade. A connection's frames are numbered; trades stand newest first, with
+the maker's side.
 
 {"channel":"market_trades","client_id":"","timestamp":"2026-04-07T14:30:02.789012Z",
  "sequence_num":5,"events":[{"type":"update","trades":[{"trade_id":"995098700",
@@ -17,7 +18,6 @@ from alpha_pulse.replay.dialects.base import (
     RestReply,
     RestRequest,
     dumps,
-    instants,
     iso_time,
     parse_object,
     text_list,
@@ -29,8 +29,12 @@ from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 TRADES_MAX = 1_000
 CANDLES_MAX = 350
-MIXED_US = 50_000
+# Updates are collected for so long and sent together. Source: Coinbase, "Market trades".
+COLLECTED_US = 250_000
+FRAME_TRADES_MAX = 100
 FOREVER_S = 1 << 40
+# Coinbase tells the maker's side; rows carry the taker's.
+_MAKER_SIDES = {"buy": "SELL", "sell": "BUY"}
 HEARTBEATS = Channel("heartbeats", "", "heartbeats")
 _GRANULARITIES = {
     "ONE_MINUTE": "1m",
@@ -60,7 +64,6 @@ class Coinbase(Dialect):
         (r"/brokerage/market/products/(?P<product>[^/]+)/candles$", "candles"),
         (r"/brokerage/market/products/(?P<product>[^/]+)/ticker$", "trades"),
     )
-    frame_trades_max: ClassVar[int] = 100
     # There is a candle channel, of five minutes; ccxt has no way to watch it.
     has_candle_channel = False
     snapshot_trades = 50
@@ -183,25 +186,29 @@ class Coinbase(Dialect):
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
     ) -> list[bytes]:
-        """Return one frame per instant, with all its trades."""
-        return [
-            self._frame(socket, "update", [(channel, run)])
-            for run in instants(rows, self.frame_trades_max)
-        ]
+        """Return one frame for what happened in 250 ms."""
+        return self.mixed_trade_frames(socket, [(channel, rows)])
 
     def mixed_trade_frames(
         self, socket: ClientSocket, parts: Sequence[tuple[Channel, Sequence[TradeRow]]]
     ) -> list[bytes]:
-        """Return frames of which each holds what happened in 50 ms, whatever the product."""
-        together: list[list[tuple[Channel, Sequence[TradeRow]]]] = []
-        moment = -1
+        """Return one frame for what happened in 250 ms, whatever the product."""
+        frames: list[bytes] = []
+        runs: list[tuple[Channel, list[TradeRow]]] = []
+        count, moment = 0, -1
         for channel, rows in parts:
-            for run in instants(rows, self.frame_trades_max):
-                if run[0].trade_time_us // MIXED_US != moment:
-                    together.append([])
-                    moment = run[0].trade_time_us // MIXED_US
-                together[-1].append((channel, run))
-        return [self._frame(socket, "update", runs) for runs in together]
+            for row in rows:
+                at = row.trade_time_us // COLLECTED_US
+                if runs and (at != moment or count == FRAME_TRADES_MAX):
+                    frames.append(self._frame(socket, "update", runs))
+                    runs, count = [], 0
+                if not runs or runs[-1][0] is not channel:
+                    runs.append((channel, []))
+                runs[-1][1].append(row)
+                count, moment = count + 1, at
+        if runs:
+            frames.append(self._frame(socket, "update", runs))
+        return frames
 
     def candle_frames(
         self,
@@ -234,7 +241,7 @@ class Coinbase(Dialect):
             name = self.market_id(self.by_symbol[channel.symbol].instrument)
             listed += [
                 f'{{"trade_id":"{row.trade_id}","product_id":"{name}","price":"{row.price}",'
-                f'"size":"{row.amount}","side":"{row.side.upper()}",'
+                f'"size":"{row.amount}","side":"{_MAKER_SIDES[row.side]}",'
                 f'"time":"{iso_time(row.trade_time_us)}"}}'
                 for row in rows
             ]
@@ -281,7 +288,7 @@ def _trade(name: str, row: TradeRow) -> dict[str, str]:
         "price": row.price,
         "size": row.amount,
         "time": iso_time(row.trade_time_us),
-        "side": row.side.upper(),
+        "side": _MAKER_SIDES[row.side],
     }
 
 

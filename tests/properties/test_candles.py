@@ -466,9 +466,13 @@ def test_the_hot_path_and_the_long_way_give_the_same_bytes(seed: int, count: int
 @given(seeds, sizes)
 def test_one_second_candles_leave_the_longer_ones_as_they_are(seed: int, count: int) -> None:
     # The exchange's minute stands in for no single second, so the close that an empty second
-    # repeats may differ: without the exchange's candles everything is equal.
+    # repeats may differ; and without ids a late trade may find its minute but not its second.
     log = mixed_log(Random(seed), count)
-    log = [(key, value) for key, value in log if b'"event":"candle"' not in value]
+    log = [
+        (key, value)
+        for key, value in log
+        if b'"event":"candle"' not in value and not key.startswith(b"bybit")
+    ]
     plain = found_candles(run_at_once(log))
     fine = found_candles(run_at_once(log, replace(CONFIG, one_second_candles=True)))
 

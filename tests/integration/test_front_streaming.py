@@ -145,7 +145,7 @@ async def test_a_format_is_found_wherever_it_stands(
         if "json" in end and "FORMAT" in text:
             continue
         answer = json.loads(await sql(http, runtime.clickhouse, f"{text} {end}"))
-        assert answer["rows"] >= 1
+        assert answer["rows"] == len(answer["data"]) >= 1
     answer = json.loads(await sql(http, runtime.clickhouse, "SELECT 1;", default_format="JSON"))
     assert answer["data"] == [{"1": 1}]
 

@@ -130,6 +130,7 @@ _NEVER_FREE = frozenset({"input_format_values_interpret_expressions"})
 _COMMENT = rb"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|\Z))*"
 _IDENTIFIER = rb'(?:\w+|`[^`\\]*`|"[^"\\]*"|\{\w+:\s*Identifier\s*\})'
 _PAIR = rb"\w+\s*=\s*(?:[\w.]+|'[^'\\]*')"
+_SELECT = re.compile(_COMMENT + rb"(?:\(|(?:SELECT|WITH|FROM)\b)", re.IGNORECASE | re.DOTALL)
 _INSERT = re.compile(_COMMENT + rb"INSERT\s+INTO\s", re.IGNORECASE | re.DOTALL)
 _INSERT_OF_ROWS = re.compile(
     _COMMENT
@@ -186,6 +187,11 @@ def insert_head(text: bytes) -> InsertHead | None:
         settings={name.decode(): value.decode() for name, value in pairs},
         format=found["format"].decode() if found["format"] else "Values",
     )
+
+
+def is_select(text: bytes) -> bool:
+    """Tell whether a statement that only reads is a SELECT, not SHOW, DESCRIBE or the like."""
+    return _SELECT.match(text) is not None
 
 
 def check_settings(role: Role, settings: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ import json
 import secrets
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 from aiohttp import web
@@ -46,12 +46,16 @@ class Answer:
         threads: Executor,
         headers: dict[str, str],
         version: str,
+        end: Callable[[], Awaitable[None]],
     ) -> None:
         self._http = http
         self._query = query
         self._threads = threads
         self._headers = headers
         self._version = version
+        # Ends the query. Called before the last byte: what the client sends next, in the same
+        # session perhaps, must not find it still there.
+        self._end = end
         self._step: asyncio.Future[bytes | None] | None = None
 
     @property
@@ -122,6 +126,7 @@ class Answer:
             while piece is not None:
                 await self._write(response, await asyncio.to_thread(encoder.add, piece))
                 piece = await self._run(self._query.fetch)
+            await self._end()
             await self._write(response, encoder.end())
             await response.write_eof()
         except QueryFailure as failure:
@@ -140,6 +145,7 @@ class Answer:
     ) -> None:
         # The status has been sent, so the failure follows in the body, between markers that
         # clients know by the tag; and the body is left without its end.
+        await self._end()
         text = failure.text(self._version)
         marked = (
             f"\r\n__exception__\r\n{tag}\r\n{text}\n{len(text.encode()) + 1} {tag}\r\n"

@@ -27,6 +27,7 @@ from alpha_pulse.embedded.front.users import Role
 
 IDLE_CONNECTIONS_MAX = 24
 SESSIONS_MAX = 256
+SESSION_WAIT_S = 0.5
 # The bindings below chdb's own face: that one hides the parser (`classify_query`).
 _bindings: Any = chdb._chdb
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -248,16 +249,17 @@ class Engine:
                 if found is None:
                     found = self._new_session(request, now)
                     self._sessions[key] = found
-                if not found.lock.acquire(blocking=False):
-                    raise QueryFailure(
-                        SESSION_IS_LOCKED,
-                        f"Session {request.session_id} is locked by a concurrent client",
-                    )
-                return found
+                found.expires_at = max(found.expires_at, now + SESSION_WAIT_S + 1)
         finally:
             for session in expired:
                 if session.connection is not None:
                     session.connection.handle.close()
+        # The last query of a client that broke off may still be ending.
+        if not found.lock.acquire(timeout=SESSION_WAIT_S):
+            raise QueryFailure(
+                SESSION_IS_LOCKED, f"Session {request.session_id} is locked by a concurrent client"
+            )
+        return found
 
     def _new_session(self, request: QueryRequest, now: float) -> _Session:
         if request.session_check:

@@ -87,7 +87,9 @@ class Query:
                 return self._whole()
             if Pieces.can_join(self.request.format):
                 return self._joined()
-            return self._piped()
+            if access.is_select(self.request.text):
+                return self._piped()
+            return self._whole()  # SHOW … INTO OUTFILE writes no rows
         except (RuntimeError, ValueError) as error:
             raise self._failure(error) from error
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -106,7 +107,8 @@ class Front:
         tags = {name: query.tag for name, (query, _) in self._running.items()}
         query = Query(self._engine, with_tags_of(request, tags), user.role)
         self._admit(query, user)
-        answer = Answer(http, query, self._threads, headers, self._engine.version)
+        end = partial(self._end, query)
+        answer = Answer(http, query, self._threads, headers, self._engine.version, end)
         try:
             response = await answer.send()
         except asyncio.CancelledError:  # the client has gone, or we stop

@@ -23,7 +23,10 @@ from alpha_pulse.replay.sockets import TOO_SLOW_BYTES, Channel, ClientSocket
 BATCH_TRADES_MAX = 4_096
 LINGER_S = 0.2
 REJOIN_S_MAX = 30.0
+# A market prints a few trades while a client that is back asks over REST what it missed.
+HEAL_TRADES = 10
 HEAL_S_MAX = 0.5
+HEAL_REFUSED_S_MAX = 4.0
 
 Expected = tuple[str, str]  # (kind of channel, symbol)
 Unit = tuple[Feed, int, Sequence[TradeRow]]  # trades of one symbol, from a position on
@@ -53,7 +56,9 @@ class Conductor:
         self.started = False
         self.published = 0
         self.changed = asyncio.Event()
+        # Whether a client asked for trades over REST, and was refused, since the last reconnect.
         self.asked = asyncio.Event()
+        self.refused = False
         self._feeds = feeds
         self._dialect = dialect
         self._clock = clock
@@ -91,8 +96,10 @@ class Conductor:
     async def _advance(self) -> None:
         if self._clock.full_speed and self._rejoining and self._effect is None:
             await self._wait_for_readers(REJOIN_S_MAX)
-            await self._wait_for_healing()
+            self.asked.clear()
+            self.refused = False
             self._rejoining = False
+            self._effect = _Effect("return", HEAL_TRADES)
         self._start_ledgers()
         tick_us = self.now_us - self.now_us % self._tick_us + self._tick_us
         limit_us = self._clock.limit_us()
@@ -107,13 +114,16 @@ class Conductor:
             if fault is not None:
                 await self._begin(fault)
                 return
-        if self._effect is not None:
-            self._suffer(self._effect, step_us)
+        effect = self._effect
+        if effect is not None:
+            self._suffer(effect, step_us)
         else:
             at_trade = self._faults.next_at_trade
             most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
             self._send_trades(self._take(step_us, min(most, BATCH_TRADES_MAX)))
         await self._after_batch()
+        if effect is not None and effect.kind == "return" and effect.trades_left <= 0:
+            await self._wait_for_healing()
 
     async def _after_batch(self) -> None:
         self._send_closed_candles()
@@ -204,12 +214,12 @@ class Conductor:
             self.expected -= set(self.missing)
 
     async def _wait_for_healing(self) -> None:
-        # A market prints a few trades while a client asks over REST what it missed; at full speed
-        # it would print thousands, and the newest 60 of some exchange would reach nobody.
-        await self._flush()
-        self.asked.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.asked.wait(), HEAL_S_MAX)
+        # At full speed the newest 60 trades, all that some exchange shows, would soon be gone.
+        for seconds in (HEAL_S_MAX, HEAL_REFUSED_S_MAX):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.asked.wait(), seconds)
+            if self.asked.is_set() or not self.refused:
+                return
 
     def left(self, socket: ClientSocket) -> None:
         """Forget a socket that is gone; at full speed the stream waits for its return."""
@@ -348,7 +358,7 @@ class Conductor:
                 self._send_trades(units)
             elif effect.kind == "drop":
                 self._lose(units)
-            elif not self._clock.full_speed:
+            elif effect.kind == "return" or not self._clock.full_speed:
                 # The market goes on, and whoever is back hears it.
                 self._send_trades(units)
         if effect.trades_left <= 0:

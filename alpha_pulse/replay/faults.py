@@ -25,6 +25,7 @@ STREAM_FAULTS = (
 REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay")
 
 # Market data; not the listing of markets, without which no client starts.
+TRADE_PATHS = r"[tT]rades|recent-trade|/ticker"
 DATA_PATHS = r"klines|[tT]rades|candles|OHLC|Trades|/kline|recent-trade|/ticker"
 
 

@@ -21,7 +21,7 @@ from alpha_pulse.replay.clock import Clock, FullSpeedClock, LiveClock, PacedCloc
 from alpha_pulse.replay.conductor import Conductor
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
-from alpha_pulse.replay.faults import DATA_PATHS, FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.faults import TRADE_PATHS, FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
 from alpha_pulse.replay.limits import MessageLimit, Verdict, WeightLimit
@@ -201,13 +201,14 @@ class ReplayExchange:
         if fault is not None:
             refused = await _refuse(fault)
             if refused is not None:
+                self.conductor.refused = True
                 return refused
         reply = await self.dialect.rest(RestRequest(address, request.query, request.headers))
         if reply is not None:
             self.ledger.rest_requests[address.rpartition("/")[2]] += 1
         else:
             reply = RestReply({"replay": f"expected a path of {self.dialect.name}"}, status=404)
-        if re.search(DATA_PATHS, address):
+        if fault is None and re.search(TRADE_PATHS, address):
             self.conductor.asked.set()
         body = orjson.dumps(reply.body)
         if fault is not None and fault.kind == "truncated":

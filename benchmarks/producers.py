@@ -1,0 +1,191 @@
+"""How fast an exchange's frames become Kafka records: our producer, ccxt.pro, cryptofeed.
+
+`python -m benchmarks producers [--frames N] [--json]`: a local server floods each in turn with the
+same Binance trades (recorded ones, where ALPHA_PULSE_RECORDINGS is set) and one Kafka takes the
+records. Counted are records per second of CPU of the contender's own process. cryptofeed runs in an
+environment of its own, made by pip on the first run; where that fails it is left out, in words.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST, Topic
+from alpha_pulse.embedded.runtime import Runtime
+
+HERE = Path(__file__).parent
+CRYPTOFEED = "cryptofeed==2.4.1"
+# Enough for a steady rate, few enough for contenders that take 100 µs and more each.
+PEER_FRAMES = 30_000
+RUN_S_MAX = 600.0
+PEER_TOPICS = tuple(Topic(name, (Trade,), "of a peer") for name in ("ccxt", "cryptofeed"))
+_TRADE_ID = re.compile(rb'"trade_id":"([0-9]+)"')
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender. rss_mib: resident memory after each number of records."""
+
+    name: str
+    frames: int
+    records: int
+    cpu_s: float
+    records_per_cpu_s: int
+    rss_mib: dict[str, float]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark; return the exit code: 0 when nothing was lost."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks producers", description=__doc__)
+    parser.add_argument("--frames", type=int, default=1_000_000, help="of our own run")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    options = parser.parse_args(arguments)
+    summary = asyncio.run(run(options.frames))
+    if options.json:
+        print(json.dumps(summary))
+    return 0 if summary["lost"] == 0 and summary["duplicated"] == 0 else 1
+
+
+async def run(frames: int) -> dict[str, Any]:
+    """Run all contenders one after the other; return the figures."""
+    with tempfile.TemporaryDirectory(prefix="producers-bench-") as directory:
+        kafka = os.environ.get("ALPHA_PULSE_KAFKA")
+        async with Runtime.start(
+            Path(directory), kafka=kafka, clickhouse="unused", kafka_port=0
+        ) as runtime:
+            config = Config(
+                namespace=f"bench-{uuid.uuid4().hex[:8]}",
+                kafka=KafkaConfig(bootstrap=runtime.kafka),
+                topics=TopicsConfig(partitions=1),
+            )
+            await ensure_topics(config, [INGEST, DEAD_LETTERS, *PEER_TOPICS])
+            ours = await contend("ours", sys.executable, config, frames)
+            lost, duplicated = await check(config, frames)
+            ccxt = await contend("ccxt", sys.executable, config, PEER_FRAMES)
+            python = await asyncio.to_thread(cryptofeed_python)
+            cryptofeed = (
+                await contend("cryptofeed", python, config, PEER_FRAMES) if python else None
+            )
+    results = [result for result in (ours, ccxt, cryptofeed) if result is not None]
+    rates = {result.name: result.records_per_cpu_s for result in results}
+    rss = list(ours.rss_mib.values())
+    return {
+        "contenders": [asdict(result) for result in results],
+        "times_ccxt": round(rates["ours"] / rates["ccxt"], 1),
+        "times_cryptofeed": round(rates["ours"] / rates["cryptofeed"], 1) if cryptofeed else None,
+        "lost": lost,
+        "duplicated": duplicated,
+        "rss_growth": round(rss[-1] / rss[0] - 1, 3),
+    }
+
+
+async def contend(name: str, python: str, config: Config, frames: int) -> Result:
+    """Flood one contender in a process of its own; return what it measured."""
+    async with flood(frames) as url:
+        process = await asyncio.create_subprocess_exec(
+            python,
+            str(HERE / f"producers_{name}.py"),
+            url,
+            config.kafka.bootstrap,
+            config.namespace,
+            str(frames),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(), RUN_S_MAX)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    if process.returncode:
+        raise SystemExit(f"expected {name} to run, found: {errors.decode()[-2000:]}")
+    measured = json.loads(output.decode().splitlines()[-1])
+    result = Result(
+        name=name,
+        frames=frames,
+        records=measured["records"],
+        cpu_s=round(measured["cpu_s"], 2),
+        records_per_cpu_s=round(measured["records"] / measured["cpu_s"]),
+        rss_mib=measured.get("rss_mib", {}),
+    )
+    print(
+        f"{name:12} {result.records:>9,} records {result.cpu_s:>8} s CPU "
+        f"{result.records_per_cpu_s:>9,} records/CPU-s {result.rss_mib or ''}",
+        file=sys.stderr,
+    )
+    return result
+
+
+@asynccontextmanager
+async def flood(frames: int) -> AsyncIterator[str]:
+    """Run the flooding exchange in a process of its own; yield its address."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(HERE / "producers_flood.py"), str(frames), stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def check(config: Config, frames: int) -> tuple[int, int]:
+    """Read the log back; return how many trades are lost and how many stand twice."""
+    consumer = batch_consumer(config.kafka, "bench-check", group_id=None)
+    consumer.subscribe([INGEST.full_name(config.namespace)])
+    await consumer.start()
+    ids: list[int] = []
+    try:
+        await consumer.seek_to_beginning()
+        partitions = consumer.assignment()
+        ends = await consumer.end_offsets(partitions)
+        while any([await consumer.position(p) < ends[p] for p in partitions]):
+            for batches in (await consumer.getmany(timeout_ms=500)).values():
+                for batch in batches:
+                    found = _TRADE_ID.findall(b"\n".join(value or b"" for value in batch.values))
+                    ids += map(int, found)
+    finally:
+        await consumer.stop()
+    if ids != sorted(ids):
+        raise SystemExit("expected trades in id order, found another order in the log")
+    return frames - len(set(ids)), len(ids) - len(set(ids))
+
+
+def cryptofeed_python() -> str | None:
+    """Return the Python of an environment with cryptofeed, made on the first run; None: no way."""
+    folder = Path(os.environ.get("ALPHA_PULSE_DATA_DIR", ".alpha-pulse")) / "bench-cryptofeed"
+    python = folder / "bin" / "python"
+    if python.exists() and _succeeds(str(python), "-c", "import cryptofeed, aiokafka"):
+        return str(python)
+    made = _succeeds(sys.executable, "-m", "venv", "--clear", str(folder)) and _succeeds(
+        str(python), "-m", "pip", "install", "-q", CRYPTOFEED, "aiokafka", "uvloop"
+    )
+    if made:
+        return str(python)
+    print(f"cryptofeed is left out: pip could not install {CRYPTOFEED}", file=sys.stderr)
+    return None
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

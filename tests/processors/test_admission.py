@@ -146,23 +146,10 @@ def test_a_tenth_of_ten_thousand_refused_stops_the_process() -> None:
         kernel.process([9000], [KEY], [b"rubbish"], 1_763_942_400_000, 9001)
 
 
-NUMBERS = [
-    "1",
-    "0",
-    "0.5",
-    "10.25",
-    "123456789.123456789012",
-    "00.1",
-    "1.",
-    ".1",
-    "1.2.3",
-    "1e5",
-    "+1",
-    "0.0",
-]
+NUMBERS = ["1", "0", "0.5", "10.25", "123456789.123456789012", "00.1", "1.", ".1", "1.2.3", "1e5"]
 
 
-@pytest.mark.parametrize("text", [*NUMBERS, "", "9" * 20, "9" * 21])
+@pytest.mark.parametrize("text", [*NUMBERS, "+1", "0.0", "", "9" * 20, "9" * 21])
 def test_the_fast_parser_agrees_with_the_grammar(text: str) -> None:
     try:
         expected = parse_units(text)

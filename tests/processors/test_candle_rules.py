@@ -10,13 +10,7 @@ MINUTE_US = 60_000_000
 
 
 def candles(events: list[Any], timeframe: str = "1m") -> list[Candle]:
-    return [
-        event
-        for event in events
-        if isinstance(event, Candle)
-        and event.timeframe == timeframe
-        and (event.revision or not own)
-    ]
+    return [event for event in events if isinstance(event, Candle) and event.timeframe == timeframe]
 
 
 def minute(events: list[Any], number: int, timeframe: str = "1m") -> Candle:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from alpha_pulse.cli.capture import capture
 from alpha_pulse.cli.dead_letters import app as dead_letters
 from alpha_pulse.cli.demo import demo
 from alpha_pulse.cli.migrate import migrate
@@ -25,6 +26,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(replay)
 app.command()(sql)
+app.command()(capture)
 app.command()(produce)
 app.command()(process)
 app.command()(sink)

@@ -106,9 +106,13 @@ class Conductor:
         if self.end_us is not None:
             limit_us = min(limit_us, self.end_us)
         step_us = min(tick_us, limit_us)
-        if step_us <= self.now_us:
-            await self._clock.wait_until(min(tick_us, self._next_trade_us(tick_us)))
-            return
+        if not self._clock.full_speed:
+            due_us = min(tick_us, self._next_trade_us(tick_us) + 1)
+            if step_us < due_us and step_us != self.end_us:
+                # Time passes and nothing happens.
+                self._set_now(max(step_us, self.now_us))
+                await self._clock.wait_until(due_us)
+                return
         if self._effect is None:
             fault = self._faults.take_stream(self.published)
             if fault is not None:

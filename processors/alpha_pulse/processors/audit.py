@@ -45,7 +45,10 @@ def add_audits(app: faust.App, config: Config) -> None:
     ledgers = table("audit-ledgers")
     latest = table("latest")
 
-    @app.agent(raw(CANDLES[AUDITED], EXCHANGE_CANDLES, STATUS), name="audit")  # type: ignore[untyped-decorator]
+    # An app needs one agent; without audits it keeps the status of each symbol only.
+    topics = (CANDLES[AUDITED], EXCHANGE_CANDLES, STATUS) if config.processor.audits else (STATUS,)
+
+    @app.agent(raw(*topics), name="audit")  # type: ignore[untyped-decorator]
     async def audit(stream: Any) -> None:
         async for event in stream.events():
             try:

@@ -238,6 +238,11 @@ class Stream:
             )  # fmt: skip
             self.last_id = last
             self.value_close_us = 0
+        ranges = self.proof.missing.ranges
+        is_missing = any(r.first <= last and r.last >= first for r in ranges)
+        if gap.status == "filled" and last <= self.last_id and not is_missing:
+            # Healed before anything after it was published: nothing changes but what is known.
+            publish(gap)
         if gap.status == "unfillable":
             for hole in self.proof.missing.give_up(first, last):
                 publish(self._gap_of(hole))

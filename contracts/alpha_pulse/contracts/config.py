@@ -118,6 +118,7 @@ class ProcessorConfig:
     drain_s_max: float = 8.0
     pending_records_max: int = 200_000  # taken in beyond the last commit, per partition
     state_record_bytes_max: int = 512 * 1024
+    audits: bool = True  # hold closed candles against the exchange's own
     web_port: int = 0  # Faust's web views, on loopback; 0: off
 
 
@@ -126,11 +127,11 @@ class SinkConfig:
     """How batches are bounded on their way into ClickHouse."""
 
     group: str = "sinks"
-    batch_rows_max: int = 100_000
-    batch_bytes_max: int = 32 * 2**20
+    batch_rows_max: int = 50_000
+    batch_bytes_max: int = 16 * 2**20
     batch_age_s_max: float = 1.0
-    buffered_bytes_max: int = 128 * 2**20
-    inserts_in_flight_max: int = 4
+    buffered_bytes_max: int = 64 * 2**20
+    inserts_in_flight_max: int = 3
     progress_interval_s: float = 5.0
     retry_wait_s_max: float = 30.0
     drain_s_max: float = 8.0

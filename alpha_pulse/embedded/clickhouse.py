@@ -10,23 +10,30 @@ import aiohttp
 
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.errors import EmbeddedRuntimeError
-from alpha_pulse.embedded.front.users import Login, Role, save_users, url_of
+from alpha_pulse.embedded.front.users import Login, Role, load_users, save_users, url_of
 from alpha_pulse.embedded.ports import HOST, listen
 
 DEFAULT_PORT = 8123
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 STOP_GRACE_S = 10.0
 
 
 class ClickHouseServer:
     """The engine's files and, once started, its process."""
 
-    def __init__(self, directory: Path, lock_fd: int, logins: Sequence[Login] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        lock_fd: int,
+        logins: Sequence[Login] = (),
+        users_file: Path | None = None,
+    ) -> None:
         self.directory = directory
         self.port = 0
         self.child: Child | None = None
         self._lock_fd = lock_fd
         self._logins = logins
+        self._given_users_file = users_file
 
     @property
     def address(self) -> str:
@@ -69,6 +76,9 @@ class ClickHouseServer:
             await self.child.stop(STOP_GRACE_S + 5)
 
     def _users_file(self) -> list[str]:
+        if self._given_users_file is not None:
+            load_users(self._given_users_file)  # a mistake is told here, before anything starts
+            return [str(self._given_users_file.resolve())]
         if not self._logins:
             return []
         path = self.directory / "users.toml"
@@ -87,7 +97,7 @@ class ClickHouseServer:
                         raise self.child.death()
                     if time.monotonic() > deadline:
                         raise EmbeddedRuntimeError(
-                            f"expected ClickHouse to answer on {self.address} within "
+                            f"expected ClickHouse to answer on {HOST}:{self.port} within "
                             f"{READY_TIMEOUT_S:.0f} s, found no answer; is the machine overloaded? "
                             f"Its log: {self.child.log}\n{self.child.log_tail()}"
                         )

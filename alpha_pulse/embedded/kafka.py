@@ -19,7 +19,7 @@ from alpha_pulse.embedded.errors import ChildDiedError, EmbeddedRuntimeError
 from alpha_pulse.embedded.ports import HOST, free_port
 
 DEFAULT_PORT = 19092
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 STOP_GRACE_S = 15.0
 BIND_ATTEMPTS_MAX = 3
 EXIT_BY_SIGTERM = 128 + 15

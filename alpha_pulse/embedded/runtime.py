@@ -32,6 +32,7 @@ class Runtime:
         self._kafka_server: KafkaServer | None = None
         self._clickhouse_server: ClickHouseServer | None = None
         self._logins: Sequence[Login] = ()
+        self._users_file: Path | None = None
 
     @classmethod
     @asynccontextmanager
@@ -45,6 +46,7 @@ class Runtime:
         kafka_port: int | None = None,
         clickhouse_port: int | None = None,
         clickhouse_logins: Sequence[Login] = (),
+        clickhouse_users_file: Path | None = None,
         cache_dir: Path | None = None,
     ) -> AsyncIterator["Runtime"]:
         """Start what is not given, and stop it at the end.
@@ -56,12 +58,15 @@ class Runtime:
         taken; 0 for a free one.
         clickhouse_logins: users of the own ClickHouse; without any, everybody on this machine is an
         administrator. The first administrator's name and password stand in `clickhouse`.
+        clickhouse_users_file: the same from a file (`front/users.py`), where the caller knows the
+        passwords; `clickhouse` carries none then.
         cache_dir: where the jars are kept between runs.
         Raises: EmbeddedRuntimeError, one line that says what to do.
         """
         report = on_progress or (lambda _step: None)
         runtime = cls(data_dir, kafka or "", clickhouse or "")
         runtime._logins = clickhouse_logins
+        runtime._users_file = clickhouse_users_file
         if kafka and clickhouse:
             yield runtime
             return
@@ -138,7 +143,7 @@ class Runtime:
 
     async def _start_clickhouse(self, directory: DataDir, port: int | None) -> None:
         self._clickhouse_server = ClickHouseServer(
-            directory.path / "clickhouse", directory.lock_fd, self._logins
+            directory.path / "clickhouse", directory.lock_fd, self._logins, self._users_file
         )
         await self._clickhouse_server.start(port)
         self.clickhouse = self._clickhouse_server.address

@@ -237,6 +237,73 @@ def test_the_official_node_client(url: str, tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
 
 
+NATIVE_COLUMNS = {
+    "UInt8": "number::UInt8",
+    "Int256": "number::Int256",
+    "Float64": "number / 3",
+    "Bool": "number % 2 = 0",
+    "String": "repeat('x', number % 300)",
+    "FixedString(5)": "toFixedString('abc', 5)",
+    "Decimal(9, 2)": "number::Decimal(9, 2)",
+    "Decimal(18, 2)": "number::Decimal(18, 2)",
+    "Decimal(38, 12)": "number::Decimal(38, 12)",
+    "Decimal(76, 12)": "number::Decimal(76, 12)",
+    "Date": "toDate(number)",
+    "Date32": "toDate32(number)",
+    "DateTime('UTC')": "toDateTime(number, 'UTC')",
+    "DateTime64(6, 'UTC')": "toDateTime64(number, 6, 'UTC')",
+    "UUID": "toUUID('61f0c404-5cb3-11e7-907b-a6006ad3dba0')",
+    "IPv4": "toIPv4('1.2.3.4')",
+    "IPv6": "toIPv6('::1')",
+    "Enum8": "CAST(number % 2, 'Enum8(\\'a, (b\\' = 0, \\'it`s)\\' = 1)')",
+    "Interval": "toIntervalDay(number)",
+    "Nullable(String)": "if(number % 3 = 0, NULL, toString(number))",
+    "Nullable(Nothing)": "NULL",
+    "LowCardinality(String)": "toLowCardinality(toString(number % 300))",
+    "LowCardinality(Nullable)": "toLowCardinality(if(number % 7 = 0, NULL, toString(number % 3)))",
+    "Array(UInt16)": "range(number % 5)::Array(UInt16)",
+    "Array(Array)": "arrayMap(x -> range(x), range(number % 4))",
+    "Array(empty)": "[]::Array(String)",
+    "Array(LowCardinality)": "arrayMap(x -> toLowCardinality(toString(x)), range(number % 3))",
+    "Map": "map('a', number, 'b', number + 1)",
+    "Map of LowCardinality": "map(toLowCardinality(toString(number % 3)), [number])",
+    "Tuple": "(number, 'x', [number])",
+    "named Tuple": "CAST((number, 'x'), 'Tuple(a UInt64, `b c` String)')",
+}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_native_blocks_are_framed_right_for_every_type(url: str, rows: int) -> None:
+    client = connect(url)
+
+    def native(columns: str, **settings: Any) -> bytes:
+        text = f"SELECT {columns} FROM numbers({rows}) SETTINGS max_block_size = 100000"
+        return bytes(client.raw_query(text, fmt="Native", settings=settings))
+
+    names = [f"c{number}" for number in range(len(NATIVE_COLUMNS))]
+    columns = [f"{sql} AS {name}" for name, sql in zip(names, NATIVE_COLUMNS.values(), strict=True)]
+    expected = b""
+    for name, column in zip(names, columns, strict=True):
+        alone = native(column)
+        if not alone:
+            continue
+        # One column, then the rows as a varint, then name, type and values.
+        at = 2 if rows < 128 else 3
+        start = at
+        for _ in range(2):
+            at += 1 + alone[at]
+        assert alone[start + 1 : start + 1 + len(name)] == name.encode()
+        expected += alone[start:at] + b"\0" + alone[at:]
+    together = native(", ".join(columns))
+    framed = native(", ".join(columns), client_protocol_version=54460)
+    client.close()
+    if not together:
+        assert framed == b""
+        return
+    info = b"\x01\x00\x02\xff\xff\xff\xff\x00"
+    assert framed == info + together[: 2 if rows < 128 else 3] + expected
+
+
 GO_PROGRAM = """
 package main
 

@@ -129,6 +129,7 @@ _NEVER_FREE = frozenset({"input_format_values_interpret_expressions"})
 
 _COMMENT = rb"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|\Z))*"
 _IDENTIFIER = rb'(?:\w+|`[^`\\]*`|"[^"\\]*"|\{\w+:\s*Identifier\s*\})'
+_BEFORE_ROWS = re.compile(rb"[ \t\f]*(?:\r?\n)?")
 _PAIR = rb"\w+\s*=\s*(?:[\w.]+|'[^'\\]*')"
 _SELECT = re.compile(_COMMENT + rb"(?:\(|(?:SELECT|WITH|FROM)\b)", re.IGNORECASE | re.DOTALL)
 _INSERT = re.compile(_COMMENT + rb"INSERT\s+INTO\s", re.IGNORECASE | re.DOTALL)
@@ -157,14 +158,14 @@ class InsertHead:
     settings: Mapping[str, str]
     format: str
 
-    def rows(self, whole: bytes) -> bytes:
-        """Return the rows behind the statement in the whole text of a query."""
-        rows = whole[len(self.text) :]
-        if self.text.rstrip()[-6:].upper() == b"VALUES":
-            return rows
-        # What may stand between FORMAT and its rows: blanks, and one line break.
-        found = re.match(rb"[ \t\f]*(?:\r?\n)?", rows)
-        return rows[found.end() :] if found else rows
+    def rows(self, whole: bytes) -> memoryview:
+        """Return the rows behind the statement in the whole text of a query; not a copy."""
+        start = len(self.text)
+        if self.text[-6:].upper() != b"VALUES":
+            # What may stand between FORMAT and its rows: blanks, and one line break.
+            found = _BEFORE_ROWS.match(whole, start)
+            start = found.end() if found else start
+        return memoryview(whole)[start:]
 
     def statement(self, path: str) -> bytes:
         """Return the statement that takes its rows from a file."""

@@ -75,7 +75,11 @@ class QueryFailure(Exception):
 
 def from_engine(error: Exception) -> QueryFailure:
     """Return the failure that an exception of the engine stands for."""
-    text = str(error).strip()
+    # A message that quotes a client's bytes may be no text; Python says so and keeps the bytes.
+    if isinstance(error, UnicodeDecodeError):
+        text = bytes(error.object).decode("utf-8", "replace").strip()
+    else:
+        text = str(error).strip()
     found = re.search(r"Code: (\d+)\.", text)
     if found is None:
         return QueryFailure(UNKNOWN_EXCEPTION, text)

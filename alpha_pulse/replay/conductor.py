@@ -6,19 +6,18 @@ of its trades.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from alpha_pulse.contracts.market import MINUTE_US
-from alpha_pulse.replay.candles import open_time_us
 from alpha_pulse.replay.clock import Clock
 from alpha_pulse.replay.dialects.base import Dialect
-from alpha_pulse.replay.faults import FaultPlan, StreamFault, garbage
+from alpha_pulse.replay.faults import FaultPlan, StreamFault
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
 from alpha_pulse.replay.market import TradeRow
-from alpha_pulse.replay.sockets import TOO_SLOW_BYTES, Channel, ClientSocket
+from alpha_pulse.replay.sender import Sender, Unit
+from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 BATCH_TRADES_MAX = 4_096
 LINGER_S = 0.2
@@ -29,7 +28,6 @@ HEAL_S_MAX = 0.5
 HEAL_REFUSED_S_MAX = 4.0
 
 Expected = tuple[str, str]  # (kind of channel, symbol)
-Unit = tuple[Feed, int, Sequence[TradeRow]]  # trades of one symbol, from a position on
 
 
 class Conductor:
@@ -48,7 +46,6 @@ class Conductor:
         begin_us: int,
         end_us: int | None,
     ) -> None:
-        self.sockets: dict[int, ClientSocket] = {}
         self.expected: set[Expected] = set(expected)
         self.now_us = begin_us
         self.end_us = end_us
@@ -60,9 +57,8 @@ class Conductor:
         self.asked = asyncio.Event()
         self.refused = False
         self._feeds = feeds
-        self._dialect = dialect
         self._clock = clock
-        self._ledger = ledger
+        self._sender = Sender(feeds, dialect, ledger, waits=clock.full_speed)
         self._faults = faults
         self._tick_us = candle_interval_us
         self._rejoining = False
@@ -77,9 +73,14 @@ class Conductor:
             await self._advance()
         self.finished = True
         while True:
-            self._send_open_candles(self.now_us, only_changed=False)
-            await self._flush()
+            self._sender.send_open_candles(self.now_us, only_changed=False)
+            await self._sender.flush()
             await asyncio.sleep(LINGER_S)
+
+    @property
+    def sockets(self) -> dict[int, ClientSocket]:
+        """Return the open sockets by number."""
+        return self._sender.sockets
 
     @property
     def missing(self) -> list[Expected]:
@@ -124,16 +125,16 @@ class Conductor:
         else:
             at_trade = self._faults.next_at_trade
             most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
-            self._send_trades(self._take(step_us, min(most, BATCH_TRADES_MAX)))
+            self._sender.send_trades(self._take(step_us, min(most, BATCH_TRADES_MAX)))
         await self._after_batch()
         if effect is not None and effect.kind == "return" and effect.trades_left <= 0:
             await self._wait_for_healing()
 
     async def _after_batch(self) -> None:
-        self._send_closed_candles()
+        self._sender.send_closed_candles()
         if self.now_us % self._tick_us == 0:
-            self._send_open_candles(self.now_us, only_changed=True)
-        await self._flush()
+            self._sender.send_open_candles(self.now_us, only_changed=True)
+        await self._sender.flush()
 
     def _next_trade_us(self, latest_us: int) -> int:
         for feed in self._feeds:
@@ -156,9 +157,9 @@ class Conductor:
             ]
         else:
             singles = [
-                (row.trade_time_us, order, feed.published + place, feed, row)
+                single
                 for order, (feed, end) in enumerate(zip(self._feeds, ends, strict=True))
-                for place, row in enumerate(feed.market.rows(feed.published, end))
+                for single in _singles(feed, order, end)
             ]
             singles.sort(key=lambda single: single[:3])
             units = _runs(singles[:most])
@@ -183,29 +184,21 @@ class Conductor:
         for feed in self._feeds:
             if not feed.watched:
                 feed.begin = feed.published
-                feed.watched = bool(self._subscribers("trades", feed.symbol))
-
-    def subscribe(self, socket: ClientSocket, channels: Iterable[Channel]) -> None:
-        """Open channels of a socket; a snapshot comes first where the exchange sends one."""
-        for channel in channels:
-            if channel in socket.channels:
-                continue
-            socket.put(self._dialect.snapshot_frames(socket, channel))
-            socket.channels[channel] = None
-            if channel.kind == "trades" and self._dialect.snapshot_trades:
-                self._note_snapshot(channel.symbol)
-        socket.flush()
-        self.changed.set()
-
-    def _note_snapshot(self, symbol: str) -> None:
-        feed = next(feed for feed in self._feeds if feed.symbol == symbol)
-        first = max(0, feed.published - self._dialect.snapshot_trades)
-        if first < feed.published:
-            feed.begin = min(feed.begin, first)
-            feed.watched = True
-            self._ledger.add_sent(symbol, first, feed.published)
+                feed.watched = bool(self._sender.subscribers("trades", feed.symbol))
 
     # Readers
+
+    def subscribe(self, socket: ClientSocket, channels: Iterable[Channel]) -> None:
+        """Open channels of a socket."""
+        self._sender.subscribe(socket, channels)
+        self.changed.set()
+
+    def unsubscribe(self, socket: ClientSocket, channels: Iterable[Channel]) -> None:
+        """Close channels of a socket: who unsubscribes does not come back."""
+        for channel in channels:
+            socket.channels.pop(channel, None)
+            self.expected.discard((channel.kind, channel.symbol))
+        self.changed.set()
 
     async def _wait_for_readers(self, seconds_max: float | None) -> None:
         try:
@@ -238,94 +231,15 @@ class Conductor:
         self._rejoining = self._rejoining or bool(lost)
         self.changed.set()
 
-    def _subscribers(self, kind: str, symbol: str) -> list[tuple[ClientSocket, Channel]]:
-        return [
-            (socket, channel)
-            for socket in self.sockets.values()
-            if not socket.dead
-            for channel in socket.channels
-            if channel.kind == kind and channel.symbol == symbol
-        ]
-
-    async def _flush(self) -> None:
-        for socket in list(self.sockets.values()):
-            socket.flush()
-            if self._clock.full_speed:
-                await socket.drain()
-            elif socket.unsent_bytes > TOO_SLOW_BYTES:
-                socket.abort()
-        await asyncio.sleep(0)
-
-    # Frames
-
-    def _send_trades(self, units: Sequence[Unit]) -> None:
-        if self._dialect.mixes_symbols and len(units) > 1:
-            self._send_mixed_trades(units)
-            return
-        for feed, first, rows in units:
-            subscribers = self._subscribers("trades", feed.symbol)
-            for socket, channel in subscribers:
-                socket.put(self._dialect.trade_frames(socket, channel, rows))
-            if subscribers:
-                self._ledger.add_sent(feed.symbol, first, first + len(rows))
-
-    def _send_mixed_trades(self, units: Sequence[Unit]) -> None:
-        parts: dict[int, list[tuple[Channel, Sequence[TradeRow]]]] = {}
-        for feed, first, rows in units:
-            for socket, channel in self._subscribers("trades", feed.symbol):
-                parts.setdefault(socket.number, []).append((channel, rows))
-                self._ledger.add_sent(feed.symbol, first, first + len(rows))
-        for number, given in parts.items():
-            socket = self.sockets[number]
-            socket.put(self._dialect.mixed_trade_frames(socket, given))
-
-    def _send_closed_candles(self) -> None:
-        for feed in self._feeds:
-            while feed.candles.is_closed(feed.open_minute_us + MINUTE_US, self.now_us):
-                close_us = feed.open_minute_us + MINUTE_US
-                if feed.candles.closed_minute(feed.open_minute_us) is not None:
-                    self._ledger.closed_candles[feed.symbol] += 1
-                for socket, channel in self._subscribers("candles", feed.symbol):
-                    self._send_closed_candle(feed, socket, channel, close_us)
-                feed.open_minute_us = close_us
-
-    def _send_closed_candle(
-        self, feed: Feed, socket: ClientSocket, channel: Channel, close_us: int
-    ) -> None:
-        if open_time_us(close_us, channel.timeframe) != close_us:
-            return
-        open_us = open_time_us(close_us - 1, channel.timeframe)
-        candle = feed.candles.candle(open_us, channel.timeframe, feed.published, close_us)
-        if candle is not None:
-            frames = self._dialect.candle_frames(
-                socket, channel, candle, closed=True, event_time_us=self.now_us
-            )
-            socket.put(frames)
-
-    def _send_open_candles(self, event_time_us: int, *, only_changed: bool) -> None:
-        for feed in self._feeds:
-            if only_changed and feed.interim_at == feed.published:
-                continue
-            feed.interim_at = feed.published
-            for socket, channel in self._subscribers("candles", feed.symbol):
-                candle = feed.candle_now(channel.timeframe)
-                if candle is not None:
-                    frames = self._dialect.candle_frames(
-                        socket, channel, candle, closed=False, event_time_us=event_time_us
-                    )
-                    socket.put(frames)
-        for socket in self.sockets.values():
-            socket.put(self._dialect.beat_frames(socket))
-
     # Faults
 
     async def _begin(self, fault: StreamFault) -> None:
         readers = [s for s in self.sockets.values() if _reads_trades(s)]
         if fault.kind == "garbage":
-            self._send_garbage(fault)
-            await self._flush()
+            self._sender.send_garbage(fault)
+            await self._sender.flush()
         elif fault.kind == "stall":
-            await self._flush()
+            await self._sender.flush()
             await asyncio.sleep(fault.seconds)
         else:
             if fault.kind in ("close", "abort", "no-pong"):
@@ -333,50 +247,27 @@ class Conductor:
                     await self._break(fault.kind, socket)
             self._effect = _Effect(fault.kind, fault.trades)
 
-    def _send_garbage(self, fault: StreamFault) -> None:
-        # A spoiled copy of the next trade's frame; the trade itself follows unharmed.
-        for feed in self._feeds:
-            rows = feed.market.rows(feed.published, feed.published + 1)
-            subscribers = self._subscribers("trades", feed.symbol)
-            if rows and subscribers:
-                name = self._dialect.wire_symbol(feed)
-                for socket, channel in subscribers:
-                    frame = self._dialect.trade_frames(socket, channel, rows)[0]
-                    socket.put([fault.payload or garbage(fault.garbage, frame, rows[0], name)])
-                    self._ledger.garbage_frames[fault.garbage] += 1
-                return
-
     def _suffer(self, effect: "_Effect", step_us: int) -> None:
         # What the next trades meet, until the fault has had its number of them.
         units = self._take(step_us, 2 if effect.kind == "swap" else effect.trades_left)
         count = sum(len(rows) for _, _, rows in units)
         if effect.kind == "swap":
             swapped = len(units) == 1 and count == 2
-            self._send_swapped(units) if swapped else self._send_trades(units)
+            self._sender.send_swapped(units) if swapped else self._sender.send_trades(units)
             # Two trades of different moments or symbols are no swap: the next ones may be.
             effect.trades_left = 0 if swapped else effect.trades_left
         else:
             effect.trades_left -= count
             if effect.kind == "duplicate":
-                self._send_trades(units)
-                self._send_trades(units)
+                self._sender.send_trades(units)
+                self._sender.send_trades(units)
             elif effect.kind == "drop":
-                self._lose(units)
+                self._sender.lose(units)
             elif effect.kind == "return" or not self._clock.full_speed:
                 # The market goes on, and whoever is back hears it.
-                self._send_trades(units)
+                self._sender.send_trades(units)
         if effect.trades_left <= 0:
             self._effect = None
-
-    def _send_swapped(self, units: Sequence[Unit]) -> None:
-        for feed, first, rows in units:
-            self._send_trades([(feed, first + 1, rows[1:]), (feed, first, rows[:1])])
-
-    def _lose(self, units: Sequence[Unit]) -> None:
-        # Made and lost on the way: a numbered connection shows the hole.
-        for feed, _, rows in units:
-            for socket, channel in self._subscribers("trades", feed.symbol):
-                self._dialect.trade_frames(socket, channel, rows)
 
     async def _break(self, kind: str, socket: ClientSocket) -> None:
         if kind == "close":
@@ -400,6 +291,14 @@ class _Effect:
 
 def _reads_trades(socket: ClientSocket) -> bool:
     return any(channel.kind == "trades" for channel in socket.channels)
+
+
+def _singles(feed: Feed, order: int, end: int) -> Iterator[tuple[int, int, int, Feed, TradeRow]]:
+    # A trade is printed after its predecessors, whatever its clock says.
+    printed_us = 0
+    for position, row in enumerate(feed.market.rows(feed.published, end), feed.published):
+        printed_us = max(printed_us, row.trade_time_us)
+        yield printed_us, order, position, feed, row
 
 
 def _runs(singles: Sequence[tuple[int, int, int, Feed, TradeRow]]) -> list[Unit]:

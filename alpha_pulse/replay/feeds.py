@@ -27,6 +27,8 @@ class Feed:
         self.open_minute_us = 0
         self.listed = True
         self.watched = False
+        # The newest time that a trade frame carried.
+        self.event_ms = 0
         self.now_us = market.begin_us
 
     @property

@@ -258,11 +258,7 @@ class ReplayExchange:
                 reply = self.dialect.on_text(socket, message.data)
                 socket.put(reply.frames)
                 self.conductor.subscribe(socket, reply.subscribe)
-                for channel in reply.unsubscribe:
-                    socket.channels.pop(channel, None)
-                    # Who unsubscribes does not come back.
-                    self.conductor.expected.discard((channel.kind, channel.symbol))
-                self.conductor.changed.set()
+                self.conductor.unsubscribe(socket, reply.unsubscribe)
 
     async def _ping(self, socket: ClientSocket) -> None:
         while True:

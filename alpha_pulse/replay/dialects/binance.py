@@ -13,22 +13,29 @@ from alpha_pulse.replay.candles import TIMEFRAMES_US, ExchangeCandle, plain
 from alpha_pulse.replay.dialects.base import (
     Dialect,
     Reply,
-    RestRefusal,
     RestReply,
     RestRequest,
     dumps,
     parse_object,
     text_list,
 )
+from alpha_pulse.replay.dialects.binance_rest import (
+    AGGREGATE_ID_SHIFT,
+    aggregate_row,
+    integer,
+    invalid_symbol,
+    kline_row,
+    limit,
+    refusal,
+    required,
+    trade_row,
+)
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.market import TradeRow
 from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 ROWS_MAX = 1_000
-ROWS_DEFAULT = 500
 FOREVER_MS = 1 << 50
-# Aggregates are numbered apart from raw trades. Here each holds one trade.
-AGGREGATE_ID_SHIFT = 1_000_000_007
 
 
 class Binance(Dialect):
@@ -75,7 +82,7 @@ class Binance(Dialect):
         """List the symbols with their ticks."""
         wanted = request.query.get("symbol")
         if wanted and wanted not in self.by_id:
-            raise _invalid_symbol()
+            raise invalid_symbol()
         symbols = [
             self.symbol_info(name, feed)
             for name, feed in self.by_id.items()
@@ -155,51 +162,51 @@ class Binance(Dialect):
     async def klines(self, request: RestRequest) -> RestReply:
         """Return candles by open time: from startTime the first, else the newest."""
         feed = self._feed(request)
-        interval = _required(request, "interval")
+        interval = required(request, "interval")
         if interval not in TIMEFRAMES_US:
-            raise _refusal(-1120, "Invalid interval.")
-        count = _limit(request, self.klines_max)
-        first_us = _integer(request, "startTime", 0) * 1_000
-        last_us = _integer(request, "endTime", FOREVER_MS) * 1_000
+            raise refusal(-1120, "Invalid interval.")
+        count = limit(request, self.klines_max)
+        first_us = integer(request, "startTime", 0) * 1_000
+        last_us = integer(request, "endTime", FOREVER_MS) * 1_000
         newest = "startTime" not in request.query
         candles = await feed.page_of_candles(interval, first_us, last_us, count, newest=newest)
-        return RestReply([_kline_row(candle) for candle in candles])
+        return RestReply([kline_row(candle) for candle in candles])
 
     def trades(self, request: RestRequest) -> RestReply:
         """Return the newest trades: 1,000 at most."""
-        rows = self._feed(request).last_trades(_limit(request, ROWS_MAX))
-        return RestReply([_trade_row(row) for row in rows])
+        rows = self._feed(request).last_trades(limit(request, ROWS_MAX))
+        return RestReply([trade_row(row) for row in rows])
 
     def historical_trades(self, request: RestRequest) -> RestReply:
         """Return trades from an id on, else the newest; may want an API key."""
         if not self.options.keyless_history and not request.headers.get("X-MBX-APIKEY"):
-            raise _refusal(-2014, "API-key format invalid.", status=401)
-        feed, count = self._feed(request), _limit(request, self.history_max)
+            raise refusal(-2014, "API-key format invalid.", status=401)
+        feed, count = self._feed(request), limit(request, self.history_max)
         if request.query.get("fromId"):
-            rows = feed.trades_from_id(_integer(request, "fromId", 0), count)
+            rows = feed.trades_from_id(integer(request, "fromId", 0), count)
         else:
             rows = feed.last_trades(count)
-        return RestReply([_trade_row(row) for row in rows])
+        return RestReply([trade_row(row) for row in rows])
 
     def aggregate_trades(self, request: RestRequest) -> RestReply:
         """Return aggregates by id or by time, else the newest."""
-        feed, count = self._feed(request), _limit(request, ROWS_MAX)
+        feed, count = self._feed(request), limit(request, ROWS_MAX)
         if request.query.get("fromId"):
-            from_id = _integer(request, "fromId", 0) - AGGREGATE_ID_SHIFT
+            from_id = integer(request, "fromId", 0) - AGGREGATE_ID_SHIFT
             rows = feed.trades_from_id(from_id, count)
         else:
-            first_us = _integer(request, "startTime", 0) * 1_000
-            end_us = (_integer(request, "endTime", FOREVER_MS) + 1) * 1_000
+            first_us = integer(request, "startTime", 0) * 1_000
+            end_us = (integer(request, "endTime", FOREVER_MS) + 1) * 1_000
             if "startTime" in request.query:
                 rows = feed.trades_from_time(first_us, end_us, count)
             else:
                 rows = feed.trades_before_time(first_us, end_us, count)
-        return RestReply([_aggregate(row) for row in rows])
+        return RestReply([aggregate_row(row) for row in rows])
 
     def _feed(self, request: RestRequest) -> Feed:
-        feed = self.by_id.get(_required(request, "symbol"))
+        feed = self.by_id.get(required(request, "symbol"))
         if feed is None or not feed.listed:
-            raise _invalid_symbol()
+            raise invalid_symbol()
         return feed
 
     # Websocket
@@ -238,36 +245,26 @@ class Binance(Dialect):
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
     ) -> list[bytes]:
-        """Return one frame per trade; E is the trade's own time, the exchange's clock."""
-        name = self.market_id(self.by_symbol[channel.symbol].instrument)
+        """Return one frame per trade; E is the exchange's clock, which never steps back."""
+        feed = self.by_symbol[channel.symbol]
+        name = self.market_id(feed.instrument)
+        aggregate = channel.name.endswith("@aggTrade")
+        kind, number = ("aggTrade", "a") if aggregate else ("trade", "t")
+        shift = AGGREGATE_ID_SHIFT if aggregate else 0
+        event_ms = feed.event_ms
         frames = []
-        if channel.name.endswith("@aggTrade"):
-            for trade_id, time_us, price, amount, side in rows:
-                ms = time_us // 1_000
-                frames.append(
-                    b'{"e":"aggTrade","E":%d,"s":"%b","a":%d,"p":"%b","q":"%b","f":%d,"l":%d,'
-                    b'"T":%d,"m":%b,"M":true}'
-                    % (
-                        ms,
-                        name.encode(),
-                        trade_id + AGGREGATE_ID_SHIFT,
-                        price.encode(),
-                        amount.encode(),
-                        trade_id,
-                        trade_id,
-                        ms,
-                        b"true" if side == "sell" else b"false",
-                    )
-                )
-        else:
-            for trade_id, time_us, price, amount, side in rows:
-                ms = time_us // 1_000
-                frames.append(
-                    (
-                        f'{{"e":"trade","E":{ms},"s":"{name}","t":{trade_id},"p":"{price}",'
-                        f'"q":"{amount}","T":{ms},"m":{_MAKER[side]},"M":true}}'
-                    ).encode()
-                )
+        for trade_id, time_us, price, amount, side in rows:
+            ms = time_us // 1_000
+            if ms > event_ms:
+                event_ms = ms
+            raw_ids = f'"f":{trade_id},"l":{trade_id},' if aggregate else ""
+            frames.append(
+                (
+                    f'{{"e":"{kind}","E":{event_ms},"s":"{name}","{number}":{trade_id + shift},'
+                    f'"p":"{price}","q":"{amount}",{raw_ids}"T":{ms},"m":{_MAKER[side]},"M":true}}'
+                ).encode()
+            )
+        feed.event_ms = event_ms
         return self.combined(socket, channel, frames)
 
     def candle_frames(
@@ -329,78 +326,6 @@ class Binance(Dialect):
 
 
 _MAKER = {"sell": "true", "buy": "false"}
-
-
-def _trade_row(row: TradeRow) -> dict[str, Any]:
-    return {
-        "id": row.trade_id,
-        "price": row.price,
-        "qty": row.amount,
-        "quoteQty": plain(Decimal(row.price) * Decimal(row.amount)),
-        "time": row.trade_time_us // 1_000,
-        "isBuyerMaker": row.side == "sell",
-        "isBestMatch": True,
-    }
-
-
-def _aggregate(row: TradeRow) -> dict[str, Any]:
-    return {
-        "a": row.trade_id + AGGREGATE_ID_SHIFT,
-        "p": row.price,
-        "q": row.amount,
-        "f": row.trade_id,
-        "l": row.trade_id,
-        "T": row.trade_time_us // 1_000,
-        "m": row.side == "sell",
-        "M": True,
-    }
-
-
-def _kline_row(candle: ExchangeCandle) -> list[Any]:
-    return [
-        candle.open_time_us // 1_000,
-        candle.open,
-        candle.high,
-        candle.low,
-        candle.close,
-        candle.volume,
-        candle.close_time_us // 1_000 - 1,
-        plain(candle.quote_volume),
-        candle.trade_count,
-        plain(candle.buy_volume),
-        plain(candle.buy_quote_volume),
-        "0",
-    ]
-
-
-def _required(request: RestRequest, name: str) -> str:
-    value = request.query.get(name)
-    if not value:
-        what = f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
-        raise _refusal(-1102, what)
-    return value
-
-
-def _integer(request: RestRequest, name: str, default: int) -> int:
-    try:
-        return request.integer(name, default)
-    except ValueError as e:
-        raise _refusal(-1100, f"Illegal characters found in parameter '{name}'.") from e
-
-
-def _limit(request: RestRequest, most: int) -> int:
-    count = _integer(request, "limit", ROWS_DEFAULT)
-    if count < 1:
-        raise _refusal(-1130, "Data sent for parameter 'limit' is not valid.")
-    return min(count, most)
-
-
-def _invalid_symbol() -> RestRefusal:
-    return _refusal(-1121, "Invalid symbol.")
-
-
-def _refusal(code: int, message: str, status: int = 400) -> RestRefusal:
-    return RestRefusal(RestReply({"code": code, "msg": message}, status))
 
 
 def _error(code: int, message: str, number: object = None) -> bytes:

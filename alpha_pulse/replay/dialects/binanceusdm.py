@@ -77,14 +77,16 @@ class BinanceUsdm(Binance):
         """Return one frame per trade."""
         if channel.name.endswith("@aggTrade"):
             return super().trade_frames(socket, channel, rows)
-        name = self.market_id(self.by_symbol[channel.symbol].instrument)
+        feed = self.by_symbol[channel.symbol]
+        name = self.market_id(feed.instrument)
         frames = []
         for trade_id, time_us, price, amount, side in rows:
             ms = time_us // 1_000
+            feed.event_ms = max(feed.event_ms, ms)
             maker = "true" if side == "sell" else "false"
             frames.append(
                 (
-                    f'{{"e":"trade","E":{ms},"T":{ms},"s":"{name}","t":{trade_id},"p":"{price}",'
+                    f'{{"e":"trade","E":{feed.event_ms},"T":{ms},"s":"{name}","t":{trade_id},"p":"{price}",'
                     f'"q":"{amount}","X":"MARKET","m":{maker}}}'
                 ).encode()
             )

@@ -1,11 +1,15 @@
 """One suite for every dialect: real, unmodified ccxt.pro against the replay exchange."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
+import orjson
 import pytest
 
 from alpha_pulse.replay.dialects import DIALECTS
@@ -248,3 +252,31 @@ async def test_the_exchanges_clock_reaches_the_end_of_the_recording(
         assert exchange.end_us == recording.end_us
         assert await client.fetch_time() >= recording.end_us // 1_000_000 * 1_000
         assert exchange.state()["event_time_us"] == recording.end_us
+
+
+async def test_recorded_uuids_are_bybits_ids(recording: Recording, connect: Connect) -> None:
+    ids = tuple(str(uuid.UUID(int=number)) for number in range(1, 41))
+    rows = tuple(row._replace(trade_id=n) for n, row in enumerate(recording.trades[:40], 1))
+    native = replace(recording, exchange="bybit", trades=rows, candles=(), native_ids=ids)
+    async with streamed(native, "bybit", connect) as (exchange, client):
+        assert [trade["id"] for trade in client.trades[symbol_of(exchange)]] == list(ids)
+
+
+async def test_coinbase_puts_two_products_into_one_frame(connect: Connect) -> None:
+    def one(symbol: str, number: int) -> RecordedMarket:
+        row = TradeRow(number, 1_723_161_255_342_000, "1.5", "2", "buy")
+        return RecordedMarket(Recording("coinbase", "spot", symbol, "", (row,), ()))
+
+    markets = [one("BTC/USDT", 7), one("ETH/USDT", 9)]
+    async with ReplayExchange(markets, dialect="coinbase") as exchange:
+        async with aiohttp.ClientSession() as session:
+            ws = await session.ws_connect(f"{exchange.url}/advanced-trade-ws.coinbase.com")
+            products = ["BTC-USDT", "ETH-USDT"]
+            await ws.send_json(
+                {"type": "subscribe", "product_ids": products, "channel": "market_trades"}
+            )
+            frames = [orjson.loads((await ws.receive(timeout=10)).data) for _ in range(2)]
+        assert frames[0]["channel"] == "subscriptions"
+        named = [trade["product_id"] for trade in frames[1]["events"][0]["trades"]]
+        assert sorted(named) == products
+        assert [frame["sequence_num"] for frame in frames] == [0, 1]

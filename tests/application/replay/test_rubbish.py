@@ -94,7 +94,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 @given(steps=st.lists(st.integers(0, 3), max_size=3), value=VALUES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_message_is_answered(name: str, steps: list[int], value: Any) -> None:
     text = orjson.dumps(spoil(SPOILED[name], steps, value)).decode()
     reply = dialect_of(name).on_text(SocketInHand(), text)  # type: ignore[arg-type]
@@ -105,13 +105,14 @@ def test_any_message_is_answered(name: str, steps: list[int], value: Any) -> Non
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 @given(text=st.text())
+@settings(max_examples=30, deadline=None)
 def test_any_text_is_answered(name: str, text: str) -> None:
     assert isinstance(dialect_of(name).on_text(SocketInHand(), text), Reply)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 @given(query=QUERIES, place=st.integers(0, 20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 async def test_any_query_is_answered(name: str, query: dict[str, str], place: int) -> None:
     dialect = dialect_of(name)
     pattern = dialect.routes[place % len(dialect.routes)][0]

@@ -11,7 +11,7 @@ import pytest
 
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.market import LoopedMarket, RecordedMarket
+from alpha_pulse.replay.market import LoopedMarket, RecordedMarket, TradeRow
 from alpha_pulse.replay.recording import Recording
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
@@ -283,6 +283,64 @@ async def test_a_reader_that_does_not_read_holds_full_speed_back(recording: Reco
         for _ in range(20_000):
             await client.frame()
         await until(lambda: stream.published > seen)
+
+
+async def test_a_reader_too_slow_for_a_live_market_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("alpha_pulse.replay.sender.TOO_SLOW_BYTES", -1)
+    market = SyntheticMarket("BTC/USDT", 2, trades_per_minute=600, quiet_minutes=0)
+    async with ReplayExchange([market], live=True) as exchange, reader(exchange) as client:
+        await client.ws.send_str('{"method":"LIST_SUBSCRIPTIONS","id":1}')
+        kinds = [(await client.ws.receive(timeout=10)).type]
+        if kinds[0] == aiohttp.WSMsgType.TEXT:
+            kinds.append((await client.ws.receive(timeout=10)).type)
+        assert kinds[-1] in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+        await until(lambda: not exchange.conductor.sockets)
+
+
+async def test_an_idle_live_market_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ReplayExchange([SyntheticMarket("BTC/USDT", 2)], live=True) as exchange:
+        advance, count = exchange.conductor._advance, 0
+
+        async def counted() -> None:
+            nonlocal count
+            count += 1
+            await advance()
+
+        monkeypatch.setattr(exchange.conductor, "_advance", counted)
+        begun_us = exchange.conductor.now_us
+        await until(lambda: exchange.conductor.now_us > begun_us + 500_000)
+        # A busy loop turns thousands of times in half a second.
+        assert count < 300
+
+
+async def test_several_symbols_are_streamed_in_the_order_of_time() -> None:
+    def rows(first_id: int, *at_s: float) -> tuple[TradeRow, ...]:
+        return tuple(
+            TradeRow(first_id + place, BEGIN_US + int(seconds * 1e6), "1.5", "2", "buy")
+            for place, seconds in enumerate(at_s)
+        )
+
+    # The second BTC trade is printed third, with a clock that has stepped back.
+    btc = Recording("binance", "spot", "BTC/USDT", "", rows(1, 10, 30, 29.5, 50), ())
+    eth = Recording("binance", "spot", "ETH/USDT", "", rows(1, 20, 29.7, 30, 40), ())
+    names = ["btcusdt@trade", "ethusdt@trade"]
+    markets = [RecordedMarket(btc), RecordedMarket(eth)]
+    async with (
+        ReplayExchange(markets, wait_for=("trades",)) as exchange,
+        reader(exchange) as client,
+    ):
+        await client.ask("SUBSCRIBE", names)
+        frames = [await client.frame() for _ in range(8)]
+    found = [(frame["s"][:3], frame["t"]) for frame in frames]
+    assert [number for name, number in found if name == "BTC"] == [1, 2, 3, 4]
+    assert [number for name, number in found if name == "ETH"] == [1, 2, 3, 4]
+    assert found[:2] == [("BTC", 1), ("ETH", 1)]
+    assert found[-2:] == [("ETH", 4), ("BTC", 4)]
+    for name in ("BTC", "ETH"):
+        event_ms = [frame["E"] for frame in frames if frame["s"].startswith(name)]
+        assert event_ms == sorted(event_ms)
 
 
 async def test_two_sockets_share_one_stream(recording: Recording) -> None:

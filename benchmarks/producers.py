@@ -31,7 +31,7 @@ from alpha_pulse.embedded.runtime import Runtime
 HERE = Path(__file__).parent
 CRYPTOFEED = "cryptofeed==2.4.1"
 # Enough for a steady rate, few enough for contenders that take 100 µs and more each.
-PEER_FRAMES = 30_000
+PEER_FRAMES = {"ccxt": 30_000, "cryptofeed": 5_000}
 RUN_S_MAX = 600.0
 PEER_TOPICS = tuple(Topic(name, (Trade,), "of a peer") for name in ("ccxt", "cryptofeed"))
 _TRADE_ID = re.compile(rb'"trade_id":"([0-9]+)"')
@@ -76,10 +76,12 @@ async def run(frames: int) -> dict[str, Any]:
             await ensure_topics(config, [INGEST, DEAD_LETTERS, *PEER_TOPICS])
             ours = await contend("ours", sys.executable, config, frames)
             lost, duplicated = await check(config, frames)
-            ccxt = await contend("ccxt", sys.executable, config, PEER_FRAMES)
+            ccxt = await contend("ccxt", sys.executable, config, PEER_FRAMES["ccxt"])
             python = await asyncio.to_thread(cryptofeed_python)
             cryptofeed = (
-                await contend("cryptofeed", python, config, PEER_FRAMES) if python else None
+                await contend("cryptofeed", python, config, PEER_FRAMES["cryptofeed"])
+                if python
+                else None
             )
     results = [result for result in (ours, ccxt, cryptofeed) if result is not None]
     rates = {result.name: result.records_per_cpu_s for result in results}
@@ -114,7 +116,7 @@ async def contend(name: str, python: str, config: Config, frames: int) -> Result
                 process.kill()
                 await process.wait()
     if process.returncode:
-        raise SystemExit(f"expected {name} to run, found: {errors.decode()[-2000:]}")
+        raise SystemExit(f"expected {name} to run, found: {errors.decode()[-4000:]}")
     measured = json.loads(output.decode().splitlines()[-1])
     result = Result(
         name=name,

@@ -16,7 +16,6 @@ from aiokafka import AIOKafkaProducer
 
 from alpha_pulse.producers.exchange import point_at
 
-
 QUIET_S = 2.0
 
 

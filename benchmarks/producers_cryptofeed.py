@@ -10,11 +10,21 @@ import json
 import sys
 import time
 
+import cryptofeed.feed
+import uvloop
 from cryptofeed import FeedHandler
 from cryptofeed.backends.kafka import TradeKafka
-from cryptofeed.connection import RestEndpoint, Routes, WebsocketEndpoint
+from cryptofeed.connection import RestEndpoint, Routes, WebsocketEndpoint, WSAsyncConn
 from cryptofeed.defines import TRADES
 from cryptofeed.exchanges import Binance
+
+
+class PlainSocket(WSAsyncConn):
+    """A connection without TLS, which cryptofeed refuses to be given an address of."""
+
+    def __init__(self, address, *args, **kwargs):
+        super().__init__(address.replace("ws://", "wss://"), *args, **kwargs)
+        self.address = address
 
 
 class Counting(TradeKafka):
@@ -30,6 +40,7 @@ class Counting(TradeKafka):
 
 def main(url: str, kafka: str, namespace: str, frames: int) -> None:
     """Follow until every frame's record is acknowledged."""
+    cryptofeed.feed.WSAsyncConn = PlainSocket
     host = url.removeprefix("http://")
     Binance.websocket_endpoints = [WebsocketEndpoint(f"ws://{host}/stream.binance.com:9443")]
     Binance.rest_endpoints = [
@@ -37,7 +48,7 @@ def main(url: str, kafka: str, namespace: str, frames: int) -> None:
     ]
     backend = Counting(bootstrap_servers=kafka)
     backend.namespace = namespace
-    handler = FeedHandler(config={"log": {"disabled": True}, "uvloop": True})
+    handler = FeedHandler(config={"log": {"disabled": True}, "uvloop": False})
     handler.add_feed(Binance(symbols=["BTC-USDT"], channels=[TRADES], callbacks={TRADES: backend}))
 
     async def watch():
@@ -49,8 +60,9 @@ def main(url: str, kafka: str, namespace: str, frames: int) -> None:
         print(json.dumps(measured), flush=True)
         asyncio.get_running_loop().stop()
 
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
     handler.run(start_loop=False)
-    loop = asyncio.get_event_loop()
     task = loop.create_task(watch())
     loop.run_forever()
     del task

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpha_pulse.contracts.codec import decode_event, encode
+from alpha_pulse.contracts.codec import decode_event, encode, encode_many
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import EVENT_TYPES, Trade
 from alpha_pulse.contracts.examples import EXAMPLES
@@ -137,3 +137,21 @@ def test_a_field_of_a_newer_writer_is_ignored() -> None:
     trade = EXAMPLES[Trade]["binance"]
     message = encode(trade)[:-1] + b',"added_later":{"deep":[1,2]}}'
     assert decode_event(message) == trade
+
+
+def test_many_events_are_encoded_as_each_alone() -> None:
+    events = [
+        Trade(
+            exchange="binance",
+            symbol="BTC/USDT",
+            trade_id=str(number),
+            price="1.5",
+            amount="2",
+            side="buy",
+            trade_time_us=1_700_000_000_000_000,
+            receive_time_us=1_700_000_000_000_000,
+        )
+        for number in range(3)
+    ]
+    assert encode_many(events) == [encode(event) for event in events]
+    assert encode_many([]) == []

@@ -24,6 +24,7 @@ def test_a_client_has_the_methods_that_the_tap_replaces() -> None:
         "handle_message": ["self", "message"],
         "handle_text_or_binary_message": ["self", "data"],
         "receive": ["self"],
+        "receive_loop": ["self"],
         "on_error": ["self", "error"],
     }.items():
         assert list(inspect.signature(getattr(Client, name)).parameters) == parameters
@@ -31,6 +32,11 @@ def test_a_client_has_the_methods_that_the_tap_replaces() -> None:
     # Called through the instance, so that an instance's own replacement is found.
     assert "self.handle_message(" in source
     assert "create_task(self.receive())" in source
+    assert "call_soon(self.receive_loop)" in source
+    # What our own reading of the buffer repeats.
+    assert "while len(self.buffer) > 1:" in source
+    assert "size_delta += size + MSG_SIZE_OVERHEAD" in source
+    assert "self.buffer[0] = (self.buffer[0][0], self.buffer[0][1] + size_delta)" in source
 
 
 def test_a_client_has_the_state_that_we_touch() -> None:

@@ -1,5 +1,6 @@
 """Bytes to event and back: the one encoder and the one decoder of the contracts."""
 
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -17,6 +18,12 @@ _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def encode(event: msgspec.Struct) -> bytes:
     """Return the event as JSON on one line, fields in the order of its Struct."""
     return _encoder.encode(event)
+
+
+def encode_many(events: Sequence[msgspec.Struct]) -> list[bytes]:
+    """Return each event as `encode` does; for many at once half as dear."""
+    # JSON escapes line ends inside texts, so that every line is one event.
+    return _encoder.encode_lines(events).split(b"\n")[:-1]
 
 
 class EventDecoder(Generic[EventT]):

@@ -114,6 +114,7 @@ class CatchUp:
             reason = "too many trades to fetch while live: backfill them as history"
             self._give_up(feed, tracker, reason)
             return
+        start_us = tracker.last_time_us
         for asked in range(ASK_AGAIN_MAX):
             since_us = max(0, tracker.last_time_us - (SLACK_US if asked else 0))
             wanted = Wanted(feed.symbol, hole.first, hole.last, since_us, hole.until_us)
@@ -122,6 +123,8 @@ class CatchUp:
             if tracker.last_id >= hole.first:
                 # Up to the trade that the stream brought nothing is missing now.
                 feed.caught_up = feed.caught_up or tracker.last_id > hole.last
+                if tracker.last_id >= hole.last:
+                    feed.tell_healed(hole, start_us)
                 return
             await asyncio.sleep(backoff_s(asked + 1, first_s=0.1, max_s=2.0))
         if tracker.last_id is not None and tracker.last_id >= hole.first:

@@ -6,10 +6,10 @@ or held back, state changes said once.
 
 from collections.abc import Sequence
 
-from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.codec import encode, encode_many
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import MINUTE_US, message_key
-from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.continuity import ConsecutiveIds, Hole, SeenIds
 from alpha_pulse.producers.heartbeat import SETTLE_US, due_heartbeat_us
 from alpha_pulse.producers.silence import SilenceWatch
 
@@ -66,21 +66,17 @@ class SymbolFeed:
         symbol = self.symbol
         place, count = start, len(trades)
         if type(tracker) is ConsecutiveIds and tracker.last_id is not None and not tracker.held:
-            last_id, newest_us, append = (
-                tracker.last_id,
-                self.published_until_us,
-                self.outbox.append,
-            )
+            last_id, newest_us = tracker.last_id, self.published_until_us
             while place < count:
                 trade = trades[place]
                 if trade.symbol != symbol or int(trade.trade_id) != last_id + 1:
                     break
-                append(encode(trade))
                 last_id += 1
                 if trade.trade_time_us > newest_us:
                     newest_us = trade.trade_time_us
                 place += 1
             if place > start:
+                self.outbox += encode_many(trades[start:place])
                 tracker.last_id = last_id
                 tracker.last_time_us = trades[place - 1].trade_time_us
                 self.trades += place - start
@@ -155,6 +151,21 @@ class SymbolFeed:
         """Take what the tracker released after a hole was given up."""
         for event in events:
             self._add(event)
+
+    def tell_healed(self, hole: Hole, start_us: int) -> None:
+        """Tell readers of a hole that was filled before anything after it was published."""
+        gap = Gap(
+            exchange=self.exchange,
+            symbol=self.symbol,
+            first_trade_id=str(hole.first),
+            last_trade_id=str(hole.last),
+            start_time_us=min(start_us or hole.until_us, hole.until_us),
+            end_time_us=hole.until_us,
+            status="filled",
+            reason="the stream lost them; fetched over REST",
+        )
+        self.gaps_opened += 1
+        self._add(gap)
 
     def change_state(self, state: StreamState, complete_until_us: int) -> bool:
         """Say once that the stream is live, disconnected or halted; return whether it is news."""

@@ -2,8 +2,9 @@
 
 ccxt's own trade handlers cost 32 to 81 µs a trade and one bad frame kills their receive loop; here
 a frame costs what its decoder costs and ccxt sees only what it must (acks, pings, errors). This
-leans on the inside of ccxt 4.5.90 (`Client.handle_message`, `handle_text_or_binary_message`,
-`receive`; `Exchange.client`, `on_connected`); `tests/producers/test_ccxt_internals.py` holds it.
+leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_message`,
+`handle_text_or_binary_message`; `Exchange.client`, `on_connected`);
+`tests/producers/test_ccxt_internals.py` holds it.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from aiohttp import WSMsgType
+from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
-FRAMES_MAX = 1_000  # taken at once, at most
 Frame = str | bytes
 
 
@@ -60,29 +61,36 @@ class Tap:
     def _tap(self, client: Any) -> None:
         socket = Socket(client.url, client.handle_text_or_binary_message)
         handle_other = client.handle_message
-        receive = client.receive
+        receive, receive_loop = client.receive, client.receive_loop
         on_frames = self.on_frames
-        loop = client.asyncio_loop
         inbox: list[Frame] = []
-
-        def drain() -> None:
-            if frames := inbox.copy():
-                inbox.clear()
-                on_frames(socket, frames)
-
-        def take(frame: Frame) -> None:
-            if not inbox:
-                loop.call_soon(drain)
-            inbox.append(frame)
-            if len(inbox) >= FRAMES_MAX:
-                drain()  # the call that is due will find nothing
 
         def handle(message: Any) -> None:
             if message.type is WSMsgType.TEXT:
-                take(message.data)
+                inbox.append(message.data)
             else:
-                # Pings, pongs and closes; ccxt unpacks what is packed and then calls `take`.
+                # Pings, pongs and closes; of what is packed ccxt calls `take` with the content.
                 handle_other(message)
+
+        def give() -> None:
+            if inbox:
+                frames = inbox.copy()
+                inbox.clear()
+                on_frames(socket, frames)
+
+        def read_buffer() -> None:
+            # As ccxt's own loop does, which looks its buffer up twice for every frame.
+            buffer = None if client.closed() else client.buffer
+            if buffer and len(buffer) > 1:
+                read_bytes = 0
+                while len(buffer) > 1:
+                    message, size = buffer.popleft()
+                    read_bytes += size + MSG_SIZE_OVERHEAD
+                    handle(message)
+                # aiohttp counts what waits, to pause the transport: the rest carries the sum.
+                buffer[0] = (buffer[0][0], buffer[0][1] + read_bytes)
+            give()
+            receive_loop()
 
         async def receive_when_open() -> Any:
             gate = self.gate
@@ -94,7 +102,8 @@ class Tap:
 
         client.alpha_pulse_socket = socket
         client.handle_message = handle
-        client.handle_text_or_binary_message = take
+        client.handle_text_or_binary_message = inbox.append
+        client.receive_loop = read_buffer
         client.receive = receive_when_open
         if self.on_tapped is not None:
             self.on_tapped(socket)

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import (
@@ -20,6 +23,7 @@ from alpha_pulse.contracts.config import (
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
@@ -114,3 +118,50 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
         assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
         assert await sink.terminate() == 0
     assert b"not enough space" in sink.log_path.read_bytes()
+
+
+async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost(
+    config: Config,
+    clickhouse: ClickHouse,
+    new_proxy: Callable[[str], Any],
+    new_sink: Callable[[Config], Any],
+    refusal: Callable[[int, int, str], Any],
+) -> None:
+    async def before(token: str) -> Any:
+        return refusal(500, 243, "not enough space")
+
+    kept = 100
+    async with new_proxy(config.clickhouse.url).serve() as proxy:
+        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
+        await sink.start()
+        await sink.resumed()
+        proxy.before = before
+        await publish(config)
+        name = TRADES.full_name(config.namespace)
+        admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))
+        await admin.start()
+        consumer = AIOKafkaConsumer(**client_arguments(config.kafka, "test"))
+        await consumer.start()
+        ends = await consumer.end_offsets([TopicPartition(name, number) for number in range(4)])
+        await consumer.stop()
+        ends = {where: end for where, end in ends.items() if end > kept}
+        await admin.delete_records(
+            {where: RecordsToDelete(before_offset=end - kept) for where, end in ends.items()}
+        )
+        await admin.close()
+        proxy.before = None
+        d = config.database
+        stored = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
+        lost = f"SELECT sum(last_offset - first_offset + 1) FROM {d}.skipped_offsets"
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                rows, missing = (await clickhouse.rows(stored))[0][0], await clickhouse.rows(lost)
+                if rows + (missing[0][0] or 0) >= ROWS:
+                    break
+                await asyncio.sleep(0.2)
+        assert await sink.terminate() == 0
+    (rows, positions), (missing_rows,) = (await clickhouse.rows(stored))[0], missing[0]
+    assert rows == positions
+    assert rows + missing_rows == ROWS
+    assert missing_rows > 0
+    assert b"records.lost_to_retention" in sink.log_path.read_bytes()

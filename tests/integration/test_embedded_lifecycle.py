@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from alpha_pulse.embedded.data_dir import DataDir
 from alpha_pulse.embedded.errors import ChildDiedError, DataDirError
-from alpha_pulse.embedded.ports import listen
+from alpha_pulse.embedded.ports import free_port, listen
 from alpha_pulse.embedded.runtime import Runtime
 
 TOPIC = "kept"
@@ -158,3 +158,24 @@ async def test_a_server_that_cannot_start_shows_why(tmp_path: Path) -> None:
     with pytest.raises(ChildDiedError, match="expected ClickHouse to run, found it ended"):
         async with Runtime.start(tmp_path, kafka="127.0.0.1:1", clickhouse_port=0):
             pass
+
+
+async def test_a_port_lost_between_look_and_bind_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listen(0, 0, "a test") as taken:
+        ports = [taken.getsockname()[1]]
+
+        def first_the_taken_one(port: int | None, default: int, name: str) -> int:
+            if name == "Kafka" and ports:
+                return int(ports.pop())
+            return free_port(port, default, name)
+
+        monkeypatch.setattr("alpha_pulse.embedded.kafka.free_port", first_the_taken_one)
+        monkeypatch.setattr("alpha_pulse.embedded.kafka.DEFAULT_PORT", 0)
+        async with Runtime.start(tmp_path, clickhouse="http://127.0.0.1:1") as runtime:
+            assert runtime.kafka != f"127.0.0.1:{taken.getsockname()[1]}"
+            async with AIOKafkaProducer(bootstrap_servers=runtime.kafka):
+                pass
+    assert ports == []
+    assert processes_of(tmp_path) == []

@@ -115,13 +115,6 @@ def compare_with_trades(recording: Recording, stored: Iterable[StoredCandle]) ->
             if candle is None:
                 comparison.add(what, {"candle": ("missing", "present")})
                 continue
-            if candle.source != "trades":
-                # The exchange's candle stands in: what it does not know is null.
-                expected = {
-                    name: value
-                    for name, value in expected.items()
-                    if getattr(candle, name) is not None
-                }
             comparison.add(what, _differences(candle, expected))
     for (timeframe, open_time_us), candle in ours.items():
         if timeframe in PUBLISHED_TIMEFRAMES:
@@ -151,11 +144,14 @@ def recompute_minutes(trades: Sequence[TradeRow]) -> list[RecordedCandle]:
 
 
 def _differences(candle: StoredCandle, expected: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {
-        name: (getattr(candle, name), value)
-        for name, value in expected.items()
-        if getattr(candle, name) != value
-    }
+    differences = {}
+    for name, value in expected.items():
+        stored = getattr(candle, name)
+        # Where the exchange's candle stands in, what it does not know is null.
+        unknown = stored is None and candle.source != "trades"
+        if stored != value and not unknown:
+            differences[name] = (stored, value)
+    return differences
 
 
 def _recompute(

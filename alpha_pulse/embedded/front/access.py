@@ -262,12 +262,16 @@ def check_tree(
     reaching = {name.lower() for name in table_functions} - _HARMLESS_TABLE_FUNCTIONS
     for node, name in _NAMED.findall(tree):
         bare = name.strip("`\"'")
-        if node == "TableIdentifier":
-            refused = "/" in bare or "\\" in bare
-        elif node == "Identifier":  # a function passed by name: arrayMap(file, …)
-            refused = _REACHING_FUNCTIONS.fullmatch(bare) is not None
-        else:
-            refused = bare.lower() in reaching or _REACHING_FUNCTIONS.fullmatch(bare) is not None
+        # A path in place of a table; elsewhere a name may hold a slash ("BTC/USDT").
+        is_table = node == "TableIdentifier" or (
+            node == "Identifier" and root != "SelectWithUnionQuery"
+        )
+        # An identifier may be a function passed by name: arrayMap(file, …).
+        refused = (
+            (is_table and ("/" in bare or "\\" in bare))
+            or (node != "TableIdentifier" and _REACHING_FUNCTIONS.fullmatch(bare) is not None)
+            or (node == "Function" and bare.lower() in reaching)
+        )
         if refused:
             raise QueryFailure(
                 ACCESS_DENIED, f"Not enough privileges: {bare} reaches outside the database"

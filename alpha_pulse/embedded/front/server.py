@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -186,7 +187,12 @@ def main(arguments: list[str]) -> None:
     """Run the server that the arguments describe."""
     users = load_users(Path(arguments[2])) if len(arguments) > 2 else []
     listener = socket.socket(fileno=int(arguments[1]))
-    asyncio.run(serve(Path(arguments[0]), listener, Users(users)))
+    directory = Path(arguments[0]).resolve()
+    # The engine takes a table's name that it does not know for a file here: let it find none.
+    empty = directory.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    os.chdir(empty)
+    asyncio.run(serve(directory, listener, Users(users)))
 
 
 if __name__ == "__main__":

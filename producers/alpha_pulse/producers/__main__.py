@@ -1,6 +1,7 @@
 """`python -m alpha_pulse.producers`: the producer role, from environment and configuration file.
 
 `ALPHA_PULSE_CONFIG` names a TOML file. Ends with 0 on SIGTERM or SIGINT, and at a recording's end.
+SIGHUP reads the file again and follows the symbols that it names now.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -26,8 +28,13 @@ log = structlog.get_logger()
 DRAIN_S_MAX = 10.0
 
 
-async def produce(config: Config, stop: asyncio.Event) -> None:
-    """Run the producer role until `stop` is set or a recording ends; then drain (bounded)."""
+async def produce(
+    config: Config, stop: asyncio.Event, on_started: Callable[[LiveProducer], None] | None = None
+) -> None:
+    """Run the producer role until `stop` is set or a recording ends; then drain (bounded).
+
+    on_started: called with the producer, whose symbols can be changed while it runs.
+    """
     await ensure_topics(config)
     name = exchange_name(config.producer)
     resume = await last_trades(config, name, config.producer.symbols)
@@ -43,6 +50,8 @@ async def produce(config: Config, stop: asyncio.Event) -> None:
         producer = LiveProducer(
             config.producer, publisher, namespace=config.namespace, resume=resume
         )
+        if on_started is not None:
+            on_started(producer)
         running = asyncio.create_task(producer.run(stop))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -62,12 +71,30 @@ async def _stop(publisher: Publisher) -> None:
         log.error("publisher.abandoned", pending_bytes=publisher.pending_bytes)
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, path: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await produce(config, stop)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload_on_hangup(producer: LiveProducer) -> None:
+        def reload() -> None:
+            task = asyncio.create_task(_reload(producer, path))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
+    await produce(config, stop, reload_on_hangup)
+
+
+async def _reload(producer: LiveProducer, path: Path | None) -> None:
+    # Symbols come and go; every other setting needs a restart.
+    try:
+        await producer.set_symbols(load_config(path).producer.symbols)
+    except AlphaPulseError as error:
+        log.error("config.refused", error=str(error))
 
 
 def configure_logs() -> None:
@@ -99,15 +126,16 @@ def main() -> int:
     """Run the role; return the exit code."""
     configure_logs()
     tune_memory()
-    path = os.environ.get("ALPHA_PULSE_CONFIG")
+    name = os.environ.get("ALPHA_PULSE_CONFIG")
+    path = Path(name) if name else None
     try:
-        config = load_config(Path(path) if path else None)
+        config = load_config(path)
         try:
             import uvloop
 
-            uvloop.run(_main(config))
+            uvloop.run(_main(config, path))
         except ImportError:
-            asyncio.run(_main(config))
+            asyncio.run(_main(config, path))
     except AlphaPulseError as error:
         log.error("producer.failed", error=str(error))
         return 1

@@ -40,6 +40,7 @@ TICK_S = 0.25
 # A subscription without a frame for so long works all the same: the market is quiet.
 SUBSCRIBED_AFTER_US = 1_000_000
 CANDLES_EVERY_S = 20.0
+VERIFY_EVERY_US = 10_000_000
 
 
 class LiveProducer:
@@ -67,6 +68,7 @@ class LiveProducer:
         self._resume = dict(resume or {})
         self._sockets: dict[str, Socket] = {}
         self._subscribing_us: dict[str, int] = {}
+        self._verified_us: dict[str, int] = {}
         self._probes: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
         self._limiter = Limiter(self.name)
@@ -367,7 +369,7 @@ class LiveProducer:
                 if self.config.clock == "exchange":
                     feed.beat_if_due(clock_us)
                 feed.silence.sample(feed.trades + tracker.duplicates + tracker.held, now_us)
-                if feed.silence.must_ask(now_us):
+                if feed.silence.must_ask(now_us) or self._must_verify(feed, now_us):
                     self._probe(feed)
             self._mark(feed)
 
@@ -379,22 +381,38 @@ class LiveProducer:
         first_start = self.config.clock == "event" and feed.caught_up
         return not first_start and now_us - max(since_us, *connected_us) > SUBSCRIBED_AFTER_US
 
+    def _must_verify(self, feed: SymbolFeed, now_us: int) -> bool:
+        # Where ids prove nothing, overlap with REST from time to time shows what was lost.
+        if isinstance(feed.tracker, ConsecutiveIds) or self.config.clock == "event":
+            return False
+        last_us = self._verified_us.setdefault(feed.symbol, now_us)
+        if now_us - last_us < VERIFY_EVERY_US:
+            return False
+        self._verified_us[feed.symbol] = now_us
+        return True
+
     def _probe(self, feed: SymbolFeed) -> None:
         task = asyncio.create_task(self._ask_rest(feed))
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
 
     async def _ask_rest(self, feed: SymbolFeed) -> None:
-        """A symbol is silent: quiet where REST shows nothing newer, else its stream is dead."""
-        heard = feed.trades
+        """Compare a symbol with REST: its stream is dead when it did not bring what REST shows."""
+        silent = feed.silence.is_silent(time.monotonic_ns() // 1000)
         try:
-            dead = await self._catch_up.newest(feed) and feed.trades > heard
+            dead = await self._catch_up.newest(feed) and silent and self._is_overdue(feed)
             reason = "REST shows trades that the stream did not bring"
         except DataFetchError as error:
             dead = feed.silence.is_improbable(time.monotonic_ns() // 1000)
             reason = f"silent for improbably long, and REST fails: {str(error)[:200]}"
         if dead and feed.state == "live":
             self._reconnect(reason)
+
+    def _is_overdue(self, feed: SymbolFeed) -> bool:
+        # What was traded this moment may still be on its way through the socket.
+        clock_us = self.clock.now_us(time.monotonic_ns() // 1000)
+        event_clock = self.config.clock == "event"
+        return event_clock or clock_us - feed.tracker.last_time_us > SUBSCRIBED_AFTER_US
 
     def _reconnect(self, reason: str) -> None:
         log.warning("stream.silent", exchange=self.name, reason=reason)

@@ -61,6 +61,10 @@ class SilenceWatch:
         self._ask_at_us = now_us + wait_us
         return True
 
+    def is_silent(self, now_us: int) -> bool:
+        """Return whether nothing was heard for longer than trades are on their way."""
+        return now_us - self._heard_at_us > SILENCE_US_MIN // 2
+
     def is_improbable(self, now_us: int) -> bool:
         """Return whether the symbol would hardly ever be silent for so long."""
         silence_s = (now_us - self._heard_at_us) / SECOND_US

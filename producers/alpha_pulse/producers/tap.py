@@ -8,6 +8,7 @@ leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_me
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,8 @@ from typing import Any
 
 from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
+
+from alpha_pulse.producers.frames import DECODERS
 
 Frame = str | bytes
 
@@ -125,6 +128,33 @@ class _OneStream:
         return self.stream_name
 
 
+class ExactNumbers:
+    """For exchanges whose frames ccxt decodes: JSON numbers keep their digits, as text.
+
+    ccxt's parsers make floats before `number = str` sees them.
+    """
+
+    def client(self, url: str) -> Any:
+        """Return ccxt's client of a URL, with a parser that keeps digits."""
+        client = super().client(url)  # type: ignore[misc]
+        if "alpha_pulse_exact" not in client.__dict__:
+            client.alpha_pulse_exact = True
+
+            def hand_on(frame: Frame) -> None:
+                text = frame if isinstance(frame, str) else frame.decode()
+                is_json = text[:1] in ("{", "[")
+                message = json.loads(text, parse_float=str) if is_json else text
+                client.on_message_callback(client, message)
+
+            client.handle_text_or_binary_message = hand_on
+        return client
+
+    @staticmethod
+    def on_json_response(text: str) -> Any:
+        """Return the JSON of a REST answer, its fractions as text."""
+        return json.loads(text, parse_float=str)
+
+
 class _PublicTradesAll:
     # OKX's channel of single trades needs no login; ccxt logs in all the same.
     async def authenticate(self, params: Any = None) -> None:
@@ -138,4 +168,6 @@ def tapped(kind: type) -> type:
         return type(kind.__name__, (Tap, _OneStream, kind), {})
     if kind.__name__ == "okx":
         return type(kind.__name__, (Tap, _PublicTradesAll, kind), {})
-    return type(kind.__name__, (Tap, kind), {})
+    if kind.__name__ in DECODERS:
+        return type(kind.__name__, (Tap, kind), {})
+    return type(kind.__name__, (Tap, ExactNumbers, kind), {})

@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import Config, KafkaConfig, ProducerConfig, config_environment
 from alpha_pulse.contracts.events import Candle, Heartbeat, IngestEvent, Trade
@@ -77,8 +79,9 @@ async def test_a_recording_at_full_speed_is_in_the_log_in_order_and_the_role_exi
     assert (last.state, last.complete_until_us) == ("live", config.producer.until_us)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_restart_goes_on_after_the_last_trade_in_the_log(
-    runtime: Runtime, namespace: str
+    number: signal.Signals, runtime: Runtime, namespace: str
 ) -> None:
     market = SyntheticMarket("BTC/USDT", 11, end_us=BEGIN_US + 12 * MINUTE_US)
     async with ReplayExchange([market], speed=60.0) as exchange:
@@ -96,8 +99,9 @@ async def test_a_restart_goes_on_after_the_last_trade_in_the_log(
             pass
         while exchange.state()["published"]["BTC/USDT"] < 500:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        role.send_signal(signal.SIGKILL)
-        await role.communicate()
+        role.send_signal(number)
+        _, logs = await asyncio.wait_for(role.communicate(), 15)
+        assert role.returncode == (0 if number == signal.SIGTERM else -number), logs.decode()
         role = await start_role(replace(config))
         _, logs = await asyncio.wait_for(role.communicate(), 60)
         assert role.returncode == 0, logs.decode()

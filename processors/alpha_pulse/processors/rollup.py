@@ -67,10 +67,19 @@ class Windows:
         if window is None:
             window = Window(open_us, open_us + timeframe.duration_us)
             window.closed = window.close_us <= closed_until_us
-            self.levels[level][open_us] = window
+            self._insert(self.levels[level], window)
             if level + 1 < len(self.levels):
                 self.ensure(level + 1, time_us, closed_until_us)
         return window
+
+    def _insert(self, windows: dict[int, Window], window: Window) -> None:
+        # Every level stays in time order, so that what is old is found at its start.
+        is_late = bool(windows) and window.open_us < next(reversed(windows))
+        windows[window.open_us] = window
+        if is_late:
+            ordered = sorted(windows.items())
+            windows.clear()
+            windows.update(ordered)
 
     def parts_of(self, level: int) -> int:
         """Return how many base windows one window of a level spans."""
@@ -81,7 +90,7 @@ class Windows:
         below = self.levels[level - 1]
         step = self.timeframes[level - 1].duration_us
         if len(below) * step < window.close_us - window.open_us:
-            for open_us in sorted(below):
+            for open_us in below:
                 if window.open_us <= open_us < window.close_us:
                     yield below[open_us]
             return
@@ -121,16 +130,14 @@ class Windows:
         """
         gone: list[Window] = []
         for level, windows in enumerate(self.levels):
-            old = [
-                window
-                for window in windows.values()
-                if window.close_us <= keep_from_us
-                and window.closed
-                and (keeps is None or not keeps(window.open_us, window.close_us))
-            ]
+            old: list[Window] = []
+            for window in windows.values():
+                if window.close_us > keep_from_us:
+                    break
+                if window.closed and (keeps is None or not keeps(window.open_us, window.close_us)):
+                    old.append(window)
             if not old:
                 return gone
-            old.sort(key=lambda window: window.open_us)
             for window in old:
                 if self._is_needed(level, window):
                     continue

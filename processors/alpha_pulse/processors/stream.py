@@ -390,8 +390,10 @@ class Stream:
         self.close_at_us = limit_us + base.duration_us + self.rules.grace_us
         if self.value_close_us <= limit_us:
             self.value_close_us = 0
-        for level, windows in enumerate(self.windows.levels):
-            for window in windows.values():
+        for level, timeframe in enumerate(self.rules.timeframes):
+            if timeframe.open_time_us(limit_us) <= from_us:
+                break  # nothing of this length ended, and nothing longer
+            for window in self.windows.levels[level].values():
                 if not window.closed and window.close_us <= limit_us:
                     window.closed = True
                     self.touched[level][window.open_us] = window
@@ -451,6 +453,8 @@ class Stream:
     def settle(self, revision: int, publish: Publish) -> None:
         """Judge what the record touched; publish each window that changed, from base to week."""
         for level, touched in enumerate(self.touched):
+            if not touched:
+                continue
             queue = list(touched)
             heapify(queue)
             while queue:
@@ -465,7 +469,7 @@ class Stream:
                 self._publish(level, window, value, revision, publish)
                 if level + 1 < len(self.touched):
                     above = self.windows.get(level + 1, window.open_us)
-                    if above is not None:
+                    if above is not None and above.closed:
                         self.touched[level + 1][above.open_us] = above
                 if level == 0 and moved:
                     self._carry_price(window, value.close, touched, queue)

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.market import MINUTE_US, TIME_US_MAX, TIME_US_MIN
+from alpha_pulse.contracts.market import MINUTE_US, TIME_US_MAX, TIME_US_MIN, check_symbol
 from alpha_pulse.replay.market import TradeRow
 
 GRACE_US = 2_000_000
@@ -36,7 +36,6 @@ CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "tra
 _DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,18})?\Z")
 _INTEGER = re.compile(r"[0-9]{1,19}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,20}(:[A-Z0-9]{1,20})?\Z")
 
 
 class RecordingError(ValidationError):
@@ -156,10 +155,10 @@ def _read_about(path: Path) -> dict[str, Any]:
             f"expected timeframe '1m', found {about['timeframe']!r} at {path}; "
             "record one-minute candles"
         )
-    if not _SYMBOL.match(about["symbol"]):
-        raise RecordingError(
-            f"expected a symbol like BTC/USDT, found {about['symbol']!r} at {path}; correct it"
-        )
+    try:
+        check_symbol(about["symbol"])
+    except ValidationError as e:
+        raise RecordingError(f"{e}, at {path}") from e
     return about
 
 

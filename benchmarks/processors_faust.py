@@ -1,6 +1,7 @@
 """Textbook Faust: an agent, a windowed table, `on_window_close`. Arguments: bootstrap, group,
 namespace, partitions. 1m candles only."""
 
+import os
 import sys
 from typing import Any
 
@@ -21,9 +22,9 @@ app = faust.App(
     web_enabled=False,
     datadir=f"/tmp/{GROUP}",
 )
-trades_in = app.topic(f"{NAMESPACE}.ingest.events.v1", key_type=str, value_type=dict)
-trades_out = app.topic(f"{NAMESPACE}.market.trades.v1", key_type=str, value_type=dict)
-candles_out = app.topic(f"{NAMESPACE}.market.candles.1m.v1", key_type=str, value_type=dict)
+trades_in = app.topic(f"{NAMESPACE}.ingest.events.v1", key_type=str, value_serializer="json")
+trades_out = app.topic(f"{NAMESPACE}.market.trades.v1", key_type=str, value_serializer="json")
+candles_out = app.topic(f"{NAMESPACE}.market.candles.1m.v1", key_type=str, value_serializer="json")
 
 
 def closed(key: Any, candle: dict[str, Any]) -> None:
@@ -47,7 +48,7 @@ async def process(stream: Any) -> None:
     async for event in stream.events():
         if not state["ready"]:
             state["ready"] = True
-            print("READY", flush=True)
+            os.write(1, b"READY\n")  # Faust sends print() to its log
         trade, key = event.value, event.key
         price, amount = float(trade["price"]), float(trade["amount"])
         if not (price > 0 and amount > 0):

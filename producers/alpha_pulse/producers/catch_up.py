@@ -84,6 +84,17 @@ class CatchUp:
         return found
 
     async def _run(self, feed: SymbolFeed) -> None:
+        while True:
+            await self._complete(feed)
+            self._on_done(feed)
+            # Published gaps are sought on, unless something new is missing: that comes first.
+            while feed.seeks and feed.is_complete:
+                await asyncio.sleep(SEEK_EVERY_S)
+                await self._seek(feed)
+            if feed.is_complete:
+                return
+
+    async def _complete(self, feed: SymbolFeed) -> None:
         failures = 0
         if feed.caught_up:
             await asyncio.sleep(SWAP_WAIT_S)
@@ -95,10 +106,6 @@ class CatchUp:
                 failures += 1
                 log.warning("healing.failed", symbol=feed.symbol, error=str(error)[:300])
                 await asyncio.sleep(backoff_s(failures, max_s=5.0))
-        self._on_done(feed)
-        while feed.seeks and feed.is_complete:
-            await asyncio.sleep(SEEK_EVERY_S)
-            await self._seek(feed)
 
     async def _fill_one(self, feed: SymbolFeed) -> None:
         tracker = feed.tracker

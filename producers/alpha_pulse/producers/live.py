@@ -13,7 +13,6 @@ import ccxt.pro
 import structlog
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
@@ -33,14 +32,11 @@ from alpha_pulse.producers.subscriptions import Subscriptions
 from alpha_pulse.producers.symbol_feed import SymbolFeed, Tracker
 from alpha_pulse.producers.symbols import SymbolTable, shard_of
 from alpha_pulse.producers.tap import Frame, Socket
+from alpha_pulse.producers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
-TICK_S = 0.25
-# A subscription without a frame for so long works all the same: the market is quiet.
-SUBSCRIBED_AFTER_US = 1_000_000
 CANDLES_EVERY_S = 20.0
-VERIFY_EVERY_US = 10_000_000
 
 
 class LiveProducer:
@@ -66,10 +62,6 @@ class LiveProducer:
         self.quarantined: dict[str, str] = {}  # symbol -> why
         self.clock = ExchangeClock(event=config.clock == "event")
         self._resume = dict(resume or {})
-        self._sockets: dict[str, Socket] = {}
-        self._subscribing_us: dict[str, int] = {}
-        self._verified_us: dict[str, int] = {}
-        self._probes: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
         self._limiter = Limiter(self.name)
         self._gate = Gate(self.name)
@@ -100,6 +92,16 @@ class LiveProducer:
             on_progress=self._mark,
             on_done=self._go_live,
         )
+        self._watchdog = Watchdog(
+            client,
+            config,
+            self.clock,
+            self._gate,
+            self._catch_up,
+            feeds=self.feeds,
+            on_subscribed=self._connected,
+            on_progress=self._mark,
+        )
         self._candle_healer = CandleHealer(self._healer, on_progress=self._mark)
         self._subscriptions = Subscriptions(
             client,
@@ -129,7 +131,7 @@ class LiveProducer:
         self._intake.take(socket, frames)
 
     def _on_tapped(self, socket: Socket) -> None:
-        self._sockets[socket.url] = socket
+        self._watchdog.add_socket(socket)
         self._intake.add_socket(socket)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -160,7 +162,7 @@ class LiveProducer:
 
     async def _follow(self, stop: asyncio.Event) -> None:
         await self.set_symbols(self.config.symbols)
-        loops = [asyncio.create_task(loop()) for loop in (self._pump.run, self._tick)]
+        loops = [asyncio.create_task(loop()) for loop in (self._pump.run, self._watchdog.run)]
         if self.config.exchange_candles and self.config.clock == "exchange":
             loops.append(asyncio.create_task(self._heal_candles()))
         if self.config.clock == "event" and self.config.until_us:
@@ -171,11 +173,12 @@ class LiveProducer:
             for task in finished:
                 task.result()
         finally:
-            for task in (*loops, *ends, *self._probes):
+            for task in (*loops, *ends):
                 task.cancel()
             await self._subscriptions.stop()
+            await self._watchdog.stop()
             await self._catch_up.stop()
-            await asyncio.gather(*loops, *ends, *self._probes, return_exceptions=True)
+            await asyncio.gather(*loops, *ends, return_exceptions=True)
         if not self._done.is_set():
             for feed in self.feeds.values():
                 if feed.state == "live" and feed.change_state("disconnected", 0):
@@ -271,14 +274,13 @@ class LiveProducer:
 
     def on_subscribing(self, symbols: list[str]) -> None:
         """Note that symbols are being subscribed to."""
-        now_us = time.monotonic_ns() // 1000
-        self._subscribing_us |= dict.fromkeys(symbols, now_us)
+        self._watchdog.subscribing(symbols)
 
     def on_lost(self, symbols: list[str], reason: str) -> None:
         """Say that symbols are disconnected."""
         log.warning("stream.lost", exchange=self.name, symbols=len(symbols), reason=reason)
         for symbol in symbols:
-            self._subscribing_us.pop(symbol, None)
+            self._watchdog.lost(symbol)
             feed = self.feeds.get(symbol)
             if feed is not None:
                 feed.caught_up = False
@@ -291,7 +293,7 @@ class LiveProducer:
         if not symbol:
             return
         self.quarantined[symbol] = reason
-        self._subscribing_us.pop(symbol, None)
+        self._watchdog.lost(symbol)
         feed = self.feeds.get(symbol)
         if feed is not None:
             feed.caught_up = False
@@ -334,90 +336,6 @@ class LiveProducer:
         self._pump.mark(feed)
         if not self._gate.is_open and not feed.tracker.held:
             self._gate.open(f"hole:{feed.symbol}")
-
-    # Time
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            due += TICK_S
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            if loop.time() - due > TICK_S:
-                # The loop was busy: frames may wait unread, so nothing is complete until now.
-                due = loop.time()
-                continue
-            self._check_feeds(time.monotonic_ns() // 1000)
-
-    def _check_feeds(self, now_us: int) -> None:
-        clock_us = self.clock.now_us(now_us)
-        # After a pause the socket's backlog is read first: its frames are older than the clock.
-        opened_us = self._gate.opened_at_us
-        reading = self._gate.is_open and now_us - opened_us > SUBSCRIBED_AFTER_US
-        for feed in self.feeds.values():
-            tracker = feed.tracker
-            if isinstance(tracker, ConsecutiveIds) and tracker.must_give_up(now_us):
-                reason = f"not filled over REST within {self.config.hold_back_s_max:g} s"
-                log.warning("gap.opened", symbol=feed.symbol, reason=reason)
-                feed.take_events(tracker.give_up(now_us, reason))
-            if not reading:
-                feed.silence.heard(now_us)
-            elif feed.state != "live":
-                if self._is_subscribed(feed, now_us):
-                    self._connected(feed)
-            else:
-                if self.config.clock == "exchange":
-                    feed.beat_if_due(clock_us)
-                feed.silence.sample(feed.trades + tracker.duplicates + tracker.held, now_us)
-                if feed.silence.must_ask(now_us) or self._must_verify(feed, now_us):
-                    self._probe(feed)
-            self._mark(feed)
-
-    def _is_subscribed(self, feed: SymbolFeed, now_us: int) -> bool:
-        since_us = self._subscribing_us.get(feed.symbol)
-        connected_us = [socket.connected_at_us for socket in self._sockets.values()]
-        if since_us is None or not connected_us or not all(connected_us):
-            return False
-        first_start = self.config.clock == "event" and feed.caught_up
-        return not first_start and now_us - max(since_us, *connected_us) > SUBSCRIBED_AFTER_US
-
-    def _must_verify(self, feed: SymbolFeed, now_us: int) -> bool:
-        # Where ids prove nothing, overlap with REST from time to time shows what was lost.
-        if isinstance(feed.tracker, ConsecutiveIds) or self.config.clock == "event":
-            return False
-        last_us = self._verified_us.setdefault(feed.symbol, now_us)
-        if now_us - last_us < VERIFY_EVERY_US:
-            return False
-        self._verified_us[feed.symbol] = now_us
-        return True
-
-    def _probe(self, feed: SymbolFeed) -> None:
-        task = asyncio.create_task(self._ask_rest(feed))
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
-
-    async def _ask_rest(self, feed: SymbolFeed) -> None:
-        """Compare a symbol with REST: its stream is dead when it did not bring what REST shows."""
-        silent = feed.silence.is_silent(time.monotonic_ns() // 1000)
-        try:
-            dead = await self._catch_up.newest(feed) and silent and self._is_overdue(feed)
-            reason = "REST shows trades that the stream did not bring"
-        except DataFetchError as error:
-            dead = feed.silence.is_improbable(time.monotonic_ns() // 1000)
-            reason = f"silent for improbably long, and REST fails: {str(error)[:200]}"
-        if dead and feed.state == "live":
-            self._reconnect(reason)
-
-    def _is_overdue(self, feed: SymbolFeed) -> bool:
-        # What was traded this moment may still be on its way through the socket.
-        clock_us = self.clock.now_us(time.monotonic_ns() // 1000)
-        event_clock = self.config.clock == "event"
-        return event_clock or clock_us - feed.tracker.last_time_us > SUBSCRIBED_AFTER_US
-
-    def _reconnect(self, reason: str) -> None:
-        log.warning("stream.silent", exchange=self.name, reason=reason)
-        for client in list((self._client.clients or {}).values()):
-            client.on_error(ccxt.pro.NetworkError(reason))
 
     async def _heal_candles(self) -> None:
         """Once a minute: fetch the candles that ended and that the stream did not bring."""

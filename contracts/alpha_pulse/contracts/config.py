@@ -116,7 +116,7 @@ class ProcessorConfig:
     transaction_timeout_s: float = 15.0
     stall_s_max: float = 60.0  # no commit for so long although there is work: exit, to be restarted
     drain_s_max: float = 8.0
-    pending_records_max: int = 200_000  # taken in beyond the last commit, per partition
+    pending_records_max: int = 25_000  # so many begin a transaction before its time
     state_record_bytes_max: int = 512 * 1024
     audits: bool = True  # hold closed candles against the exchange's own
     web_port: int = 0  # Faust's web views, on loopback; 0: off
@@ -129,7 +129,7 @@ class SinkConfig:
     group: str = "sinks"
     batch_rows_max: int = 50_000
     batch_bytes_max: int = 16 * 2**20
-    batch_age_s_max: float = 1.0
+    batch_age_s_max: float = 0.5
     buffered_bytes_max: int = 64 * 2**20
     inserts_in_flight_max: int = 3
     progress_interval_s: float = 5.0

@@ -53,7 +53,14 @@ class ManyMonths(StorageError):
 
 
 class PassingFault(StorageError):
-    """ClickHouse is away, full, read-only, overloaded or misconfigured: to be tried again."""
+    """ClickHouse is away, full, read-only, overloaded or misconfigured: to be tried again.
+
+    code: ClickHouse's own number of the error; None when it could not be asked.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ClickHouse:
@@ -164,7 +171,8 @@ def fault(error: BaseException, action: str) -> StorageError:
     if code in REFUSAL_CODES:
         return RowsRefused(f"expected ClickHouse to {action}, found the rows refused: {text}", code)
     return PassingFault(
-        f"expected ClickHouse to {action}, found {type(error).__name__}: {text}; it is tried again"
+        f"expected ClickHouse to {action}, found {type(error).__name__}: {text}; it is tried again",
+        code,
     )
 
 

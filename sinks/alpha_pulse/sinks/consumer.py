@@ -16,17 +16,14 @@ from aiokafka.errors import KafkaError as AiokafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
-from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
-from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.topics import DEAD_LETTERS
-from alpha_pulse.sinks.batch import Batch, Waiting
+from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.sinks.batch import Batch
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault, retries
-from alpha_pulse.sinks.lane import Lane
+from alpha_pulse.sinks.connections import DeadLetterPublisher, start_consumer
+from alpha_pulse.sinks.lane import Lane, LaneOpener
 from alpha_pulse.sinks.migrate import migrate
-from alpha_pulse.sinks.offsets import Epoch, OffsetStore, Stored
-from alpha_pulse.sinks.resume import plan
+from alpha_pulse.sinks.offsets import OffsetStore
 from alpha_pulse.sinks.tables import stored_tables
 from alpha_pulse.sinks.writer import Writer
 
@@ -52,7 +49,7 @@ class Sink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._slots = asyncio.Semaphore(config.sink.inserts_in_flight_max)
-        self._publisher: Publisher | None = None
+        self._letters = DeadLetterPublisher(config)
         self._consumer: AIOKafkaConsumer | None = None
         self._clickhouse: ClickHouse | None = None
         self._assignment = 0  # grows with each rebalance; work of an older one is dropped
@@ -69,19 +66,23 @@ class Sink:
         if clickhouse is None:
             return
         try:
-            await migrate(config, clickhouse)
+            if await _unless(stop, self._migrate(clickhouse)) is None:
+                return
             self._offsets = OffsetStore(clickhouse, config.database)
             self._writer = Writer(
                 clickhouse,
                 self._offsets,
                 config.database,
-                self._publish_dead_letter,
+                self._letters.publish,
                 retry_wait_s_max=self._settings.retry_wait_s_max,
                 refused_run_max=self._settings.dead_letter_run_max,
                 refused_ratio_max=self._settings.dead_letter_ratio_max,
             )
-            if await _unless(stop, self._start_consumer()) is None:
+            consumer = self._consumer = await _unless(stop, start_consumer(config))
+            if consumer is None:
                 return
+            self._opener = LaneOpener(consumer, self._offsets, self._tables, self._settings)
+            consumer.subscribe(sorted(self._tables), listener=_Rebalances(self))
             log.info("sink.started", topics=len(self._tables), database=config.database)
             progress = asyncio.create_task(self._keep_progress())
             self._watch(progress)
@@ -93,6 +94,12 @@ class Sink:
         finally:
             await self._close()
 
+    async def _migrate(self, clickhouse: ClickHouse) -> bool:
+        async for attempt in retries(self._settings.retry_wait_s_max):
+            with attempt:
+                await migrate(self._config, clickhouse)
+        return True
+
     @property
     def rows_stored(self) -> int:
         """Rows stored since the start."""
@@ -103,7 +110,10 @@ class Sink:
         assert self._consumer is not None
         lag: dict[str, int] = {}
         for where, lane in self._lanes.items():
-            end = self._consumer.highwater(where) or lane.settled
+            try:
+                end = self._consumer.highwater(where) or lane.settled
+            except IllegalStateError:
+                continue  # revoked a moment ago
             lag[where.topic] = lag.get(where.topic, 0) + max(0, end - lane.settled)
         return lag
 
@@ -236,7 +246,8 @@ class Sink:
                 return
             with attempt:
                 try:
-                    lanes = await self._lanes_of(partitions)
+                    lanes = await self._opener.open(partitions)
+                    await self._save_progress(lanes)
                 except AiokafkaError as error:
                     raise PassingFault(
                         f"expected Kafka to name its offsets, found {type(error).__name__}: {error}"
@@ -249,64 +260,6 @@ class Sink:
             self._lanes[lane.where] = lane
             self._consumer.resume(lane.where)
         log.info("partitions.resumed", partitions=len(lanes))
-
-    async def _lanes_of(self, partitions: Sequence[TopicPartition]) -> list[Lane]:
-        assert self._consumer is not None
-        starts = await self._consumer.beginning_offsets(partitions)
-        ends = await self._consumer.end_offsets(partitions)
-        epochs = await self._offsets.epochs({where.topic for where in partitions})
-        lanes: list[Lane] = []
-        for topic, epoch in sorted(epochs.items()):
-            mine = [where for where in partitions if where.topic == topic]
-            stored = await self._offsets.stored(
-                self._tables[topic],
-                epoch.name_of(topic),
-                epoch.generation,
-                [where.partition for where in mine],
-            )
-            for where in mine:
-                found = stored[where.partition]
-                lanes.append(await self._lane(where, epoch, found, starts[where], ends[where]))
-        await self._save_progress(lanes)
-        return lanes
-
-    async def _lane(
-        self, where: TopicPartition, epoch: Epoch, stored: Stored, log_start: int, log_end: int
-    ) -> Lane:
-        going_on = plan(
-            f"{where.topic} {where.partition}",
-            settled_before=stored.settled_before,
-            known=stored.known,
-            log_start=log_start,
-            log_end=log_end,
-        )
-        name = epoch.name_of(where.topic)
-        if going_on.lost is not None:
-            await self._offsets.save_skipped(name, where.partition, going_on.lost, "retention")
-            log.error(
-                "records.lost_to_retention",
-                topic=where.topic,
-                partition=where.partition,
-                first_offset=going_on.lost[0],
-                last_offset=going_on.lost[1],
-                advice="raise the topic's retention or run more sinks; see skipped_offsets",
-            )
-        waiting = Waiting(
-            name,
-            where.partition,
-            rows_max=self._settings.batch_rows_max,
-            bytes_max=self._settings.batch_bytes_max,
-            age_s_max=self._settings.batch_age_s_max,
-        )
-        return Lane(
-            where,
-            self._tables[where.topic],
-            epoch,
-            waiting,
-            going_on.known,
-            position=going_on.start,
-            settled=going_on.start,
-        )
 
     # -- progress, end --------------------------------------------------------------------------
 
@@ -403,51 +356,12 @@ class Sink:
         if self._failure is not None:
             raise self._failure
 
-    # -- connections ----------------------------------------------------------------------------
-
-    async def _start_consumer(self) -> AIOKafkaConsumer:
-        session_ms = int(self._settings.session_timeout_s * 1000)
-        async for attempt in retries(self._settings.retry_wait_s_max):
-            with attempt:
-                consumer = batch_consumer(
-                    self._config.kafka,
-                    "alpha-pulse-sinks",
-                    group_id=self._config.named(self._settings.group),
-                    auto_offset_reset="none",
-                    session_timeout_ms=session_ms,
-                    heartbeat_interval_ms=min(1000, max(1, session_ms // 3)),
-                    fetch_max_wait_ms=100,
-                )
-                try:
-                    await ensure_topics(self._config)
-                    await consumer.start()
-                except (KafkaError, AiokafkaError, OSError) as error:
-                    await consumer.stop()
-                    raise PassingFault(f"expected to start reading: {error}") from error
-        self._consumer = consumer
-        consumer.subscribe(sorted(self._tables), listener=_Rebalances(self))
-        return consumer
-
-    async def _publish_dead_letter(self, key: bytes, value: bytes) -> None:
-        async for attempt in retries(self._settings.retry_wait_s_max):
-            with attempt:
-                try:
-                    if self._publisher is None:
-                        publisher = Publisher(self._config.kafka, "alpha-pulse-sink-dead-letters")
-                        await publisher.start()
-                        self._publisher = publisher
-                except KafkaError as error:
-                    raise PassingFault(str(error)) from error
-        assert self._publisher is not None
-        topic = DEAD_LETTERS.full_name(self._config.namespace)
-        await self._publisher.publish(topic, key, [value])
-        await self._publisher.flush()
-
     async def _close(self) -> None:
-        for closing in (self._consumer, self._publisher):
-            if closing is not None:
+        closing: list[Any] = [self._consumer, self._letters]
+        for connection in closing:
+            if connection is not None:
                 try:
-                    await asyncio.wait_for(closing.stop(), 2.0)
+                    await asyncio.wait_for(connection.stop(), 2.0)
                 except (AlphaPulseError, AiokafkaError, TimeoutError) as error:
                     log.debug("close.failed", error=repr(error))
         if self._clickhouse is not None:

@@ -1,15 +1,20 @@
 """One Kafka partition on its way into its table: what waits, what is in flight, what is settled."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aiokafka import TopicPartition
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.sinks.batch import Batch, Waiting, drop_known
-from alpha_pulse.sinks.offsets import Epoch
-from alpha_pulse.sinks.resume import KnownOffsets
+from alpha_pulse.sinks.offsets import Epoch, OffsetStore, Stored
+from alpha_pulse.sinks.resume import KnownOffsets, plan
 from alpha_pulse.sinks.tables import Table
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -61,3 +66,79 @@ class Lane:
     def landed(self, batch: Batch) -> None:
         """Note that a batch is stored."""
         self.settled = batch.settled_before if self.waiting else self.position
+
+
+class LaneOpener:
+    """Asks Kafka what a partition holds and the tables what is stored of it."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        offsets: OffsetStore,
+        tables: Mapping[str, Table],
+        settings: SinkConfig,
+    ) -> None:
+        self._consumer = consumer
+        self._offsets = offsets
+        self._tables = tables
+        self._settings = settings
+
+    async def open(self, partitions: Sequence[TopicPartition]) -> list[Lane]:
+        """Return a lane for each partition, at the position where reading goes on.
+
+        Raises: PassingFault, TopicRecreated, and aiokafka's errors.
+        """
+        starts = await self._consumer.beginning_offsets(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        epochs = await self._offsets.epochs({where.topic for where in partitions})
+        lanes: list[Lane] = []
+        for topic, epoch in sorted(epochs.items()):
+            mine = [where for where in partitions if where.topic == topic]
+            stored = await self._offsets.stored(
+                self._tables[topic],
+                epoch.name_of(topic),
+                epoch.generation,
+                [where.partition for where in mine],
+            )
+            for where in mine:
+                found = stored[where.partition]
+                lanes.append(await self._lane(where, epoch, found, starts[where], ends[where]))
+        return lanes
+
+    async def _lane(
+        self, where: TopicPartition, epoch: Epoch, stored: Stored, log_start: int, log_end: int
+    ) -> Lane:
+        going_on = plan(
+            f"{where.topic} {where.partition}",
+            settled_before=stored.settled_before,
+            known=stored.known,
+            log_start=log_start,
+            log_end=log_end,
+        )
+        name = epoch.name_of(where.topic)
+        if going_on.lost is not None:
+            await self._offsets.save_skipped(name, where.partition, going_on.lost, "retention")
+            log.error(
+                "records.lost_to_retention",
+                topic=where.topic,
+                partition=where.partition,
+                first_offset=going_on.lost[0],
+                last_offset=going_on.lost[1],
+                advice="raise the topic's retention or run more sinks; see skipped_offsets",
+            )
+        waiting = Waiting(
+            name,
+            where.partition,
+            rows_max=self._settings.batch_rows_max,
+            bytes_max=self._settings.batch_bytes_max,
+            age_s_max=self._settings.batch_age_s_max,
+        )
+        return Lane(
+            where,
+            self._tables[where.topic],
+            epoch,
+            waiting,
+            going_on.known,
+            position=going_on.start,
+            settled=going_on.start,
+        )

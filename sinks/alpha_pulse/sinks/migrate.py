@@ -101,7 +101,8 @@ async def migrate(
 ) -> list[str]:
     """Bring the database to this version's schema; return the names of the files applied now.
 
-    Raises: StorageError when an applied file was changed or is missing here, or a statement fails.
+    Raises: StorageError when an applied file was changed or is missing here, or a statement fails;
+    PassingFault while ClickHouse is away.
     """
     migrations = load_migrations() if migrations is None else migrations
     values = placeholders(config)
@@ -182,6 +183,8 @@ async def _run(clickhouse: ClickHouse, statement: str, where: str) -> None:
         try:
             await clickhouse.command(statement)
         except PassingFault as error:
+            if error.code is None:
+                raise  # ClickHouse is away: the caller decides how long to wait
             if attempt == _ATTEMPTS_MAX or not any(race in str(error) for race in _RACES):
                 raise StorageError(f"expected to apply {where}: {error}") from error
             await asyncio.sleep(0.1 * attempt)

@@ -201,6 +201,26 @@ async def test_symbols_come_and_go_without_touching_the_others(follow: Any) -> N
         await following.end()
 
 
+async def test_a_symbol_is_followed_once_it_is_listed_and_halted_once_it_is_not(
+    follow: Any,
+) -> None:
+    markets = [market("BTC/USDT", minutes=60), market("ETH/USDT", seed=6, minutes=60)]
+    async with ReplayExchange(markets, speed=20.0, wait_for=[]) as exchange:
+        exchange.feeds[1].listed = False
+        following = await follow(config(exchange, until_us=0, quarantine_s=0.3))
+        published = following.published
+        await following.until(lambda: published.trades("BTC/USDT"))
+        assert published.trades("ETH/USDT") == []
+        exchange.feeds[1].listed = True
+        await following.until(lambda: published.trades("ETH/USDT"))
+        assert following.producer.quarantined == {}
+        exchange.feeds[0].listed = False
+        await following.until(
+            lambda: "halted" in [beat.state for beat in published.heartbeats("BTC/USDT")]
+        )
+        await following.end()
+
+
 def test_shards_part_the_symbols_and_one_more_symbol_moves_no_other() -> None:
     symbols = [f"S{number}/USDT" for number in range(200)]
     shards = [shard_of(symbols, index, 4) for index in range(4)]

@@ -162,7 +162,8 @@ class LiveProducer:
 
     async def _follow(self, stop: asyncio.Event) -> None:
         await self.set_symbols(self.config.symbols)
-        loops = [asyncio.create_task(loop()) for loop in (self._pump.run, self._watchdog.run)]
+        running = (self._pump.run, self._watchdog.run, self._review_markets)
+        loops = [asyncio.create_task(loop()) for loop in running]
         if self.config.exchange_candles and self.config.clock == "exchange":
             loops.append(asyncio.create_task(self._heal_candles()))
         if self.config.clock == "event" and self.config.until_us:
@@ -336,6 +337,27 @@ class LiveProducer:
         self._pump.mark(feed)
         if not self._gate.is_open and not feed.tracker.held:
             self._gate.open(f"hole:{feed.symbol}")
+
+    async def _review_markets(self) -> None:
+        """Look at the exchange's list again: what is halted now, what may be followed now."""
+        while True:
+            await asyncio.sleep(self.config.quarantine_s)
+            try:
+                async with self._limiter:
+                    await self._client.load_markets(True)
+            except ccxt.pro.BaseError as error:
+                self._limiter.obey(error, self._client)
+                log.warning("markets.unreviewed", exchange=self.name, error=str(error)[:200])
+                continue
+            unlisted = [symbol for symbol in self.quarantined if symbol not in self.feeds]
+            listed = [symbol for symbol in unlisted if self._symbols.refusal(symbol) is None]
+            self._subscriptions.add([symbol for symbol in listed if self._accept(symbol)])
+            for symbol, feed in self.feeds.items():
+                reason = self._symbols.refusal(symbol)
+                # The next trade makes it live again.
+                if reason is not None and feed.change_state("halted", 0):
+                    log.warning("stream.halted", exchange=self.name, symbol=symbol, reason=reason)
+                    self._mark(feed)
 
     async def _heal_candles(self) -> None:
         """Once a minute: fetch the candles that ended and that the stream did not bring."""

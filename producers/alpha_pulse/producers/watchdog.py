@@ -103,6 +103,8 @@ class Watchdog:
                 feed.take_events(tracker.give_up(now_us, reason))
             if not reading:
                 feed.silence.heard(now_us)
+            elif feed.state == "halted":
+                pass  # only a trade shows that it goes on
             elif feed.state != "live":
                 if self._is_subscribed(feed, now_us):
                     self._on_subscribed(feed)

@@ -29,7 +29,8 @@ class Partition:
     """Kernel, producer and state of one partition that this worker holds.
 
     open_candles: takes the open candles, which travel outside transactions; None: off.
-    `committed`: the input offset of the last transaction that Kafka acknowledged.
+    `committed`: the input offset of the last transaction that Kafka acknowledged; `begun`: of the
+    last one that was begun.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Partition:
     ) -> None:
         self.number = number
         self.ingest = TopicPartition(INGEST.full_name(config.namespace), number)
-        self.committed = 0
+        self.committed = self.begun = 0
         self.committed_at_s = 0.0
         self.commit: asyncio.Task[None] | None = None
         self._config = config
@@ -72,7 +73,7 @@ class Partition:
         self._writer = StateWriter(config.processor.state_record_bytes_max)
         if records:
             self._writer = restore(self.kernel, records)
-        self.committed = self.kernel.position
+        self.committed = self.begun = self.kernel.position
 
     async def close(self) -> None:
         """Let go of the producer; what was not committed is read again by the next holder."""
@@ -93,6 +94,11 @@ class Partition:
         return len(offsets)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has a producer; without one nothing can be committed."""
+        return self._producer is not None
+
+    @property
     def is_behind(self) -> bool:
         """Whether something was taken in that no transaction holds yet."""
         return self.kernel.position > self.committed
@@ -100,7 +106,7 @@ class Partition:
     def begin_commit(self) -> "asyncio.Task[None]":
         """Start the transaction of all that was taken in so far; more may be taken in meanwhile."""
         assert self.commit is None or self.commit.done(), "one transaction at a time"
-        position = self.kernel.position
+        position = self.begun = self.kernel.position
         if self._open_candles is not None:
             self._open_candles(self.number, self.kernel.open_candles())
         outputs = self.kernel.take_outputs()

@@ -26,6 +26,8 @@ from alpha_pulse.processors.partition import Partition
 log = structlog.get_logger()
 
 POLL_MS = 100
+POLL_BATCHES_MAX = 8
+FETCH_BYTES_MAX = 512 * 1024
 RETRY_WAIT_S = 0.5
 # What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
 _PASSING = (AiokafkaError, KafkaError, OSError, asyncio.TimeoutError)
@@ -83,6 +85,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         consumer = self._consumer = batch_consumer(
             self.config.kafka,
             "alpha-pulse-processor",
+            fetch_bytes_max=FETCH_BYTES_MAX,
             group_id=self.config.named(settings.group),
             session_timeout_ms=round(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=round(settings.session_timeout_s * 1000 / 12),
@@ -108,7 +111,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             log.info("trade_path.stopped", records=self.records)
 
     async def _step(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
-        found = await consumer.getmany(timeout_ms=POLL_MS)
+        found = await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_BATCHES_MAX)
         async with self._lock:
             for tp, batches in found.items():
                 await self._take_in(tp, batches)
@@ -121,19 +124,29 @@ class TradePath(mode.Service):  # type: ignore[misc]
 
     async def _take_in(self, tp: TopicPartition, batches: list[RecordBatch]) -> None:
         partition = self.partitions.get(tp.partition)
-        if partition is None:
-            return  # revoked while the fetch was under way
+        if partition is None or not partition.is_open:
+            return  # revoked, or about to be read again from its last commit
+        kernel = partition.kernel
         for batch in batches:
+            if partition.kernel is not kernel:
+                return  # went back to its last commit: these come again
             if batch.offsets[0] > partition.kernel.position:
                 await self._check_lost(partition, batch.offsets[0])
             self.records += partition.process(batch)
             # Heartbeats to the group and commits under way get their turn.
             await asyncio.sleep(0)
-            if partition.commit is not None and not partition.commit.done():
-                # What waits for the next transaction stays bounded.
-                pending = partition.kernel.position - partition.committed
-                if pending > self.config.processor.pending_records_max:
-                    await asyncio.wait([partition.commit])
+            pending = partition.kernel.position - partition.begun
+            if pending > self.config.processor.pending_records_max:
+                # Memory is bounded: so much goes into a transaction at once, before its time.
+                await self._commit_now(partition)
+
+    async def _commit_now(self, partition: Partition) -> None:
+        if partition.commit is not None:
+            await asyncio.wait([partition.commit])
+            await self._conclude(partition)
+        if partition.commit is None and partition.is_behind:
+            partition.committed_at_s = self._now_s()
+            partition.begin_commit()
 
     async def _check_lost(self, partition: Partition, found: int) -> None:
         """Tell retention that outran us from offsets that no reader sees."""

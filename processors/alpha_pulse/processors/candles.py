@@ -260,7 +260,7 @@ def ascii_units(text: str) -> int:
     whole, point, fraction = text.partition(".")
     digits = whole + fraction
     if (
-        digits.isdigit()
+        digits.isdecimal()
         and (whole[:1] > "0" or whole == "0")
         and (fraction or not point)
         and len(fraction) <= FRACTION_DIGITS_MAX

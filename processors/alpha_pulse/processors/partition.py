@@ -6,6 +6,7 @@ partition, so whoever takes the partition over fences whoever still thinks to ho
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +17,14 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Record, fill_batch
+from alpha_pulse.contracts.kafka.publisher import Record
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.state import HEAD_KEY, StateWriter, position_of, restore
 
 BATCH_BYTES_MAX = 900_000
 STATE_TAIL_RECORDS = 64
+_NO_HEADERS: list[Any] = []
 
 
 class Partition:
@@ -142,7 +144,7 @@ class Partition:
         remaining = iter(records)
         left = list(remaining)
         while left:
-            batch, count = fill_batch(producer, left)
+            batch, count = _fill(producer, left)
             if not count:
                 raise KafkaError(
                     f"expected records of at most {BATCH_BYTES_MAX} bytes for {topic}, found one "
@@ -154,6 +156,22 @@ class Partition:
 
     def _new_kernel(self) -> Kernel:
         return Kernel(self._config.processor, self.ingest.topic, self.number)
+
+
+def _fill(producer: aiokafka.AIOKafkaProducer, records: Sequence[Record]) -> tuple[Any, int]:
+    # `fill_batch` without aiokafka's wrapper around each record, which costs a third of it. This
+    # leans on aiokafka 0.14; tests/processors/test_faust_internals.py holds it.
+    batch = producer.create_batch()
+    append = batch._builder.append
+    now_ms = int(time.time() * 1000)
+    count = 0
+    for key, value in records:
+        if append(count, now_ms, key, value, _NO_HEADERS) is None:
+            break
+        count += 1
+    batch._relative_offset = count
+    batch.close()
+    return batch, count
 
 
 async def read_state(config: Config, number: int) -> dict[bytes, bytes]:

@@ -73,13 +73,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks sinks", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--paths", default=",".join(PATHS), help="some of them only")
+    parser.add_argument("--rounds", type=int, default=1, help="each path so often, medians count")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
-    results = asyncio.run(run(options.rows, options.paths.split(",")))
-    rates = {result.path: result.rows_per_s for result in results}
+    names = options.paths.split(",") * options.rounds
+    results = asyncio.run(run(options.rows, names))
+    rates = {
+        name: statistics.median(one.rows_per_s for one in results if one.path == name)
+        for name in dict.fromkeys(names)
+    }
     summary = {
         "rows": options.rows,
         "paths": [asdict(result) for result in results],
+        "median_rows_per_s": rates,
         "times_kafka_engine": _ratio(rates, "sink", "kafka_engine"),
         "share_of_limit": _ratio(rates, "sink", "limit"),
         "cores": os.cpu_count(),
@@ -95,7 +101,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _ratio(rates: dict[str, int], above: str, below: str) -> float | None:
+def _ratio(rates: dict[str, float], above: str, below: str) -> float | None:
     if above not in rates or below not in rates:
         return None
     return round(rates[above] / rates[below], 2)
@@ -114,8 +120,8 @@ async def run(rows: int, names: list[str]) -> list[Result]:
             await ensure_topics(config)
             await publish(config, rows)
             results = []
-            for name in names:
-                async with database(config, name) as (own, clickhouse):
+            for number, name in enumerate(names):
+                async with database(config, f"{name}_{number}") as (own, clickhouse):
                     result = await PATHS[name](name, own, clickhouse, rows)
                     print(f"{name}: {result.rows_per_s:,} rows/s", file=sys.stderr)
                     results.append(result)

@@ -48,6 +48,12 @@ def test_every_setting_survives_the_way_through_the_environment() -> None:
     assert load_config(None, config_environment(config)) == config
 
 
+def test_a_child_process_is_not_swayed_by_what_it_inherits() -> None:
+    inherited = dict.fromkeys(SHORT_NAMES, "inherited")
+    config = load_config(None, {"ALPHA_PULSE_EXCHANGE_URL": "http://127.0.0.1:1"})
+    assert load_config(None, {**inherited, **config_environment(config)}) == config
+
+
 @pytest.mark.parametrize("variable", sorted(SHORT_NAMES))
 def test_a_short_name_sets_its_setting(variable: str) -> None:
     section, name = SHORT_NAMES[variable]

@@ -189,12 +189,15 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 def config_environment(config: Config) -> dict[str, str]:
     """Return the variables that make `load_config` rebuild exactly this configuration.
 
-    Every setting is listed, so that a child process depends on nothing but its environment.
+    Every setting is listed, the short names too: nothing that a child process inherits can change
+    what it was told.
     """
     variables: dict[str, str] = {}
     for section, name, value in _settings(config):
         text = ",".join(value) if isinstance(value, tuple) else str(value)
         variables[_variable(section, name)] = text
+    for short, (section, name) in SHORT_NAMES.items():
+        variables[short] = variables[_variable(section, name)]
     return variables
 
 

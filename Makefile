@@ -10,12 +10,14 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: help demo test setup check format lock clean
+.PHONY: help demo test setup check faults bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
 	@echo "make test    all tests"
 	@echo "make check   ruff, strict mypy, import-linter"
+	@echo "make faults  kills and failures in their long form"
+	@echo "make bench NAME=producers|processors|sinks   against peers, in one run"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 
 demo: setup
@@ -23,6 +25,14 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+# The long form of the fault tests; SEED=… repeats a run.
+faults: setup
+	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults -s $(ARGS)
+
+# One measured run at a time: make bench NAME=producers ARGS=--json
+bench: setup
+	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -46,8 +46,8 @@ TRADE: Any = EXAMPLES[Trade]["binance"]
 
 @pytest.fixture
 def seed() -> int:
-    chosen = int(os.environ.get("ALPHA_PULSE_SEED", random.randrange(2**32)))
-    print(f"ALPHA_PULSE_SEED={chosen}")
+    chosen = int(os.environ.get("SEED", random.randrange(2**32)))
+    print(f"SEED={chosen}")
     return chosen
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.producers import live
 from alpha_pulse.producers.frames import DECODERS
 from alpha_pulse.producers.symbols import shard_of
 from alpha_pulse.replay.dialects.base import Options
@@ -231,12 +233,20 @@ def test_shards_part_the_symbols_and_one_more_symbol_moves_no_other() -> None:
 
 
 async def test_an_exchange_that_is_not_there_is_named_and_tried_again(
-    follow: Any, capsys: pytest.CaptureFixture[str]
+    follow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said = structlog.testing.CapturingLogger()
+    monkeypatch.setattr(live, "log", said)
     async with ReplayExchange([market()]) as exchange:
         gone = config(exchange)
     following = await follow(replace(gone, exchange_url="http://127.0.0.1:9"))
-    await asyncio.sleep(1.5)
+
+    def unreachable() -> list[str]:
+        return [str(call) for call in said.calls if call.args[:1] == ("exchange.unreachable",)]
+
+    async with asyncio.timeout(30):
+        while len(unreachable()) < 2:  # noqa: ASYNC110, a log has no event to wait for
+            await asyncio.sleep(0.01)
     assert not following.task.done()
     await following.end()
-    assert "127.0.0.1:9" in capsys.readouterr().out
+    assert all("127.0.0.1:9" in line for line in unreachable())

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,10 @@ async def test_an_address_that_can_not_work_is_a_clear_error(
     with pytest.raises(error, match="expected") as raised:
         await storage.save_candles([candle()])
     assert "secret" not in str(raised.value)
+    # The driver's thread of a connection that failed still speaks to this loop: let it end first.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
 
 
 @pytest.mark.parametrize("field", ["batch_size", "max_connections", "timeout"])

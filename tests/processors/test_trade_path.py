@@ -164,6 +164,11 @@ async def worker(config: Config) -> AsyncIterator[Worker]:
 
 async def read_all(config: Config, topic: Topic) -> dict[int, list[tuple[bytes, bytes]]]:
     """Return every committed record of a topic, per partition, in order."""
+    name = topic.full_name(config.namespace)
+    parts = [aiokafka.TopicPartition(name, number) for number in range(PARTITIONS)]
+    # A transaction that is committed becomes visible a little later; the log's end tells.
+    async with aiokafka.AIOKafkaConsumer(bootstrap_servers=config.kafka.bootstrap) as any_consumer:
+        ends = await any_consumer.end_offsets(parts)
     consumer = aiokafka.AIOKafkaConsumer(
         bootstrap_servers=config.kafka.bootstrap,
         isolation_level="read_committed",
@@ -172,15 +177,13 @@ async def read_all(config: Config, topic: Topic) -> dict[int, list[tuple[bytes, 
     )
     await consumer.start()
     try:
-        name = topic.full_name(config.namespace)
-        parts = [aiokafka.TopicPartition(name, number) for number in range(PARTITIONS)]
         consumer.assign(parts)
-        ends = await consumer.end_offsets(parts)
         found: dict[int, list[tuple[bytes, bytes]]] = {part.partition: [] for part in parts}
-        for part in parts:
-            while await consumer.position(part) < ends[part]:
-                records = await consumer.getmany(part, timeout_ms=200)
-                found[part.partition] += [(r.key, r.value) for r in records.get(part, [])]
+        async with asyncio.timeout(60):
+            for part in parts:
+                while await consumer.position(part) < ends[part]:
+                    records = await consumer.getmany(part, timeout_ms=200)
+                    found[part.partition] += [(r.key, r.value) for r in records.get(part, [])]
         return found
     finally:
         await consumer.stop()

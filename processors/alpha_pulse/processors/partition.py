@@ -123,17 +123,23 @@ class Partition:
         if producer is None:
             raise KafkaError(f"expected an open producer of partition {self.number}, found none")
         timeout_s = self._config.processor.transaction_timeout_s
-        async with asyncio.timeout(timeout_s):
-            await producer.begin_transaction()
-            sent: list[asyncio.Future[Any]] = []
-            for name, records in outputs.items():
-                sent += await self._send(producer, name, records)
-            sent += await self._send(producer, PROCESSOR_STATE.name, state)
-            await producer.send_offsets_to_transaction(
-                {self.ingest: position}, self._config.named(self._config.processor.group)
-            )
-            await asyncio.gather(*sent)
-            await producer.commit_transaction()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await producer.begin_transaction()
+                sent: list[asyncio.Future[Any]] = []
+                for name, records in outputs.items():
+                    sent += await self._send(producer, name, records)
+                sent += await self._send(producer, PROCESSOR_STATE.name, state)
+                await producer.send_offsets_to_transaction(
+                    {self.ingest: position}, self._config.named(self._config.processor.group)
+                )
+                await asyncio.gather(*sent)
+                await producer.commit_transaction()
+        except Exception as error:
+            cause = _cause_of_end(producer)
+            if cause is None or cause is error:
+                raise
+            raise cause from error
         self.committed = position
 
     async def _send(
@@ -156,6 +162,17 @@ class Partition:
 
     def _new_kernel(self) -> Kernel:
         return Kernel(self._config.processor, self.ingest.topic, self.number)
+
+
+def _cause_of_end(producer: aiokafka.AIOKafkaProducer) -> BaseException | None:
+    # aiokafka's sender runs in the background. When it is the first to see the fencing, it ends,
+    # and whatever is called next only says that there is no transaction: a zombie would look like a
+    # mistake of ours. This leans on aiokafka 0.14; tests/processors/test_partition.py holds it.
+    task = producer._sender.sender_task
+    if task is None or not task.done() or task.cancelled():
+        return None
+    cause: BaseException | None = task.exception()
+    return cause
 
 
 def _fill(producer: aiokafka.AIOKafkaProducer, records: Sequence[Record]) -> tuple[Any, int]:

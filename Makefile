@@ -23,8 +23,11 @@ help:
 demo: setup
 	$(BIN)/alpha-pulse demo $(ARGS)
 
+# Most of a test's time is waiting, so three processes keep two cores busy; each has a Kafka and a
+# ClickHouse of its own. WORKERS=0 runs all in one process.
+WORKERS ?= 3
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # The long form of the fault tests; SEED=… repeats a run.
 faults: setup

@@ -114,6 +114,8 @@ async def test_an_empty_result_keeps_its_header(
 async def test_a_large_result_passes_through_little_memory(
     runtime: Runtime, http: aiohttp.ClientSession, format_name: str
 ) -> None:
+    # Less than the result itself is what tells passing through from holding: the engine's own
+    # memory depends on what ran before.
     text = f"SELECT number, repeat('x', 500) AS s FROM numbers(1500000) FORMAT {format_name}"
     before_bytes = server_memory_bytes(runtime)
     size_bytes = peak_bytes = 0
@@ -122,7 +124,7 @@ async def test_a_large_result_passes_through_little_memory(
             size_bytes += len(chunk)
             peak_bytes = max(peak_bytes, server_memory_bytes(runtime))
     assert size_bytes > 750_000_000
-    assert peak_bytes - before_bytes < 500_000_000
+    assert peak_bytes - before_bytes < size_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """`alpha-pulse capture`: an exchange's live market, kept as recordings that replay."""
 
 import asyncio
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.contracts.config import ProducerConfig, load_config
 from alpha_pulse.contracts.market import check_exchange, check_symbol
+from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.producers.capture import capture as capture_market
 
 
@@ -35,9 +35,7 @@ def capture(
 
 async def _capture(producer: ProducerConfig, out: Path, for_seconds: float) -> list[Path]:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop_when_told(stop)
     if for_seconds:
-        loop.call_later(for_seconds, stop.set)
+        asyncio.get_running_loop().call_later(for_seconds, stop.set)
     return await capture_market(producer, out, stop)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -22,6 +21,7 @@ from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.replay.recording import RecordingError, load_recording
 
@@ -68,9 +68,7 @@ async def _demo(
     settings: Config, market: list[str], for_seconds: float, *, quiet: bool
 ) -> dict[str, Any]:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop_when_told(stop)
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(console_progress(sys.stderr))
         runtime = await stack.enter_async_context(

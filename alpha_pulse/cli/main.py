@@ -55,7 +55,3 @@ def main() -> None:
     except AlphaPulseError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

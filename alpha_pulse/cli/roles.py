@@ -11,6 +11,7 @@ import typer
 from alpha_pulse.cli.role_processes import ROLE_MODULES
 from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import config_environment, load_config
+from alpha_pulse.contracts.stopping import hold_for_exec
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file; the environment goes over it.")
@@ -46,6 +47,8 @@ def sink(config: ConfigFile = None) -> None:
 
 def _become(role: str, file: Path | None) -> NoReturn:
     # The role replaces this process: signals and exit codes are its own, as under any supervisor.
+    # What arrives before it can hear waits.
+    hold_for_exec()
     settings = config_environment(load_config(file))
     command = [sys.executable, "-m", ROLE_MODULES[role]]
     os.execve(sys.executable, command, {**os.environ, **settings})

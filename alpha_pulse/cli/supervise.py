@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.stopping import stop_when_told
 
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_S_MAX = 30.0
@@ -36,9 +36,7 @@ async def supervise(workers: Sequence[Worker], log_dir: Path) -> None:
     Their warnings and errors are repeated on stderr; all they say is in `<log_dir>/<name>.log`.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop_when_told(stop)
     async with role_processes(log_dir) as roles:
         tasks = [asyncio.create_task(_keep_running(roles, worker)) for worker in workers]
         tasks.append(asyncio.create_task(_repeat_warnings([w.name for w in workers], log_dir)))

@@ -16,7 +16,7 @@ from alpha_pulse.embedded.runtime import Runtime
 def run(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"ALPHA_PULSE_KAFKA": runtime.kafka, "ALPHA_PULSE_CLICKHOUSE": runtime.clickhouse}
     return subprocess.run(
-        [sys.executable, "-m", "alpha_pulse.cli.main", *arguments],
+        [sys.executable, "-m", "alpha_pulse.cli", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -18,6 +18,8 @@ from alpha_pulse.contracts.config import Config, config_environment
 # answer instead, or raises to cut the connection.
 Hook = Callable[[str], Awaitable[web.Response | None]]
 
+START_S_MAX = 120.0
+
 
 def clickhouse_error(status: int, code: int, text: str) -> web.Response:
     """ClickHouse's own way to say no."""
@@ -108,8 +110,9 @@ class SinkProcess:
     async def resumed(self) -> None:
         """Return once it has partitions and knows where to go on."""
         started = self._log_start
-        while b"partitions.resumed" not in self.log_path.read_bytes()[started:]:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(START_S_MAX):
+            while b"partitions.resumed" not in self.log_path.read_bytes()[started:]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
         """End it as `kill -9` does."""

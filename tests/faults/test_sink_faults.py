@@ -136,6 +136,7 @@ async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(
             await sink.kill()
     await sink.start()
     try:
+        await sink.resumed()
         await stored(clickhouse, config, load.sent)
     finally:
         assert await sink.terminate() == 0
@@ -175,6 +176,7 @@ async def test_killed_between_insert_and_acknowledgement_nothing_is_lost_or_stor
                 setattr(proxy, side, None)
         await sink.start()
         try:
+            await sink.resumed()
             await stored(clickhouse, config, load.sent)
         finally:
             assert await sink.terminate() == 0
@@ -192,8 +194,7 @@ async def test_two_sinks_that_come_and_go_show_each_trade_once(
             await stored(clickhouse, config, 1)
             for _ in range(REBALANCES):
                 await comes.start()
-                async with asyncio.timeout(WAIT_S):
-                    await comes.resumed()
+                await comes.resumed()
                 await asyncio.sleep(chance.uniform(0.0, 1.0))
                 assert await comes.terminate() == 0
         await stored(clickhouse, config, load.sent)
@@ -281,6 +282,7 @@ async def test_a_sink_told_to_stop_while_clickhouse_is_away_ends_in_time_with_0(
         proxy.before = None
         await sink.start()
         try:
+            await sink.resumed()
             await stored(clickhouse, config, load.sent)
         finally:
             assert await sink.terminate() == 0

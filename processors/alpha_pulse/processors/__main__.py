@@ -1,18 +1,14 @@
 """`python -m alpha_pulse.processors`: the Faust worker as a role, set up from the environment."""
 
-import signal
 import sys
-from typing import NoReturn
 
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(0)
+from alpha_pulse.contracts.stopping import end_at_once_when_told
 
 
 def main() -> None:
     """Run the worker until SIGTERM or SIGINT; exit 1 when the trade path failed."""
     # Until Faust has its own handlers there is nothing to drain.
-    signal.signal(signal.SIGTERM, _end)
+    end_at_once_when_told()
     from alpha_pulse.processors.app import app, read_config
 
     web_port = read_config().processor.web_port

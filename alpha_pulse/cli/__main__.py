@@ -1,0 +1,21 @@
+"""`alpha-pulse`, also `python -m alpha_pulse.cli`: hears SIGTERM before it imports the commands."""
+
+import sys
+
+from alpha_pulse.contracts.stopping import end_at_once_when_told
+
+# Only of a role that has not begun it is true that all is done.
+ROLES = {"produce", "process", "sink"}
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    if ROLES & set(sys.argv[1:]):
+        end_at_once_when_told()
+    from alpha_pulse.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

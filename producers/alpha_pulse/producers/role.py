@@ -1,0 +1,141 @@
+"""`python -m alpha_pulse.producers`: the producer role, from environment and configuration file.
+
+`ALPHA_PULSE_CONFIG` names a TOML file. Ends with 0 on SIGTERM or SIGINT, and at a recording's end.
+SIGHUP reads the file again and follows the symbols that it names now.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.stopping import stop_when_told
+from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.live import LiveProducer
+from alpha_pulse.producers.resume import last_trades
+
+log = structlog.get_logger()
+
+DRAIN_S_MAX = 10.0
+
+
+async def produce(
+    config: Config, stop: asyncio.Event, on_started: Callable[[LiveProducer], None] | None = None
+) -> None:
+    """Run the producer role until `stop` is set or a recording ends; then drain (bounded).
+
+    on_started: called with the producer, whose symbols can be changed while it runs.
+    """
+    await ensure_topics(config)
+    name = exchange_name(config.producer)
+    resume = await last_trades(config, name, config.producer.symbols)
+    publisher = Publisher(
+        config.kafka,
+        f"producer-{name}",
+        batch_bytes_max=config.producer.publish_batch_bytes_max,
+        pending_bytes_max=config.producer.publish_pending_bytes_max,
+        on_retry=lambda error: log.warning("publish.retried", error=str(error)[:200]),
+    )
+    await publisher.start()
+    try:
+        producer = LiveProducer(
+            config.producer, publisher, namespace=config.namespace, resume=resume
+        )
+        if on_started is not None:
+            on_started(producer)
+        running = asyncio.create_task(producer.run(stop))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        # What is not acknowledged by then is not in the log: the next start fetches it by id.
+        await asyncio.wait_for(running, DRAIN_S_MAX if stop.is_set() else None)
+    except TimeoutError:
+        log.error("drain.incomplete", pending_bytes=publisher.pending_bytes)
+    finally:
+        await _stop(publisher)
+
+
+async def _stop(publisher: Publisher) -> None:
+    try:
+        await asyncio.wait_for(publisher.stop(), 1.0)
+    except TimeoutError:
+        log.error("publisher.abandoned", pending_bytes=publisher.pending_bytes)
+
+
+async def _main(config: Config, path: Path | None) -> None:
+    stop = asyncio.Event()
+    stop_when_told(stop)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload_on_hangup(producer: LiveProducer) -> None:
+        def reload() -> None:
+            task = asyncio.create_task(_reload(producer, path))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+
+    await produce(config, stop, reload_on_hangup)
+
+
+async def _reload(producer: LiveProducer, path: Path | None) -> None:
+    # Symbols come and go; every other setting needs a restart.
+    try:
+        await producer.set_symbols(load_config(path).producer.symbols)
+    except AlphaPulseError as error:
+        log.error("config.refused", error=str(error))
+
+
+def configure_logs() -> None:
+    """Send structlog to stderr, as JSON where nobody looks at a terminal."""
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+def tune_memory() -> None:
+    """Make garbage collection rare: events hold no cycles, and a pass looks at all of ccxt."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def main() -> int:
+    """Run the role; return the exit code."""
+    configure_logs()
+    tune_memory()
+    name = os.environ.get("ALPHA_PULSE_CONFIG")
+    path = Path(name) if name else None
+    try:
+        config = load_config(path)
+        try:
+            import uvloop
+
+            uvloop.run(_main(config, path))
+        except ImportError:
+            asyncio.run(_main(config, path))
+    except AlphaPulseError as error:
+        log.error("producer.failed", error=str(error))
+        return 1
+    return 0

@@ -1,0 +1,105 @@
+"""The sink role: `python -m alpha_pulse.sinks` stores until SIGTERM or SIGINT, drains, exits 0.
+
+Settings come from the environment and from the TOML file that ALPHA_PULSE_CONFIG or `--config`
+names.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.stopping import stop_when_told
+from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.offsets import OffsetStore, check_topic
+from alpha_pulse.sinks.tables import stored_tables
+
+log = structlog.get_logger("alpha_pulse.sinks")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the role or one of its two maintenance commands; return the exit code."""
+    options = _parser().parse_args(arguments)
+    configure_logs()
+    try:
+        config = load_config(options.config)
+        if options.begin_epoch or options.raise_generation:
+            uvloop.run(_maintain(config, options))
+        else:
+            uvloop.run(run_sink(config))
+    except AlphaPulseError as error:
+        log.error("sink.failed", error=str(error))
+        return 1
+    return 0
+
+
+async def run_sink(config: Config) -> None:
+    """Run the sink until SIGTERM or SIGINT. Raises: AlphaPulseError for what no retry can heal."""
+    stop = asyncio.Event()
+    stop_when_told(stop)
+    await Sink(config).run(stop)
+    log.info("sink.stopped")
+
+
+async def _maintain(config: Config, options: argparse.Namespace) -> None:
+    clickhouse = await ClickHouse.connect(config.clickhouse)
+    try:
+        await migrate(config, clickhouse)
+        offsets = OffsetStore(clickhouse, config.database)
+        known = stored_tables(config.namespace)
+        for topic in options.begin_epoch:
+            epoch = await offsets.begin_epoch(check_topic(topic, known))
+            log.info("epoch.begun", topic=topic, epoch=epoch.number)
+        for topic in options.raise_generation:
+            epoch = await offsets.raise_generation(check_topic(topic, known))
+            log.info("generation.raised", topic=topic, generation=epoch.generation)
+    finally:
+        await clickhouse.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m alpha_pulse.sinks", description=__doc__)
+    environment = os.environ.get("ALPHA_PULSE_CONFIG")
+    parser.add_argument("--config", type=Path, default=Path(environment) if environment else None)
+    parser.add_argument(
+        "--begin-epoch",
+        metavar="TOPIC",
+        action="append",
+        default=[],
+        help="after a topic was deleted and made anew: read it from its start, keep what is stored",
+    )
+    parser.add_argument(
+        "--raise-generation",
+        metavar="TOPIC",
+        action="append",
+        default=[],
+        help="after rows were deleted from a table by hand: store them again from Kafka",
+    )
+    return parser
+
+
+def configure_logs() -> None:
+    """Send structlog's events and the libraries' warnings to stderr, one line each."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False)
+            if sys.stderr.isatty()
+            else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from alpha_pulse.contracts.decimals import plain_text
-from alpha_pulse.contracts.errors import ConfigError, StorageError
+from alpha_pulse.contracts.errors import ConfigError, MarketWindow, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
 
 DEFAULT_URL = "sqlite+aiosqlite:///alpha_pulse.db"
@@ -135,6 +135,9 @@ class SQLAlchemyStorage:
         if engine is not None:
             await engine.dispose()
 
+    async def flush(self) -> None:
+        """Return at once: what was saved is committed and seen by everybody already."""
+
     async def save_candles(self, candles: Iterable[Candle]) -> int:
         """Store candles, newest revisions standing; return how many were given."""
         return await self._save(CANDLES, candles, _newer_revision)
@@ -153,8 +156,8 @@ class SQLAlchemyStorage:
             .where(CANDLES.c.open_time_us >= start_us, CANDLES.c.open_time_us < end_us)
             .order_by(CANDLES.c.open_time_us)
         )
-        where = f"{exchange} {symbol} {timeframe} from {start_us} to {end_us}"
-        return [_event(row, Candle) for row in await self._fetch(query, where)]
+        about = MarketWindow(exchange, symbol, timeframe, start_us, end_us)
+        return [_event(row, Candle) for row in await self._fetch(query, "candles", about)]
 
     async def load_trades(
         self, exchange: str, symbol: str, start_us: int, end_us: int
@@ -165,8 +168,8 @@ class SQLAlchemyStorage:
             .where(TRADES.c.trade_time_us >= start_us, TRADES.c.trade_time_us < end_us)
             .order_by(TRADES.c.trade_time_us, sa.func.length(TRADES.c.trade_id), TRADES.c.trade_id)
         )
-        where = f"{exchange} {symbol} trades from {start_us} to {end_us}"
-        return [_event(row, Trade) for row in await self._fetch(query, where)]
+        about = MarketWindow(exchange, symbol, None, start_us, end_us)
+        return [_event(row, Trade) for row in await self._fetch(query, "trades", about)]
 
     async def open_times_us(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -179,8 +182,8 @@ class SQLAlchemyStorage:
             .where(CANDLES.c.open_time_us >= start_us, CANDLES.c.open_time_us < end_us)
             .order_by(CANDLES.c.open_time_us)
         )
-        where = f"{exchange} {symbol} {timeframe} from {start_us} to {end_us}"
-        return [row["open_time_us"] for row in await self._fetch(query, where)]
+        about = MarketWindow(exchange, symbol, timeframe, start_us, end_us)
+        return [row["open_time_us"] for row in await self._fetch(query, "open times", about)]
 
     async def _save(
         self,
@@ -193,24 +196,24 @@ class SQLAlchemyStorage:
         for start in range(0, len(given), self.config.batch_size):
             page = given[start : start + self.config.batch_size]
             rows = _unique_rows(table, page)
-            where = f"{page[0].exchange} {page[0].symbol}"
-            async with self._connection(f"store {len(page)} {table.name} of {where}") as connection:
+            action = f"store {len(page)} {table.name}"
+            async with self._connection(action, _window_of(page)) as connection:
                 await upsert(connection, table, rows, condition)
         return len(given)
 
-    async def _fetch(self, query: Any, where: str) -> Sequence[sa.RowMapping]:
+    async def _fetch(self, query: Any, what: str, about: MarketWindow) -> Sequence[sa.RowMapping]:
         await self.open()
-        async with self._connection(f"read {where}") as connection:
+        async with self._connection(f"read {what}", about) as connection:
             return (await connection.execute(query)).mappings().all()
 
     @asynccontextmanager
-    async def _connection(self, action: str) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self, action: str, about: MarketWindow) -> AsyncIterator[AsyncConnection]:
         assert self._engine is not None
-        async with self._guarded(action), self._engine.begin() as connection:
+        async with self._guarded(action, about), self._engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
-    async def _guarded(self, action: str) -> AsyncIterator[None]:
+    async def _guarded(self, action: str, about: MarketWindow | None = None) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self.config.timeout):
                 yield
@@ -218,7 +221,8 @@ class SQLAlchemyStorage:
             reason = str(error).split("\n")[0] or f"nothing within {self.config.timeout} s"
             raise StorageError(
                 f"expected to {action} in {self._url.render_as_string(hide_password=True)}, found "
-                f"{type(error).__name__}: {reason}; check the address and that the database is up"
+                f"{type(error).__name__}: {reason}; check the address and that the database is up",
+                about,
             ) from error
 
     def _new_engine(self) -> AsyncEngine:
@@ -323,6 +327,18 @@ def _unique_rows(table: sa.Table, events: Sequence[EventT]) -> list[Row]:
             chosen[identity] = event
     names = [column.name for column in table.columns]
     return [{name: getattr(event, name) for name in names} for event in chosen.values()]
+
+
+def _window_of(page: Sequence[EventT]) -> MarketWindow:
+    # The market of a page's first event, and the page's span in time.
+    first = page[0]
+    if isinstance(first, Candle):
+        times_us = [event.open_time_us for event in page if isinstance(event, Candle)]
+        timeframe: str | None = first.timeframe
+    else:
+        times_us = [event.trade_time_us for event in page if isinstance(event, Trade)]
+        timeframe = None
+    return MarketWindow(first.exchange, first.symbol, timeframe, min(times_us), max(times_us) + 1)
 
 
 def _of_market(table: sa.Table, exchange: str, symbol: str) -> Any:

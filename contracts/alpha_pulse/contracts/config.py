@@ -141,6 +141,33 @@ class SinkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """Where each role shows /metrics, /healthz and /readyz."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    producer_port: int = 9410  # each role takes the first free one of ten; 0: any free one
+    processor_port: int = 9420
+    sink_port: int = 9430
+    ready_lag_records_max: int = 100_000  # a role further behind is not ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryConfig:
+    """How the past is fetched over REST, by backfills and by the repair that `up` runs."""
+
+    max_retries: int = 8  # of one request, beyond its first attempt
+    retry_delay_s: float = 0.5  # before the first repeat; doubles up to 30 s
+    page_rows_max: int = 0  # 0: as many as the exchange serves at once
+    pages_ahead_max: int = 4  # asked for at once, per symbol
+    limit_share: float = 0.95  # of the exchange's rate limit that a backfill takes; 0: no limit
+    repair: bool = True  # `up` heals gaps and mismatches by itself
+    repair_interval_s: float = 300.0
+    repair_lookback_s: float = 86_400.0
+    repair_limit_share: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of one pipeline."""
 
@@ -152,6 +179,8 @@ class Config:
     producer: ProducerConfig = ProducerConfig()
     processor: ProcessorConfig = ProcessorConfig()
     sink: SinkConfig = SinkConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    history: HistoryConfig = HistoryConfig()
 
     def named(self, name: str) -> str:
         """Return a group's or transaction's name inside the namespace."""

@@ -5,29 +5,37 @@ UTC; windows are half-open, `[start_us, end_us)`. Exchange names are those that 
 (`binance`, `binance-testnet`).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, runtime_checkable
 
+from alpha_pulse.contracts.errors import format_us
 from alpha_pulse.contracts.events import Candle, IngestEvent, Trade
 
-# Why candles are missing after everything that the exchange gave is stored:
-# halted: it has candles before and after, and none there; not_listed: before the symbol's first
-# one; not_offered: it serves no candles of that time, or none for windows without a trade;
-# not_closed: their time is not over yet; incomplete: the exchange has them and did not give them.
-MissingReason = Literal["halted", "not_listed", "not_offered", "not_closed", "incomplete"]
+# Why candles are missing although everything that the exchange gave is stored:
+# not_listed_yet: before the symbol's first trade; not_offered: the exchange does not serve that
+# time; halted: it printed no trade and has no candle; no_trades: the same, on an exchange that
+# has no candle for a window without a trade; open: not closed yet by the exchange's clock;
+# unanswered: nothing explains it, so that it is to be asked for again.
+MissingReason = Literal[
+    "not_listed_yet", "not_offered", "halted", "no_trades", "open", "unanswered"
+]
 OnEvents = Callable[[Sequence[IngestEvent]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class MissingCandles:
-    """A run of candles that a storage lacks, `[start_us, end_us)`, and why."""
+    """A run of candles that are missing for one reason: those that open in `[start_us, end_us)`."""
 
     start_us: int
     end_us: int
     count: int
     reason: MissingReason
-    detail: str = ""
+
+    def __str__(self) -> str:
+        window = f"{format_us(self.start_us)} to {format_us(self.end_us)}"
+        return f"{self.count} from {window}: {self.reason}"
 
 
 @runtime_checkable
@@ -92,30 +100,31 @@ class Fetcher(Protocol):
         """Return the name that this exchange's events carry, such as `binance-testnet`."""
         ...
 
+    def connected(self, exchange: str) -> AbstractAsyncContextManager[object]:
+        """Keep the connection over several calls; without it each call opens one of its own."""
+        ...
+
     async def now_us(self, exchange: str) -> int:
         """Return the exchange's clock."""
         ...
 
     def fetch_candles(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
-    ) -> AsyncIterator[list[Candle]]:
-        """Yield the exchange's own closed candles of a window, page by page, ascending, checked.
+    ) -> AsyncGenerator[list[Candle], None]:
+        """Yield the exchange's own closed candles of a window, page by page, ascending.
 
-        What the exchange does not have is simply not among them.
+        end_us: not beyond what is closed by the exchange's clock. What the exchange does not have
+        is not among them; what it has and does not give is a DataFetchError.
         """
         ...
 
     async def why_missing(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
     ) -> list[MissingCandles]:
-        """Return why candles of a window, all of which are missing, could not be had.
+        """Return why the candles of a window, which all are missing, could not be had.
 
-        Returns: the whole window in runs, ascending, each with its reason.
+        Returns: the whole window in runs of one reason each, ascending.
         """
-        ...
-
-    async def close(self) -> None:
-        """Give all connections back."""
         ...
 
 

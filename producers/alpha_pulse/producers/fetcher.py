@@ -1,0 +1,248 @@
+"""`ExchangeFetcher`: candles of the past from any exchange, complete or with the reason why not."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import ccxt.pro
+
+from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig, load_config
+from alpha_pulse.contracts.errors import (
+    ConfigError,
+    DataFetchError,
+    MarketWindow,
+    ValidationError,
+)
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.interfaces import MissingCandles, MissingReason
+from alpha_pulse.contracts.market import (
+    TESTNET_SUFFIX,
+    Timeframe,
+    check_exchange,
+    check_symbol,
+    get_timeframe,
+)
+from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.gaps import Known, Window, explain
+from alpha_pulse.producers.history.asking import NotOfferedError
+from alpha_pulse.producers.history.pages import History, open_history
+
+# So many candles before a run that is missing are looked at: had the symbol begun by then?
+LOOK_BACK_CANDLES = 200
+
+
+@dataclass(frozen=True)
+class DataFetchConfig:
+    """How history is fetched.
+
+    batch_size: candles of one request; an exchange may give fewer at once. max_retries: of one
+    request, after its first attempt. retry_delay: seconds before the first repeat; it doubles, up
+    to 30 s.
+    """
+
+    batch_size: int = 1000
+    max_retries: int = 3
+    retry_delay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"expected batch_size of 1 or more, found {self.batch_size!r}")
+        for name in ("max_retries", "retry_delay"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"expected {name} of 0 or more, found {getattr(self, name)!r}")
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    # Opened by whoever comes first, closed when nobody uses it any more.
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    history: History | None = None
+    users: int = 0
+
+
+class ExchangeFetcher:
+    """Fetches the exchanges' own candles over REST; a `Fetcher`.
+
+    testnet: ask testnets; their data carry `-testnet` behind the exchange's name. producer: further
+    settings, by default those of the environment (`ALPHA_PULSE_EXCHANGE_URL`, …). A connection is
+    open as long as a call needs it, and inside `async with fetcher`: there it is made only once.
+    """
+
+    def __init__(
+        self,
+        config: DataFetchConfig | None = None,
+        *,
+        testnet: bool = False,
+        producer: ProducerConfig | None = None,
+    ) -> None:
+        self.config = config or DataFetchConfig()
+        self._testnet = testnet
+        self._producer = producer
+        self._connections: dict[str, _Connection] = {}
+        self._kept = 0
+
+    async def __aenter__(self) -> Self:
+        self._kept += 1
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._kept -= 1
+        for name, connection in list(self._connections.items()):
+            await self._close_unused(name, connection)
+
+    def exchange_name(self, exchange: str) -> str:
+        """Return the name that this exchange's events carry, such as `binance-testnet`."""
+        return exchange_name(self._settings(exchange))
+
+    @asynccontextmanager
+    async def connected(self, exchange: str) -> AsyncIterator[History]:
+        """Keep the connection to an exchange over several calls."""
+        name = self.exchange_name(exchange)
+        connection = self._connections.setdefault(name, _Connection())
+        connection.users += 1
+        try:
+            async with connection.opening:
+                if connection.history is None:
+                    connection.history = await self._open(name, connection.resources)
+            yield connection.history
+        finally:
+            connection.users -= 1
+            await self._close_unused(name, connection)
+
+    async def now_us(self, exchange: str) -> int:
+        """Return the exchange's clock."""
+        async with self.connected(exchange) as history:
+            if not history.client.has.get("fetchTime"):
+                return time.time_ns() // 1000
+            return await history.clock_us()
+
+    async def fetch_candles(
+        self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
+    ) -> AsyncGenerator[list[Candle], None]:
+        """Yield the exchange's candles of a window, page by page, ascending.
+
+        end_us: not beyond what is closed by the exchange's clock (`now_us`).
+        """
+        about = MarketWindow(self.exchange_name(exchange), symbol, timeframe, start_us, end_us)
+        async with self.connected(exchange) as history:
+            _check_listed(history, symbol)
+            try:
+                async for page in history.candle_pages(symbol, timeframe, start_us, end_us):
+                    if page.candles:
+                        yield page.candles
+            except DataFetchError as error:
+                error.about = error.about or about
+                raise
+
+    async def why_missing(
+        self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
+    ) -> list[MissingCandles]:
+        """Return why the candles of a window, which all are missing, could not be had."""
+        frame = get_timeframe(timeframe)
+        async with self.connected(exchange) as history:
+            known = await _learn(history, symbol, frame, start_us, end_us)
+        step_us = frame.duration_us
+        return [
+            MissingCandles(
+                run.start_us, run.end_us, (run.end_us - run.start_us) // step_us, run.reason
+            )
+            for run in explain([Window(start_us, end_us)], frame, known)
+        ]
+
+    def _settings(self, exchange: str) -> ProducerConfig:
+        name = str(exchange)
+        settings = self._producer or load_config().producer
+        testnet = self._testnet or name.endswith(TESTNET_SUFFIX)
+        plain = check_exchange(name).removesuffix(TESTNET_SUFFIX)
+        if plain not in ccxt.pro.exchanges:
+            raise ValidationError(
+                f"expected an exchange of ccxt.pro, found {plain!r}; use a member of ExchangeType "
+                "or ccxt's id of the exchange"
+            )
+        return replace(settings, exchange=plain, testnet=testnet)
+
+    async def _open(self, name: str, resources: AsyncExitStack) -> History:
+        producer = self._settings(name)
+        settings = HistoryConfig(
+            max_retries=self.config.max_retries,
+            retry_delay_s=self.config.retry_delay,
+            page_rows_max=self.config.batch_size,
+        )
+        share = 0.0 if producer.clock == "event" else None  # a replay has no limits
+        try:
+            return await resources.enter_async_context(open_history(producer, settings, share))
+        except DataFetchError as error:
+            error.about = error.about or MarketWindow(name)
+            raise
+
+    async def _close_unused(self, name: str, connection: _Connection) -> None:
+        if connection.users or self._kept:
+            return
+        if self._connections.get(name) is connection:
+            del self._connections[name]
+        await connection.resources.aclose()
+
+
+def _check_listed(history: History, symbol: str) -> None:
+    check_symbol(symbol)
+    if symbol not in history.client.markets:
+        raise DataFetchError(
+            f"expected a symbol that {history.name} lists, found {symbol!r}; use ccxt's unified "
+            "symbol, such as BTC/USDT",
+            MarketWindow(history.name, symbol),
+        )
+
+
+async def _learn(
+    history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
+) -> Known:
+    # What explains that a window has no candle at all, by asking no more than is needed.
+    window = Window(start_us, end_us)
+    closed_us = frame.open_time_us(await history.clock_us())
+    listed_us = await history.listed_from_us(symbol)
+    known = Known(listed_from_us=listed_us, closed_until_us=closed_us)
+    end_us = min(end_us, closed_us)
+    if listed_us is not None:
+        start_us = max(start_us, frame.open_time_us(listed_us))
+    if start_us >= end_us:
+        return known
+    reason = await _reason(history, symbol, frame, start_us, end_us)
+    if reason == "not_offered":
+        return replace(known, offered_from_us=end_us)
+    if reason == "halted":
+        return replace(known, halts=(window,))
+    if reason == "no_trades":
+        return replace(known, silent=(window,))
+    return known
+
+
+async def _reason(
+    history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
+) -> MissingReason:
+    source, _ = history.source(frame.name)
+    async for page in history.candle_pages(symbol, frame.name, start_us, end_us):
+        if not page.offered:
+            return "not_offered"
+        if page.candles:
+            return "unanswered"  # it has them after all
+    try:
+        silent = await history.no_trade_in(symbol, start_us, end_us)
+    except NotOfferedError:
+        silent = None
+    if silent:
+        return "no_trades" if source.empty_left_out else "halted"
+    if silent is False:
+        return "unanswered"  # it traded: there should be candles
+    if source.empty_left_out:
+        return "not_offered"
+    # Its trades prove nothing. It has candles of quiet times too: had it begun, it was halted.
+    look_back_us = LOOK_BACK_CANDLES * frame.duration_us
+    earlier = history.candle_pages(symbol, frame.name, start_us - look_back_us, start_us)
+    async for page in earlier:
+        if page.candles:
+            return "halted"
+    return "not_offered"

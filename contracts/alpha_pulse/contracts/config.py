@@ -168,6 +168,19 @@ class HistoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageConfig:
+    """The page with live candles that `demo` and `up` show, on loopback only."""
+
+    enabled: bool = True
+    port: int = 8765  # a free one where it is taken; 0: any free one
+    # A reader of a given ClickHouse; empty: [clickhouse] user. The embedded one has its own.
+    clickhouse_user: str = ""
+    clickhouse_password: str = field(default="", repr=False, metadata=_SECRET)
+    clients_max: int = 64
+    candles_max: int = 1_000  # of one answer
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of one pipeline."""
 
@@ -181,6 +194,7 @@ class Config:
     sink: SinkConfig = SinkConfig()
     metrics: MetricsConfig = MetricsConfig()
     history: HistoryConfig = HistoryConfig()
+    page: PageConfig = PageConfig()
 
     def named(self, name: str) -> str:
         """Return a group's or transaction's name inside the namespace."""

@@ -10,13 +10,14 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: help demo test setup check faults bench format lock clean
+.PHONY: help demo test setup check faults fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
 	@echo "make test    all tests"
 	@echo "make check   ruff, strict mypy, import-linter"
 	@echo "make faults  kills and failures in their long form"
+	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
 	@echo "make bench NAME=producers|processors|sinks   against peers, in one run"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 
@@ -32,6 +33,11 @@ test: setup
 # The long form of the fault tests; SEED=… repeats a run.
 faults: setup
 	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults -s $(ARGS)
+
+# SEED=… repeats a run. atheris has wheels for Linux on x86-64 only, so it is no part of the set-up.
+fuzz: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # One measured run at a time: make bench NAME=producers ARGS=--json
 bench: setup
@@ -71,6 +77,7 @@ lock: setup
 	$(COMPILE) pyproject.toml --extra embedded --extra sql -o requirements/application.txt
 	$(COMPILE) pyproject.toml --extra embedded --extra sql --group dev -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
+	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
 	rm -rf $(VENV) .alpha-pulse .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

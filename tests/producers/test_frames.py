@@ -99,6 +99,7 @@ def test_binance_many_frames_at_once_are_the_same_as_one_by_one() -> None:
         ["null", "{},{}"],
         ["", "1,2"],
         ['{"e":"kline"}', '{"result":null,"id":1}'],
+        ['{"event":"trade","E":1,"s":"BTCUSDT","t":1,"p":"1","q":"1","T":1723161255617,"m":true}'],
     ],
 )
 def test_binance_frames_that_only_together_are_json_are_not_taken_together(

@@ -71,7 +71,8 @@ class _Kind(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_TradeFrame | _KlineFrame).decode
-_decode_trades = msgspec.json.Decoder(list[_TradeFrame]).decode
+# Of one type alone msgspec takes an object without its tag; of two it asks for it.
+_decode_frames = msgspec.json.Decoder(list[_TradeFrame | _KlineFrame]).decode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _MS_MIN = TIME_US_MIN // 1000
 _HOT_TRADE = '{"e":"trade"'
@@ -89,7 +90,7 @@ class BinanceDecoder:
     def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
         """Return the trades of frames that are all trades, else None; see `FrameDecoder`."""
         try:
-            rows = _decode_trades("[" + ",".join(frames) + "]")
+            rows = _decode_frames("[" + ",".join(frames) + "]")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
         # One frame may hold what looks like two, and another none.
@@ -104,6 +105,8 @@ class BinanceDecoder:
         end_ms = (receive_time_us + AHEAD_US_MAX) // 1000
         trades: list[Trade] = []
         for row in rows:
+            if row.__class__ is not _TradeFrame:
+                return None
             price, amount, symbol = row.p, row.q, symbols.get(row.s)
             if symbol is None or row.t < 0 or not _MS_MIN <= row.T < end_ms:
                 return None

@@ -1,0 +1,78 @@
+"""One target of the fuzzer in its own process: `target.py NAME CORPUS [libFuzzer's options]`."""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["alpha_pulse"]):
+    from alpha_pulse.contracts.codec import decode_event, decode_ingest, encode
+    from alpha_pulse.contracts.config import ProcessorConfig
+    from alpha_pulse.contracts.events import Candle, Trade
+    from alpha_pulse.contracts.examples import EXAMPLES
+    from alpha_pulse.contracts.market import message_key
+    from alpha_pulse.contracts.topics import DEAD_LETTERS, TRADES
+    from alpha_pulse.processors.kernel import Kernel
+    from alpha_pulse.producers.frames import DECODERS
+    from alpha_pulse.producers.frames.frame import FrameDecoder, FrameError
+
+RECEIVED_US = 1_790_000_000_000_000
+# Market ids of all exchanges' documented frames: unknown ones are refused before anything else.
+SYMBOLS = {
+    name: name.replace("-", "/").replace("USDT", "/USDT").replace("//", "/")
+    for name in ("BTCUSDT", "BTC/USD", "ETH/USD", "MATIC/USD", "BTC-USDT", "BTC-USD", "ETH-USD")
+} | {"BNBBTC": "BNB/BTC"}
+_EVENT = next(trade for trade in EXAMPLES[Trade].values() if isinstance(trade, Trade))
+_KEY = message_key(_EVENT.exchange, _EVENT.symbol)
+_RULES = ProcessorConfig(dead_letter_run_max=1_000_000, dead_letter_ratio_max=1.0)
+
+
+def a_frame(name: str, data: bytes) -> None:
+    """Decode one frame: ticks within their contract, or None, or `FrameError`."""
+    decoder: FrameDecoder = DECODERS[name](name, SYMBOLS)
+    text = data.decode("utf-8", "replace")
+    try:
+        ticks = decoder(text, RECEIVED_US)
+    except FrameError:
+        ticks = None
+    for tick in ticks or ():
+        if isinstance(tick, Trade | Candle):
+            assert decode_ingest(encode(tick)) == tick
+    # The fast way takes only what the slow way takes, and as the same trades.
+    together = DECODERS[name](name, SYMBOLS).trades([text, text], RECEIVED_US)
+    assert together is None or together == [*(ticks or ()), *(ticks or ())]
+
+
+def some_records(data: bytes) -> None:
+    """Admit lines as records: each goes on, counts as known, or becomes a dead letter."""
+    values: list[bytes | None] = list(data.split(b"\n"))
+    whole, single = (Kernel(_RULES, "ingest.events.v1", 0) for _ in range(2))
+    timestamp_ms = _EVENT.trade_time_us // 1000
+    offsets = range(len(values))
+    whole.process(offsets, [_KEY] * len(values), values, timestamp_ms, len(values))
+    for offset, value in enumerate(values):
+        single.process([offset], [_KEY], [value], timestamp_ms, offset + 1)
+    outputs = whole.take_outputs()
+    parts = single.take_outputs()
+    assert {k: v for k, v in outputs.items() if v} == {k: v for k, v in parts.items() if v}
+    for topic, records in outputs.items():
+        for _, value in records:
+            assert decode_event(value) is not None
+            assert topic != TRADES.name or value in values
+    assert len(outputs.get(DEAD_LETTERS.name, ())) == whole.counters.dead_letters
+
+
+def main() -> None:
+    """Hand libFuzzer the target that is named."""
+    name = sys.argv.pop(1)
+
+    def take(data: bytes) -> None:
+        if name == "kernel":
+            some_records(data)
+        else:
+            a_frame(name, data)
+
+    atheris.Setup(sys.argv, take)
+    atheris.Fuzz()
+
+
+main()

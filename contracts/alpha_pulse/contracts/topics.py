@@ -6,7 +6,7 @@ partitioner decides the partition, and outputs stay in the partition of their in
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import msgspec
 
@@ -17,6 +17,7 @@ from alpha_pulse.contracts.events import (
     Gap,
     Heartbeat,
     HistoryMarker,
+    IngestEvent,
     StreamStatus,
     Trade,
 )
@@ -26,9 +27,12 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """One topic of the pipeline, without its namespace."""
+EventT_co = TypeVar("EventT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class TopicOf(Generic[EventT_co]):
+    """One topic of the pipeline, without its namespace, and the type of what is read from it."""
 
     name: str
     events: tuple[type[msgspec.Struct], ...]
@@ -42,17 +46,27 @@ class Topic:
         """Return the topic's name in Kafka."""
         return f"{namespace}.{self.name}" if namespace else self.name
 
+    @property
+    def event_type(self) -> Any:
+        """What a decoder of this topic's values is made for: a Struct, or a union of several."""
+        return Union[self.events]  # noqa: UP007  - of a tuple that is known at run time only
 
-INGEST = Topic(
+
+# For code to which it does not matter what travels in a topic.
+Topic = TopicOf[Any]
+
+INGEST: TopicOf[IngestEvent] = TopicOf(
     "ingest.events.v1",
     (Trade, Candle, Heartbeat, Gap, HistoryMarker),
     "One ordered log per symbol: trades, the exchange's own closed candles, heartbeats, gaps, "
     "history markers.",
 )
-TRADES = Topic("market.trades.v1", (Trade,), "Valid trades, once each, in id order per symbol.")
+TRADES: TopicOf[Trade] = TopicOf(
+    "market.trades.v1", (Trade,), "Valid trades, once each, in id order per symbol."
+)
 # 1s is published only when asked for; it has its topic all the same.
-CANDLES: dict[str, Topic] = {
-    timeframe: Topic(
+CANDLES: dict[str, TopicOf[Candle]] = {
+    timeframe: TopicOf(
         f"market.candles.{timeframe}.v1",
         (Candle,),
         f"Closed {timeframe} candles; a later revision of a window replaces the earlier one.",
@@ -60,29 +74,31 @@ CANDLES: dict[str, Topic] = {
     )
     for timeframe in ("1s", *PUBLISHED_TIMEFRAMES)
 }
-EXCHANGE_CANDLES = Topic(
+EXCHANGE_CANDLES: TopicOf[Candle] = TopicOf(
     "market.exchange-candles.v1",
     (Candle,),
     "The exchange's own closed candles, as it published them.",
     retention_ms=30 * DAY_MS,
 )
-OPEN_CANDLES = Topic(
+OPEN_CANDLES: TopicOf[Candle] = TopicOf(
     "market.open-candles.v1",
     (Candle,),
     "The 1m candle that is still open, for live charts; in no history table.",
     retention_ms=HOUR_MS,
 )
-GAPS = Topic(
+GAPS: TopicOf[Gap] = TopicOf(
     "market.gaps.v1", (Gap,), "Missing trades: open, filled, unfillable.", retention_ms=30 * DAY_MS
 )
-STATUS = Topic("market.status.v1", (StreamStatus,), "Live, disconnected or halted, per symbol.")
-AUDITS = Topic(
+STATUS: TopicOf[StreamStatus] = TopicOf(
+    "market.status.v1", (StreamStatus,), "Live, disconnected or halted, per symbol."
+)
+AUDITS: TopicOf[Audit] = TopicOf(
     "market.audits.v1",
     (Audit,),
     "Each closed candle against the exchange's own, field by field.",
     retention_ms=30 * DAY_MS,
 )
-DEAD_LETTERS = Topic(
+DEAD_LETTERS: TopicOf[DeadLetter] = TopicOf(
     "market.deadletters.v1",
     (DeadLetter,),
     "What could not be accepted, with its bytes and the reason.",

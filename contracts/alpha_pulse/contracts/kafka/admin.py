@@ -10,6 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TOPICS, Topic
 
 DESCRIBE_ATTEMPTS_MAX = 100
@@ -25,7 +26,8 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
     names = {topic.full_name(config.namespace): topic for topic in topics}
     admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "alpha-pulse-admin"))
     try:
-        await admin.start()
+        async with connecting(config.kafka):
+            await admin.start()
         existing = set(await admin.list_topics())
         missing = [_new_topic(name, names[name], config) for name in names if name not in existing]
         if missing:
@@ -34,7 +36,7 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
     except (AiokafkaError, OSError) as error:
         raise KafkaError(
             f"expected to create topics at {config.kafka.bootstrap}, found "
-            f"{type(error).__name__}: {error}; is Kafka there, and are the credentials right?"
+            f"{explain(config.kafka, error)}"
         ) from error
     finally:
         await admin.close()

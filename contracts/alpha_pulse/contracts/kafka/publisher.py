@@ -25,6 +25,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.kafka.refusals import connecting
 
 # aiokafka makes a log record for every batch although nobody reads it (measured: 8 % of the CPU).
 logging.getLogger("aiokafka").setLevel(logging.WARNING)
@@ -79,6 +80,7 @@ class Publisher:
         self._failure: BaseException | None = None
         self.pending_bytes = 0
         self.acknowledged = 0
+        self.retries = 0
 
     async def start(self) -> None:
         """Connect. Raises KafkaError when Kafka can't be reached or refuses the credentials."""
@@ -145,13 +147,11 @@ class Publisher:
             linger_ms=0,
         )
         try:
-            await producer.start()
-        except Exception as error:
+            async with connecting(self._kafka):
+                await producer.start()
+        except BaseException:
             await producer.stop()
-            raise KafkaError(
-                f"expected Kafka at {self._kafka.bootstrap}, found {type(error).__name__}: "
-                f"{error}; is it running there, and are the credentials right?"
-            ) from error
+            raise
         return producer
 
     async def _renew(self, failed: aiokafka.AIOKafkaProducer | None) -> None:
@@ -169,6 +169,10 @@ class Publisher:
         self.pending_bytes -= size
         if self.pending_bytes <= self._pending_bytes_max:
             self._room.set()
+
+    def _retried(self, error: BaseException) -> None:
+        self.retries += 1
+        self._on_retry(error)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
@@ -233,7 +237,7 @@ class _Lane:
             except (*_FATAL, *_TOO_LARGE):
                 raise
             except Exception as error:
-                publisher._on_retry(error)
+                publisher._retried(error)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, publisher._retry_wait_s_max)
                 await self._renew_quietly(producer)
@@ -250,7 +254,7 @@ class _Lane:
             await self._publisher._renew(failed)
         except KafkaError as error:
             # Still away: the loop in `_send_some` tries again after its wait.
-            self._publisher._on_retry(error)
+            self._publisher._retried(error)
 
 
 async def _discard(producer: aiokafka.AIOKafkaProducer) -> None:

@@ -1,46 +1,168 @@
-"""The typed reader for downstream users: events instead of bytes."""
+"""The typed reader for downstream users: events instead of bytes (`docs/read.md`)."""
 
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterable
+from typing import TypeVar
 
 import aiokafka
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError
+from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.codec import EventDecoder
-from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.events import AnyEvent
-from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.topics import Topic
+from alpha_pulse.contracts.config import Config, KafkaConfig, load_config
+from alpha_pulse.contracts.errors import KafkaError, ValidationError
+from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.kafka.refusals import connecting, explain
+from alpha_pulse.contracts.topics import TopicOf
+
+log = logging.getLogger(__name__)
+EventT = TypeVar("EventT")
+
+COMMIT_INTERVAL_S = 5.0
+POLL_MS = 500
+FETCH_BYTES_MAX = 512 * 1024
 
 
 async def read(
-    topic: Topic,
+    topic: TopicOf[EventT],
     config: Config | None = None,
     *,
     group: str | None = None,
     from_earliest: bool = True,
-) -> AsyncIterator[AnyEvent]:
-    """Yield the committed events of a topic, for ever, in order per symbol.
+    until_end: bool = False,
+) -> AsyncGenerator[EventT, None]:
+    """Yield the committed events of a topic, in order per symbol, for ever or up to its end.
 
-    The same candle may come again with a higher `revision`, which replaces the earlier one. With a
-    group, offsets are committed and several readers share the partitions; without, all is read.
-    Raises: ValidationError when a record breaks the contract.
+    The same candle may come again with a higher `revision`, which replaces the earlier one:
+    `Newest` keeps that straight.
+    config: where Kafka is; without it, what the environment says (`ALPHA_PULSE_KAFKA`, …).
+    group: readers of one group share the partitions and go on where the group has been. An event
+    counts as read once the next one is asked for: after a crash some come again, none is left out.
+    from_earliest: where to start without a group, or where the group has not been yet.
+    until_end: stop where the topic ended when reading began.
+    Raises: KafkaError when Kafka can't be reached, refuses, or has no such topic; ValidationError
+    when a record breaks the contract.
 
     >>> async def main():
     ...     async for candle in read(CANDLES["1m"]):
     ...         print(candle.symbol, candle.close, candle.coverage)
     """
-    config = config or Config()
-    decode: EventDecoder[AnyEvent] = EventDecoder(topic.events[0])
-    consumer = aiokafka.AIOKafkaConsumer(
-        topic.full_name(config.namespace),
-        **client_arguments(config.kafka, "alpha-pulse-reader"),
+    config = config or load_config()
+    name = topic.full_name(config.namespace)
+    decode: EventDecoder[EventT] = EventDecoder(topic.event_type)
+    consumer = batch_consumer(
+        config.kafka,
+        "alpha-pulse-reader",
+        fetch_bytes_max=FETCH_BYTES_MAX,
         group_id=group,
         auto_offset_reset="earliest" if from_earliest else "latest",
-        isolation_level="read_committed",
     )
-    await consumer.start()
+    position = _Position(consumer, config.kafka, committing=group is not None)
     try:
-        async for record in consumer:
-            if record.value is not None:
-                yield decode(record.value)
+        async with connecting(config.kafka):
+            await consumer.start()
+        await _check_topic(consumer, name, config.kafka)
+        consumer.subscribe([name], listener=position)
+        while not (until_end and await position.at_end()):
+            for tp, batches in (await _poll(consumer, name, config.kafka)).items():
+                for batch in batches:
+                    for event_offset, event in _events(name, tp, batch, decode):
+                        if tp not in consumer.assignment():
+                            break  # another reader of the group has it now
+                        yield event
+                        await position.reached(tp, event_offset + 1)
+            await position.commit_due()
     finally:
+        await position.commit()
         await consumer.stop()
+
+
+async def _check_topic(consumer: aiokafka.AIOKafkaConsumer, name: str, kafka: KafkaConfig) -> None:
+    if name not in await consumer.topics():
+        raise KafkaError(
+            f"expected the topic {name} at {kafka.bootstrap}, found none that "
+            f"{kafka.sasl_username or 'this user'} may read; check the namespace, start the "
+            "pipeline once, or grant READ and DESCRIBE on it"
+        )
+
+
+async def _poll(
+    consumer: aiokafka.AIOKafkaConsumer, name: str, kafka: KafkaConfig
+) -> dict[TopicPartition, list[RecordBatch]]:
+    try:
+        found: dict[TopicPartition, list[RecordBatch]] = await consumer.getmany(timeout_ms=POLL_MS)
+    except AiokafkaError as error:
+        raise KafkaError(f"expected to read {name}, found {explain(kafka, error)}") from error
+    return found
+
+
+def _events(
+    name: str, tp: TopicPartition, batch: RecordBatch, decode: EventDecoder[EventT]
+) -> Iterable[tuple[int, EventT]]:
+    for offset, value in zip(batch.offsets, batch.values, strict=True):
+        if value is None:
+            continue
+        try:
+            event = decode(value)
+        except ValidationError as error:
+            raise ValidationError(
+                f"{error}, in {name} partition {tp.partition} offset {offset}; is this a newer "
+                "version's topic? Install that version of alpha-pulse-contracts"
+            ) from error
+        yield offset, event
+
+
+class _Position(ConsumerRebalanceListener):  # type: ignore[misc]
+    """How far each partition has been read, committed for a group every few seconds."""
+
+    def __init__(
+        self, consumer: aiokafka.AIOKafkaConsumer, kafka: KafkaConfig, *, committing: bool
+    ) -> None:
+        self._consumer = consumer
+        self._kafka = kafka
+        self._committing = committing
+        self._reached: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._committed_at_s = time.monotonic()
+
+    async def reached(self, tp: TopicPartition, offset: int) -> None:
+        if self._committing:
+            self._reached[tp] = offset
+            await self.commit_due()
+
+    async def commit_due(self) -> None:
+        if time.monotonic() - self._committed_at_s > COMMIT_INTERVAL_S:
+            await self.commit()
+
+    async def commit(self) -> None:
+        self._committed_at_s = time.monotonic()
+        held = self._consumer.assignment()
+        offsets = {tp: offset for tp, offset in self._reached.items() if tp in held}
+        self._reached.clear()
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except AiokafkaError as error:
+            # They come again, to whoever reads on from there: nothing is left out.
+            log.warning("offsets.not_committed: %s", explain(self._kafka, error))
+
+    async def at_end(self) -> bool:
+        """Return whether everything that stood in the partitions at first has been read."""
+        held = self._consumer.assignment()
+        new = [tp for tp in held if tp not in self._ends]
+        if new:
+            self._ends |= await self._consumer.end_offsets(new)
+        try:
+            positions = {tp: await self._consumer.position(tp) for tp in held}
+        except IllegalStateError:
+            return False  # a rebalance took one away
+        return bool(held) and all(positions[tp] >= self._ends[tp] for tp in held)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self.commit()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        pass

@@ -1,0 +1,146 @@
+"""The typed reader of the contracts, as a downstream user has it, on a real Kafka."""
+
+import asyncio
+from contextlib import aclosing
+
+import msgspec
+import pytest
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig
+from alpha_pulse.contracts.errors import KafkaError, ValidationError
+from alpha_pulse.contracts.events import Candle, Event, Gap, Heartbeat, Trade
+from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.kafka.reader import read
+from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.newest import Newest
+from alpha_pulse.contracts.topics import CANDLES, INGEST, TRADES, Topic
+from alpha_pulse.embedded.runtime import Runtime
+
+CANDLE: Candle = EXAMPLES[Candle]["contiguous"]
+TRADE: Trade = EXAMPLES[Trade]["binance"]
+MINUTES = CANDLES["1m"]
+
+
+@pytest.fixture
+def config(runtime: Runtime, namespace: str) -> Config:
+    kafka = KafkaConfig(bootstrap=runtime.kafka)
+    return Config(namespace=namespace, kafka=kafka, topics=TopicsConfig(partitions=3))
+
+
+def trade(number: int, symbol: str = "BTC/USDT") -> Trade:
+    return msgspec.structs.replace(TRADE, symbol=symbol, trade_id=str(number))
+
+
+async def publish(config: Config, topic: Topic, values: list[tuple[str, bytes]]) -> None:
+    await ensure_topics(config, [topic])
+    publisher = Publisher(config.kafka, "test")
+    await publisher.start()
+    for symbol, value in values:
+        key = message_key("binance", symbol)
+        await publisher.publish(topic.full_name(config.namespace), key, [value])
+    await publisher.stop()
+
+
+async def publish_events(config: Config, topic: Topic, *events: Event) -> None:
+    await publish(config, topic, [(event.symbol, encode(event)) for event in events])
+
+
+async def test_the_newest_revision_of_each_candle_stands(config: Config) -> None:
+    versions = [
+        msgspec.structs.replace(
+            CANDLE, symbol=symbol, revision=revision, close=close, high="99999.00"
+        )
+        for symbol in ("BTC/USDT", "ETH/USDT")
+        for revision, close in ((2, "2.00"), (1, "1.00"), (3, "3.00"), (3, "3.00"))
+    ]
+    await publish_events(config, MINUTES, *versions)
+    newest = Newest[Candle]()
+    seen = 0
+    async for candle in read(MINUTES, config, until_end=True):
+        newest.accept(candle)
+        seen += 1
+    assert seen == 8
+    assert {c.symbol: (c.revision, c.close) for c in newest} == {
+        "BTC/USDT": (3, "3.00"),
+        "ETH/USDT": (3, "3.00"),
+    }
+
+
+async def test_a_topic_of_several_kinds_yields_each_as_what_it_is(config: Config) -> None:
+    events = [TRADE, CANDLE, EXAMPLES[Heartbeat]["live"], EXAMPLES[Gap]["open"]]
+    await publish_events(config, INGEST, *events)
+    found = [event async for event in read(INGEST, config, until_end=True)]
+    assert {type(event) for event in found} == {Trade, Candle, Heartbeat, Gap}
+    assert sorted(map(encode, found)) == sorted(map(encode, events))
+
+
+async def test_an_empty_topic_ends_at_once_when_its_end_was_asked_for(config: Config) -> None:
+    await ensure_topics(config, [TRADES])
+    assert [event async for event in read(TRADES, config, until_end=True)] == []
+
+
+async def test_a_group_goes_on_where_it_was_and_repeats_what_was_not_finished(
+    config: Config,
+) -> None:
+    await publish_events(config, TRADES, *(trade(number) for number in range(1, 7)))
+    group = f"{config.namespace}.downstream"
+    seen = []
+    async with aclosing(read(TRADES, config, group=group)) as events:
+        async for event in events:
+            seen.append(event.trade_id)
+            if len(seen) == 3:
+                break  # the third was never finished, for all that the reader knows
+    assert seen == ["1", "2", "3"]
+    rest = [e.trade_id async for e in read(TRADES, config, group=group, until_end=True)]
+    assert rest == ["3", "4", "5", "6"]
+    assert [e async for e in read(TRADES, config, group=group, until_end=True)] == []
+
+
+async def test_two_readers_of_a_group_share_the_partitions(config: Config) -> None:
+    symbols = [f"S{number}/USDT" for number in range(12)]
+    await publish_events(config, TRADES, *(trade(1, symbol) for symbol in symbols))
+    group = f"{config.namespace}.shared"
+    found: dict[str, set[int]] = {}
+    everything = asyncio.Event()
+
+    async def reader(number: int) -> None:
+        async for event in read(TRADES, config, group=group):
+            found.setdefault(event.symbol, set()).add(number)
+            if len(found) == len(symbols):
+                everything.set()
+
+    tasks = [asyncio.create_task(reader(number)) for number in range(2)]
+    try:
+        async with asyncio.timeout(30):
+            await everything.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert set(found) == set(symbols)
+
+
+async def test_a_broken_record_is_named_with_its_place(config: Config) -> None:
+    await publish(config, TRADES, [("BTC/USDT", b'{"event":"trade","price":-1}')])
+    with pytest.raises(ValidationError, match=r"market\.trades\.v1 partition \d offset 0"):
+        await anext(read(TRADES, config))
+
+
+async def test_a_topic_that_is_not_there_and_a_kafka_that_is_not_are_said(config: Config) -> None:
+    with pytest.raises(KafkaError, match=r"expected the topic t\w+\.market\.trades\.v1"):
+        await anext(read(TRADES, config))
+    away = Config(kafka=KafkaConfig(bootstrap="127.0.0.1:1"))
+    with pytest.raises(KafkaError, match=r"Kafka at 127\.0\.0\.1:1, found nothing that listens"):
+        await anext(read(TRADES, away))
+
+
+async def test_settings_come_from_the_environment_when_none_are_given(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish_events(config, TRADES, TRADE)
+    monkeypatch.setenv("ALPHA_PULSE_KAFKA", config.kafka.bootstrap)
+    monkeypatch.setenv("ALPHA_PULSE_NAMESPACE", config.namespace)
+    assert [event async for event in read(TRADES, until_end=True)] == [TRADE]

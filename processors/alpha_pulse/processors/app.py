@@ -6,6 +6,7 @@ environment.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,19 +19,31 @@ import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.processors.audit import add_audits
+from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.trade_path import TradePath
+
+log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
 
 
 def configure_logging() -> None:
-    """Send our log as lines to stderr; Kafka's and Faust's own only from warnings on."""
+    """Send our log to stderr, as JSON where nobody looks at a terminal.
+
+    Kafka's and Faust's own come only from warnings on.
+    """
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+            renderer,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
@@ -41,12 +54,23 @@ class ProcessorApp(faust.App):  # type: ignore[misc]
     """A Faust app that makes what it needs before anything reads from Kafka."""
 
     pipeline: Config
+    role_monitor: Monitor
+    role_pages: contextlib.AsyncExitStack
 
     async def on_first_start(self) -> None:
-        """Make the topics, and the directory that Faust asks for."""
+        """Show the pages; make the topics, and the directory that Faust asks for."""
+        settings = self.pipeline.metrics
+        await self.role_pages.enter_async_context(
+            monitored(settings, self.role_monitor, settings.processor_port, log)
+        )
         await ensure_topics(self.pipeline)
         await asyncio.to_thread(os.makedirs, self.conf.datadir, exist_ok=True)
         await super().on_first_start()
+
+    async def on_shutdown(self) -> None:
+        """Take the pages down, after everything else has stopped."""
+        await super().on_shutdown()
+        await self.role_pages.aclose()
 
 
 def create_app(config: Config) -> ProcessorApp:
@@ -69,8 +93,16 @@ def create_app(config: Config) -> ProcessorApp:
         web_port=settings.web_port or 6066,
     )
     created.pipeline = config
-    created.service(TradePath(config))
-    add_audits(created, config)
+    created.role_pages = contextlib.AsyncExitStack()
+    monitor = created.role_monitor = Monitor("processor")
+    metrics = ProcessorMetrics(monitor.registry, config)
+    trade_path = TradePath(config, metrics)
+    monitor.checks |= {
+        "trade_path": trade_path.problem,
+        "lag": lambda: lag_problem(config.metrics, trade_path.lag()),
+    }
+    created.service(trade_path)
+    add_audits(created, config, metrics)
     return created
 
 

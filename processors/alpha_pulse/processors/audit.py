@@ -17,6 +17,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, StreamStatus
 from alpha_pulse.contracts.topics import AUDITS, CANDLES, EXCHANGE_CANDLES, STATUS, Topic
+from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.reconcile import decode_ledger, encode_ledger
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 AUDITED = "1m"
 
 
-def add_audits(app: faust.App, config: Config) -> None:
+def add_audits(app: faust.App, config: Config, metrics: ProcessorMetrics) -> None:
     """Give the app its tables, its agent and the page `/symbols`."""
 
     def raw(*topics: Topic) -> Any:
@@ -58,6 +59,7 @@ def add_audits(app: faust.App, config: Config) -> None:
                 if isinstance(found, Candle) and found.timeframe == AUDITED and not found.job:
                     ledger = decode_ledger(ledgers.get(key) or "")
                     for finding in ledger.add(found, is_exchange):
+                        metrics.audits[finding.result] += 1
                         # Outputs stay in their input's partition.
                         await audits.send(
                             key=event.key, value=encode(finding), partition=event.message.partition

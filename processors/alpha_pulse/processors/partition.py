@@ -20,6 +20,7 @@ from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Record
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.state import HEAD_KEY, StateWriter, position_of, restore
 
 BATCH_BYTES_MAX = 900_000
@@ -40,6 +41,7 @@ class Partition:
         config: Config,
         number: int,
         open_candles: Callable[[int, list[Record]], None] | None = None,
+        metrics: ProcessorMetrics | None = None,
     ) -> None:
         self.number = number
         self.ingest = TopicPartition(INGEST.full_name(config.namespace), number)
@@ -48,6 +50,8 @@ class Partition:
         self.commit: asyncio.Task[None] | None = None
         self._config = config
         self._open_candles = open_candles
+        self._metrics = metrics
+        self._newest_ms = 0  # Kafka's time of the newest record taken in
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self.kernel = self._new_kernel()
         self._writer = StateWriter(config.processor.state_record_bytes_max)
@@ -76,6 +80,8 @@ class Partition:
         if records:
             self._writer = restore(self.kernel, records)
         self.committed = self.begun = self.kernel.position
+        if self._metrics is not None:
+            self._metrics.opened(self)
 
     async def close(self) -> None:
         """Let go of the producer; what was not committed is read again by the next holder."""
@@ -92,6 +98,7 @@ class Partition:
         if offsets[0] < kernel.position:
             start = next(i for i, offset in enumerate(offsets) if offset >= kernel.position)
             offsets, keys, values = offsets[start:], keys[start:], values[start:]
+        self._newest_ms = batch.timestamp_ms
         kernel.process(offsets, keys, values, batch.timestamp_ms, batch.next_offset)
         return len(offsets)
 
@@ -113,12 +120,17 @@ class Partition:
             self._open_candles(self.number, self.kernel.open_candles())
         outputs = self.kernel.take_outputs()
         state = self._writer.snapshot(self.kernel)
-        self.commit = asyncio.create_task(self._commit(position, outputs, state))
+        self.commit = asyncio.create_task(self._commit(position, outputs, state, self._newest_ms))
         return self.commit
 
     async def _commit(
-        self, position: int, outputs: dict[str, list[Record]], state: list[Record]
+        self,
+        position: int,
+        outputs: dict[str, list[Record]],
+        state: list[Record],
+        newest_ms: int,
     ) -> None:
+        started_s = time.monotonic()
         producer = self._producer
         if producer is None:
             raise KafkaError(f"expected an open producer of partition {self.number}, found none")
@@ -141,6 +153,8 @@ class Partition:
                 raise
             raise cause from error
         self.committed = position
+        if self._metrics is not None:
+            self._metrics.committed(outputs, newest_ms, time.monotonic() - started_s)
 
     async def _send(
         self, producer: aiokafka.AIOKafkaProducer, name: str, records: Sequence[Record]

@@ -6,6 +6,7 @@ but does not transport it: its path per event is 50 times slower and left holes 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,13 +14,14 @@ import aiokafka
 import mode
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, ProducerFenced
 from aiokafka.errors import KafkaError as AiokafkaError
-from aiokafka.errors import ProducerFenced
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
 from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
 from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.open_candles import OpenCandles
 from alpha_pulse.processors.partition import Partition
 
@@ -29,6 +31,8 @@ POLL_MS = 100
 POLL_BATCHES_MAX = 8
 FETCH_BYTES_MAX = 512 * 1024
 RETRY_WAIT_S = 0.5
+# Without a commit for so long, although there is work, a worker is not ready.
+STALLED_S = 10.0
 # What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
 _PASSING = (AiokafkaError, KafkaError, OSError, asyncio.TimeoutError)
 
@@ -46,9 +50,14 @@ class TradePath(mode.Service):  # type: ignore[misc]
 
     abstract = False
 
-    def __init__(self, config: Config, **settings: Any) -> None:
+    def __init__(
+        self, config: Config, metrics: ProcessorMetrics | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.config = config
+        self._metrics = metrics
+        if metrics is not None:
+            metrics.trade_path = self
         self.partitions: dict[int, Partition] = {}
         self.failure: BaseException | None = None
         self.records = 0
@@ -192,6 +201,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
         await self._reopen(partition)
 
     async def _reopen(self, partition: Partition) -> None:
+        if self._metrics is not None:
+            self._metrics.commit_failed()
         # Nobody knows whether a commit that timed out was written. The new producer fences the old
         # one, which settles it either way; then the state in Kafka says where to go on.
         await partition.close()
@@ -210,13 +221,35 @@ class TradePath(mode.Service):  # type: ignore[misc]
         self._consumer.seek(partition.ingest, partition.kernel.position)
         log.info("partition.restored", partition=partition.number, offset=partition.kernel.position)
 
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return how many records of each partition are not committed yet, as far as is known."""
+        lag: dict[TopicPartition, int] = {}
+        if self._consumer is None:
+            return lag
+        for partition in self.partitions.values():
+            with contextlib.suppress(IllegalStateError):  # revoked a moment ago
+                end = self._consumer.highwater(partition.ingest) or partition.committed
+                lag[partition.ingest] = max(0, end - partition.committed)
+        return lag
+
+    def problem(self) -> str:
+        """Return why this worker is not ready, "" when it is."""
+        if self._consumer is None or not self._consumer.assignment():
+            return "waiting for Kafka to assign partitions"
+        stalled_s = self._now_s() - self._progress_at_s
+        if stalled_s > STALLED_S:
+            return f"nothing was committed for {stalled_s:.0f} s"
+        return ""
+
     # --- rebalances ---------------------------------------------------------------------------
 
     async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over partitions: fence, restore, seek."""
         async with self._lock:
             open_candles = None if self._open_candles is None else self._open_candles.send
-            fresh = [Partition(self.config, tp.partition, open_candles) for tp in assigned]
+            fresh = [
+                Partition(self.config, tp.partition, open_candles, self._metrics) for tp in assigned
+            ]
             await asyncio.gather(*(self._open(partition) for partition in fresh))
             assert self._consumer is not None
             for partition in fresh:
@@ -277,6 +310,9 @@ class TradePath(mode.Service):  # type: ignore[misc]
 
     async def _release(self) -> None:
         held, self.partitions = self.partitions, {}
+        if self._metrics is not None:
+            for number in held:
+                self._metrics.closed(number)
         await asyncio.gather(*(partition.close() for partition in held.values()))
 
     def _now_s(self) -> float:

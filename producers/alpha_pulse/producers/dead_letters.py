@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.producers.frames.frame import FrameError
@@ -21,6 +21,7 @@ class DeadLetters:
         self._exchange = exchange
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self.count = 0
+        self.reasons: Counter[str] = Counter()
 
     def make(self, frame: str | bytes, error: FrameError, time_us: int) -> DeadLetter | None:
         """Return the dead letter of a frame received at `time_us`; None when it has one already."""
@@ -33,6 +34,7 @@ class DeadLetters:
         if len(self._known) > _REMEMBERED_MAX:
             self._known.popitem(last=False)
         self.count += 1
+        self.reasons[error.reason] += 1
         return DeadLetter(
             identity=f"sha256:{digest.hexdigest()}",
             reason=error.reason,

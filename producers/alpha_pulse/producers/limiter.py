@@ -21,6 +21,8 @@ class Limiter:
         self._exchange = exchange
         self._slots = asyncio.Semaphore(concurrent_max)
         self._until = 0.0  # loop time before which nothing may be sent
+        self.calls = 0
+        self.limited = 0  # how often the exchange told us to wait
 
     async def __aenter__(self) -> None:
         await self._slots.acquire()
@@ -29,6 +31,7 @@ class Limiter:
         except BaseException:
             self._slots.release()
             raise
+        self.calls += 1
 
     async def __aexit__(self, *_: object) -> None:
         self._slots.release()
@@ -51,6 +54,7 @@ class Limiter:
         until = asyncio.get_running_loop().time() + wait_s
         if until > self._until:
             self._until = until
+            self.limited += 1
             log.warning("exchange.limited", exchange=self._exchange, wait_s=round(wait_s, 1))
         return wait_s
 

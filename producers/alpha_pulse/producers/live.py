@@ -26,6 +26,7 @@ from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.heartbeat import SETTLE_US, ExchangeClock
 from alpha_pulse.producers.intake import Intake
 from alpha_pulse.producers.limiter import Limiter, backoff_s
+from alpha_pulse.producers.metrics import FeedTotals
 from alpha_pulse.producers.pump import EventPublisher, Gate, Pump
 from alpha_pulse.producers.recording_end import RecordingEnd
 from alpha_pulse.producers.subscriptions import Subscriptions
@@ -44,7 +45,8 @@ class LiveProducer:
 
     resume: symbol -> (id, time in µs) of the last trade in the log; a symbol that is not in it
     begins with its first frame. The publisher is started and stopped by the caller. on_raw: called
-    with each frame as it came (captures).
+    with each frame as it came (captures). on_delay: called for each batch with the seconds from the
+    exchange's time of its newest trade to its handing over to Kafka.
     """
 
     def __init__(
@@ -55,15 +57,19 @@ class LiveProducer:
         namespace: str = "",
         resume: Mapping[str, tuple[str, int]] | None = None,
         on_raw: Callable[[Frame], None] | None = None,
+        on_delay: Callable[[float], None] | None = None,
     ) -> None:
         self.config = config
         self.name = exchange_name(config)
         self.feeds: dict[str, SymbolFeed] = {}
         self.quarantined: dict[str, str] = {}  # symbol -> why
+        self.gone = FeedTotals()  # what the feeds of removed symbols counted
+        self.reconnects = 0
+        self.markets_loaded = False
         self.clock = ExchangeClock(event=config.clock == "event")
         self._resume = dict(resume or {})
         self._done = asyncio.Event()
-        self._limiter = Limiter(self.name)
+        self.limiter = Limiter(self.name)
         self._gate = Gate(self.name)
         self._pump = Pump(
             publisher,
@@ -71,12 +77,15 @@ class LiveProducer:
             topic=INGEST.full_name(namespace),
             dead_letter_topic=DEAD_LETTERS.full_name(namespace),
             pending_bytes_max=config.publish_pending_bytes_max,
+            on_published=self._published,
         )
+        # A recording at full speed has no delay to speak of.
+        self._on_delay = on_delay if config.clock == "exchange" else None
         client = self._client = make_exchange(config, self._on_frames)
         client.on_tapped = self._on_tapped
         client.gate = self._gate.event
         self._symbols = SymbolTable(client)
-        self._intake = Intake(
+        self.intake = Intake(
             self.name,
             client.id,
             self._symbols,
@@ -85,7 +94,7 @@ class LiveProducer:
             on_letter=self._pump.add_letter,
             on_raw=on_raw,
         )
-        self._healer = Healer(self.name, client, self._limiter)
+        self._healer = Healer(self.name, client, self.limiter)
         self._catch_up = CatchUp(
             self._healer,
             seek_us_max=int(config.seek_s_max * 1e6),
@@ -105,7 +114,7 @@ class LiveProducer:
         self._candle_healer = CandleHealer(self._healer, on_progress=self._mark)
         self._subscriptions = Subscriptions(
             client,
-            self._limiter,
+            self.limiter,
             self,
             candles=config.exchange_candles and client.id in DECODERS,
             quarantine_s=config.quarantine_s,
@@ -115,12 +124,12 @@ class LiveProducer:
     @property
     def frames(self) -> int:
         """How many frames have been read."""
-        return self._intake.frames
+        return self.intake.frames
 
     @property
     def dead_letters(self) -> int:
         """How many frames became dead letters."""
-        return self._intake.dead_letters.count
+        return self.intake.dead_letters.count
 
     @property
     def gate_is_open(self) -> bool:
@@ -128,11 +137,11 @@ class LiveProducer:
         return self._gate.is_open
 
     def _on_frames(self, socket: Socket, frames: list[Frame]) -> None:
-        self._intake.take(socket, frames)
+        self.intake.take(socket, frames)
 
     def _on_tapped(self, socket: Socket) -> None:
         self._watchdog.add_socket(socket)
-        self._intake.add_socket(socket)
+        self.intake.add_socket(socket)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop` is set or, with the event clock, `until_us` is reached.
@@ -154,8 +163,10 @@ class LiveProducer:
             self.quarantined.pop(symbol, None)
             self._symbols.remove(symbol)
             feed = self.feeds.pop(symbol, None)
-            if feed is not None and feed.change_state("disconnected", 0):
-                self._mark(feed)
+            if feed is not None:
+                self.gone.add(feed)
+                if feed.change_state("disconnected", 0):
+                    self._mark(feed)
         new = [symbol for symbol in wanted if symbol not in self.feeds]
         self._subscriptions.add([symbol for symbol in new if self._accept(symbol)])
         log.info("symbols.followed", exchange=self.name, symbols=len(self.feeds))
@@ -190,12 +201,13 @@ class LiveProducer:
         attempt = 0
         while not stop.is_set():
             try:
-                async with self._limiter:
+                async with self.limiter:
                     await self._client.load_markets()
+                self.markets_loaded = True
                 return True
             except ccxt.pro.BaseError as error:
                 attempt += 1
-                banned_s = self._limiter.obey(error, self._client)
+                banned_s = self.limiter.obey(error, self._client)
                 wait_s = max(banned_s, backoff_s(attempt, first_s=0.5))
                 log.warning(
                     "exchange.unreachable",
@@ -279,6 +291,7 @@ class LiveProducer:
 
     def on_lost(self, symbols: list[str], reason: str) -> None:
         """Say that symbols are disconnected."""
+        self.reconnects += 1
         log.warning("stream.lost", exchange=self.name, symbols=len(symbols), reason=reason)
         for symbol in symbols:
             self._watchdog.lost(symbol)
@@ -304,7 +317,7 @@ class LiveProducer:
 
     def on_unified(self, rows: list[Any]) -> None:
         """Take trades that ccxt decoded itself."""
-        self._intake.take_unified(rows)
+        self.intake.take_unified(rows)
 
     def _heard(self, feed: SymbolFeed) -> None:
         # A frame that is no trade shows that the subscription works; where a symbol begins with
@@ -338,15 +351,21 @@ class LiveProducer:
         if not self._gate.is_open and not feed.tracker.held:
             self._gate.open(f"hole:{feed.symbol}")
 
+    def _published(self, feed: SymbolFeed) -> None:
+        newest_us = feed.tracker.last_time_us
+        if self._on_delay is not None and newest_us > feed.measured_us:
+            feed.measured_us = newest_us
+            self._on_delay(time.time() - newest_us / 1e6)
+
     async def _review_markets(self) -> None:
         """Look at the exchange's list again: what is halted now, what may be followed now."""
         while True:
             await asyncio.sleep(self.config.quarantine_s)
             try:
-                async with self._limiter:
+                async with self.limiter:
                     await self._client.load_markets(True)
             except ccxt.pro.BaseError as error:
-                self._limiter.obey(error, self._client)
+                self.limiter.obey(error, self._client)
                 log.warning("markets.unreviewed", exchange=self.name, error=str(error)[:200])
                 continue
             unlisted = [symbol for symbol in self.quarantined if symbol not in self.feeds]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -61,7 +61,10 @@ class Gate:
 
 
 class Pump:
-    """Publishes each feed's events, many at a time, in the order in which a feed gave them."""
+    """Publishes each feed's events, many at a time, in the order in which a feed gave them.
+
+    on_published: called with a feed once its events were handed over; one call a batch.
+    """
 
     def __init__(
         self,
@@ -71,8 +74,10 @@ class Pump:
         topic: str,
         dead_letter_topic: str,
         pending_bytes_max: int,
+        on_published: Callable[[SymbolFeed], None] = lambda feed: None,
     ) -> None:
         self._publisher = publisher
+        self._on_published = on_published
         self._gate = gate
         self._topic = topic
         self._dead_letter_topic = dead_letter_topic
@@ -112,6 +117,7 @@ class Pump:
                 if self._publisher.pending_bytes > self._pending_bytes_max:
                     self._gate.close("kafka")
                 await self._publisher.publish(self._topic, feed.key, values)
+                self._on_published(feed)
             self._gate.open("kafka")
 
     async def flush(self) -> None:

@@ -19,9 +19,11 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.producers.exchange import exchange_name
 from alpha_pulse.producers.live import LiveProducer
+from alpha_pulse.producers.metrics import ProducerMetrics
 from alpha_pulse.producers.resume import last_trades
 
 log = structlog.get_logger()
@@ -36,8 +38,21 @@ async def produce(
 
     on_started: called with the producer, whose symbols can be changed while it runs.
     """
+    monitor = Monitor("producer")
+    metrics = ProducerMetrics(monitor.registry, exchange_name(config.producer))
+    monitor.checks |= metrics.checks
+    async with monitored(config.metrics, monitor, config.metrics.producer_port, log):
+        await _produce(config, stop, metrics, on_started)
+
+
+async def _produce(
+    config: Config,
+    stop: asyncio.Event,
+    metrics: ProducerMetrics,
+    on_started: Callable[[LiveProducer], None] | None,
+) -> None:
     await ensure_topics(config)
-    name = exchange_name(config.producer)
+    name = metrics.exchange
     resume = await last_trades(config, name, config.producer.symbols)
     publisher = Publisher(
         config.kafka,
@@ -47,10 +62,16 @@ async def produce(
         on_retry=lambda error: log.warning("publish.retried", error=str(error)[:200]),
     )
     await publisher.start()
+    metrics.publisher = publisher
     try:
         producer = LiveProducer(
-            config.producer, publisher, namespace=config.namespace, resume=resume
+            config.producer,
+            publisher,
+            namespace=config.namespace,
+            resume=resume,
+            on_delay=metrics.delay.observe,
         )
+        metrics.producer = producer
         if on_started is not None:
             on_started(producer)
         running = asyncio.create_task(producer.run(stop))

@@ -4,6 +4,7 @@ Holds the rules of the log: trades in id order, heartbeats that never pass a tra
 or held back, state changes said once.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from alpha_pulse.contracts.codec import encode, encode_many
@@ -48,8 +49,10 @@ class SymbolFeed:
         self.published_until_us = tracker.last_time_us
         self.caught_up = True
         self.trades = 0
-        self.gaps_opened = 0
-        self.gaps_filled = 0
+        # Published gaps and their length, by status.
+        self.gaps: Counter[str] = Counter()
+        self.gap_us: Counter[str] = Counter()
+        self.measured_us = 0  # newest trade whose delay was measured
         self._grace_us = grace_us
         self._candles: dict[int, None] = {}  # open times that were published
         self._begin_us = tracker.last_time_us  # of the first trade
@@ -164,7 +167,6 @@ class SymbolFeed:
             status="filled",
             reason="the stream lost them; fetched over REST",
         )
-        self.gaps_opened += 1
         self._add(gap)
 
     def change_state(self, state: StreamState, complete_until_us: int) -> bool:
@@ -225,7 +227,5 @@ class SymbolFeed:
             if not self._begin_us:
                 self._begin_us = event.trade_time_us
         elif isinstance(event, Gap):
-            if event.status == "filled":
-                self.gaps_filled += 1
-            else:
-                self.gaps_opened += 1
+            self.gaps[event.status] += 1
+            self.gap_us[event.status] += event.end_time_us - event.start_time_us

@@ -22,6 +22,7 @@ from alpha_pulse.sinks.batch import Batch
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault, retries
 from alpha_pulse.sinks.connections import DeadLetterPublisher, start_consumer
 from alpha_pulse.sinks.lane import Lane, LaneOpener
+from alpha_pulse.sinks.metrics import SinkMetrics
 from alpha_pulse.sinks.migrate import migrate
 from alpha_pulse.sinks.offsets import OffsetStore
 from alpha_pulse.sinks.tables import stored_tables
@@ -39,10 +40,17 @@ ResultT = TypeVar("ResultT")
 
 
 class Sink:
-    """Stores every topic of the contracts; several in one group share the partitions."""
+    """Stores every topic of the contracts; several in one group share the partitions.
 
-    def __init__(self, config: Config) -> None:
+    metrics: told of each batch, and reads this sink when somebody asks.
+    """
+
+    def __init__(self, config: Config, metrics: SinkMetrics | None = None) -> None:
         self._config = config
+        self._metrics = metrics
+        if metrics is not None:
+            metrics.sink = self
+        self.writer: Writer | None = None
         self._settings = config.sink
         self._tables = stored_tables(config.namespace)
         self._lanes: dict[TopicPartition, Lane] = {}
@@ -69,7 +77,7 @@ class Sink:
             if await _unless(stop, self._migrate(clickhouse)) is None:
                 return
             self._offsets = OffsetStore(clickhouse, config.database)
-            self._writer = Writer(
+            self._writer = self.writer = Writer(
                 clickhouse,
                 self._offsets,
                 config.database,
@@ -105,17 +113,36 @@ class Sink:
         """Rows stored since the start."""
         return self._writer.rows_stored
 
-    def lag(self) -> dict[str, int]:
-        """Return how many offsets of each topic are not settled yet, as far as is known."""
-        assert self._consumer is not None
-        lag: dict[str, int] = {}
+    @property
+    def lanes(self) -> Collection[Lane]:
+        """The partitions that are held and resumed."""
+        return self._lanes.values()
+
+    @property
+    def paused(self) -> int:
+        """How many partitions are not read, because ClickHouse is behind."""
+        return len(self._consumer.paused() & self._lanes.keys()) if self._consumer else 0
+
+    def lag_by_partition(self) -> dict[TopicPartition, int]:
+        """Return how many offsets are not settled yet, as far as is known."""
+        lag: dict[TopicPartition, int] = {}
+        if self._consumer is None:
+            return lag
         for where, lane in self._lanes.items():
             try:
                 end = self._consumer.highwater(where) or lane.settled
             except IllegalStateError:
                 continue  # revoked a moment ago
-            lag[where.topic] = lag.get(where.topic, 0) + max(0, end - lane.settled)
+            lag[where] = max(0, end - lane.settled)
         return lag
+
+    def problem(self) -> str:
+        """Return why this sink is not ready, "" when it is."""
+        if self._consumer is None or self.writer is None:
+            return "waiting for ClickHouse and Kafka"
+        if self.writer.last_fault:
+            return self.writer.last_fault[:300]
+        return ""
 
     # -- poll, batch, flush ---------------------------------------------------------------------
 
@@ -174,6 +201,8 @@ class Sink:
                 started_s = time.monotonic()
                 await self._writer.store(batch, lane.table, lane.where.topic, lane.epoch.generation)
             lane.landed(batch)
+            if self._metrics is not None:
+                self._metrics.stored(batch, lane.table, time.monotonic() - started_s)
             log.debug(
                 "batch.flushed",
                 table=lane.table.name,
@@ -275,7 +304,7 @@ class Sink:
                     "rows.stored",
                     rows=rows - reported_rows,
                     rows_per_s=round((rows - reported_rows) / elapsed_s),
-                    lag_records=sum(self.lag().values()),
+                    lag_records=sum(self.lag_by_partition().values()),
                     fault=self._writer.last_fault[:300] or None,
                 )
                 reported_s, reported_rows = time.monotonic(), rows

@@ -16,9 +16,11 @@ import uvloop
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.sinks.metrics import SinkMetrics
 from alpha_pulse.sinks.migrate import migrate
 from alpha_pulse.sinks.offsets import OffsetStore, check_topic
 from alpha_pulse.sinks.tables import stored_tables
@@ -46,7 +48,15 @@ async def run_sink(config: Config) -> None:
     """Run the sink until SIGTERM or SIGINT. Raises: AlphaPulseError for what no retry can heal."""
     stop = asyncio.Event()
     stop_when_told(stop)
-    await Sink(config).run(stop)
+    monitor = Monitor("sink")
+    metrics = SinkMetrics(monitor.registry, config.named(config.sink.group))
+    sink = Sink(config, metrics)
+    monitor.checks |= {
+        "storing": sink.problem,
+        "lag": lambda: lag_problem(config.metrics, sink.lag_by_partition()),
+    }
+    async with monitored(config.metrics, monitor, config.metrics.sink_port, log):
+        await sink.run(stop)
     log.info("sink.stopped")
 
 

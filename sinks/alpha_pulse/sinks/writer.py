@@ -1,7 +1,7 @@
 """One batch into its table: retried for ever, months apart, refused rows found by splitting."""
 
 import base64
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -53,6 +53,9 @@ class Writer:
         self.rows_refused = 0
         self.inserts = 0
         self.last_fault: str = ""
+        self.faults = 0
+        self.stored_by_table: Counter[str] = Counter()
+        self.refused_by_table: Counter[str] = Counter()
 
     async def store(self, batch: Batch, table: Table, topic: str, generation: int) -> None:
         """Return once every row is stored, or refused for good and kept as a dead letter.
@@ -79,10 +82,12 @@ class Writer:
                     )
                 except PassingFault as error:
                     self.last_fault = str(error)
+                    self.faults += 1
                     raise
         self.last_fault = ""
         self.inserts += 1
         self.rows_stored += len(batch.offsets)
+        self.stored_by_table[table.name] += len(batch.offsets)
         self._limit.stored(batch.name, len(batch.offsets))
 
     async def _store_apart(self, batch: Batch, table: Table, topic: str, generation: int) -> None:
@@ -124,6 +129,7 @@ class Writer:
                     batch.name, batch.partition, (offset, offset), "refused"
                 )
         self.rows_refused += 1
+        self.refused_by_table[table.name] += 1
         log.warning(
             "row.refused",
             topic=topic,

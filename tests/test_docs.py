@@ -42,6 +42,13 @@ def test_every_command_is_documented() -> None:
         assert command.callback is not None
         name = command.name or command.callback.__name__
         assert re.search(rf"`{name}`|alpha-pulse {name}", text), name
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        within = group.typer_instance.info.name
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            name = command.name or command.callback.__name__
+            assert re.search(rf"alpha-pulse {within} [^\n]*`?{name}\b", text), f"{within} {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from alpha_pulse.cli.capture import capture
+from alpha_pulse.cli.config import app as config
 from alpha_pulse.cli.dead_letters import app as dead_letters
 from alpha_pulse.cli.demo import demo
 from alpha_pulse.cli.migrate import migrate
@@ -32,6 +33,7 @@ app.command()(process)
 app.command()(sink)
 app.command()(migrate)
 app.add_typer(dead_letters)
+app.add_typer(config)
 
 
 @app.callback()

@@ -14,7 +14,12 @@ from alpha_pulse.contracts.config import config_environment, load_config
 from alpha_pulse.contracts.stopping import hold_for_exec
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; the environment goes over it.")
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="ALPHA_PULSE_CONFIG",
+        help="TOML file; the environment goes over it.",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from clickhouse_connect.driver.query import QueryResult
 from rich.console import Console
 from rich.table import Table
 
+from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.cli.running import reachable_clickhouse
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
@@ -20,10 +21,11 @@ from alpha_pulse.contracts.errors import StorageError
 
 def sql(
     query: Annotated[str, typer.Argument(help='For example "SELECT * FROM latest".')],
+    config: ConfigFile = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per row.")] = False,
 ) -> None:
     """Run a query in the pipeline's database; a running demo is used, else the engine is opened."""
-    result = asyncio.run(_query(load_config(), query))
+    result = asyncio.run(_query(load_config(config), query))
     if json:
         for row in result.named_results():
             typer.echo(orjson.dumps(row, default=_text).decode())

@@ -71,11 +71,42 @@ def test_a_short_name_sets_its_setting(variable: str) -> None:
         ("[kafka]\nsecurity_protocol = 'TLS'", r"security_protocol"),
         ("kafka = 3", r"expected a table \[kafka\]"),
         ("x = ", "expected TOML"),
+        ("[kafka]\nbotstrap = 'b'", r"did you mean bootstrap\?"),
+        ("\n[sink]\n\nbatch_rows_max = 'many'", r"\[sink\] batch_rows_max at .*:4: .*int"),
+        ("[sink]\nbatch_rows_max = 0", r"batch_rows_max at .*:2: .*>= 1"),
+        ("[sink]\nbatch_age_s_max = -1", r"batch_age_s_max at .*:2: .*>= 0"),
+        ("[sink]\ndead_letter_ratio_max = 2", r"dead_letter_ratio_max at .*:2: .*<= 1"),
+        ("[metrics]\nsink_port = 70000", r"sink_port at .*:2: .*<= 65535"),
+        ("kafka.security_protocol = 'TLS'", r"security_protocol at .*:1: allowed: PLAINTEXT, SSL"),
+        ("kafka = {security_protocol = 'TLS'}", r"security_protocol at .*:1: "),
+        ("[producer]\nsymbols = ['BTC/USDT', 'x; DROP']", r"BASE|a symbol such as .*toml:2"),
+        ("[producer]\nexchange = '../x'", r"expected an exchange name .*toml:2"),
+        ("[producer]\nshard_index = 2\nshard_count = 2", r"from 0 to 1, .* found 2 .*toml:2"),
+        ("namespace = 'a b'", r"in namespace, .* found 'a b' .*toml:1"),
     ],
 )
 def test_a_bad_file_is_an_error_that_says_where(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(written(tmp_path, text), {})
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    text = "nothing = 1\n[kafka]\nbotstrap = 'b'\n[sink]\nbatch_rows_max = 'many'\n"
+    with pytest.raises(ConfigError) as refused:
+        load_config(written(tmp_path, text), {"ALPHA_PULSE_SINK_BATCH_BYTES_MAX": "big"})
+    assert len(str(refused.value).splitlines()) == 4
+
+
+def test_an_allowed_value_is_named_beside_a_bad_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(written(tmp_path, "[producer]\nclock = 'wall'"), {})
+    assert "exchange, event" in str(refused.value)
+
+
+def test_a_bad_secret_is_named_but_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sasl_password") as refused:
+        load_config(written(tmp_path, "[kafka]\nsasl_password = ['canary']"), {})
+    assert "canary" not in str(refused.value)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from alpha_pulse.contracts.config import ClickHouseConfig
+from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 
 log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class ClickHouse:
                 try:
                     client = await clickhouse_connect.create_async_client(**arguments)
                 except (ClickHouseError, OSError, TimeoutError) as error:
-                    raise fault(error, f"connect to {config.url}") from error
+                    raise fault(error, f"connect to {without_password(config.url)}") from error
         return cls(config, client)
 
     async def close(self) -> None:
@@ -133,7 +134,7 @@ def connection_arguments(config: ClickHouseConfig) -> dict[str, Any]:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
         raise ConfigError(
             f"expected an address such as http://127.0.0.1:8123 in [clickhouse] url, found "
-            f"{config.url!r}"
+            f"{without_password(config.url)!r}"
         )
     arguments: dict[str, Any] = {
         "host": parts.hostname,

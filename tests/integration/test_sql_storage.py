@@ -22,7 +22,8 @@ from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.sinks import sql_storage
-from alpha_pulse.sinks.sql_storage import CANDLES, SQLAlchemyStorage, StorageConfig
+from alpha_pulse.sinks.sql_storage import CANDLES, SQLAlchemyStorage
+from alpha_pulse.sinks.storage_config import StorageConfig
 
 MINUTE_US = 60_000_000
 START_US = 1_794_700_800_000_000

@@ -54,9 +54,11 @@ class Binance(Dialect):
         "stream.binance.com:9443",
         "stream.binance.com",
         "data-stream.binance.vision",
+        "testnet.binance.vision",
+        "stream.testnet.binance.vision",
     )
     routes: ClassVar[tuple[tuple[str, str], ...]] = (
-        (r"^[^/]*api\d?\.binance\.\w+/api/v3/exchangeInfo$", "exchange_info"),
+        (r"^([^/]*api\d?\.binance\.\w+|testnet[^/]+)/api/v3/exchangeInfo$", "exchange_info"),
         (r"/[fd]api/v1/exchangeInfo$", "no_symbols"),
         (r"/api/v3/ping$", "empty"),
         (r"/api/v3/time$", "time"),

@@ -63,7 +63,10 @@ class Storage(Protocol):
         ...
 
     async def flush(self) -> None:
-        """Return once everything that was saved survives a crash and is seen by every reader."""
+        """Return once everything that was saved survives a crash and is seen by every reader.
+
+        Before the first save it only shows whether the storage can be reached.
+        """
         ...
 
     async def load_candles(

@@ -7,7 +7,6 @@ NUMERIC with the exchange's own digits, databases without such a type keep the d
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -21,28 +20,11 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from alpha_pulse.contracts.decimals import plain_text
 from alpha_pulse.contracts.errors import ConfigError, MarketWindow, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.sinks.storage_config import StorageConfig
 
 DEFAULT_URL = "sqlite+aiosqlite:///alpha_pulse.db"
 EventT = TypeVar("EventT", Candle, Trade)
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StorageConfig:
-    """How a database is used.
-
-    batch_size: rows of one statement and transaction. max_connections: pool size; more callers
-    wait. timeout: seconds for a call, the wait for a connection included.
-    """
-
-    batch_size: int = 1000
-    max_connections: int = 5
-    timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_connections", "timeout"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"expected {name} above 0, found {getattr(self, name)!r}")
 
 
 class ExactDecimal(sa.types.TypeDecorator[str]):
@@ -136,7 +118,8 @@ class SQLAlchemyStorage:
             await engine.dispose()
 
     async def flush(self) -> None:
-        """Return at once: what was saved is committed and seen by everybody already."""
+        """Open it, if need be: what was saved is committed and seen by everybody already."""
+        await self.open()
 
     async def save_candles(self, candles: Iterable[Candle]) -> int:
         """Store candles, newest revisions standing; return how many were given."""

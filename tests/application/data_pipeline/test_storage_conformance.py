@@ -7,17 +7,21 @@ alone are compared.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
-import msgspec
 import pytest
 
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import Storage
 from alpha_pulse.contracts.market import HOUR_US, MINUTE_US
 from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
+from tests.application.data_pipeline.conftest import (
+    START_US,
+    MemoryStorage,
+    make_candle,
+    make_trade,
+    values,
+)
 
-START_US = 1_767_225_600_000_000  # 2026-01-01, a midnight
 Open = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Storage]]
 
 
@@ -26,64 +30,17 @@ def open_sqlite(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[S
     return SQLAlchemyStorage(f"sqlite+aiosqlite:///{folder}/market.db")
 
 
-STORAGES: dict[str, Open] = {"sqlite": open_sqlite}
+def open_memory(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Storage]:
+    return MemoryStorage()
+
+
+STORAGES: dict[str, Open] = {"sqlite": open_sqlite, "memory": open_memory}
 
 
 @pytest.fixture(params=list(STORAGES))
 async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
     async with STORAGES[request.param](request) as opened:
         yield opened
-
-
-def candle(number: int = 0, **changes: Any) -> Candle:
-    """Return the exchange's own candle of minute `number`."""
-    fields: dict[str, Any] = {
-        "exchange": "binance",
-        "symbol": "BTC/USDT",
-        "timeframe": "1m",
-        "open_time_us": START_US + number * MINUTE_US,
-        "open": "61837.63000000",
-        "high": "61900.00000000",
-        "low": "61800.10000000",
-        "close": "61850.00000001",
-        "volume": "12.34500000",
-        "quote_volume": "763456.12345678",
-        "buy_volume": "6.00000000",
-        "trade_count": 1234,
-        "first_trade_id": None,
-        "last_trade_id": None,
-        "revision": 0,
-        "source": "exchange",
-        "coverage": "exchange",
-        **changes,
-    }
-    return Candle(**fields)
-
-
-def trade(number: int, **changes: Any) -> Trade:
-    """Return trade `number`, one a second."""
-    fields: dict[str, Any] = {
-        "exchange": "binance",
-        "symbol": "BTC/USDT",
-        "trade_id": str(1_000 + number),
-        "price": "61837.63000000",
-        "amount": "0.00012000",
-        "side": "buy",
-        "trade_time_us": START_US + number * 1_000_000,
-        "receive_time_us": START_US + number * 1_000_000 + 5_000,
-        **changes,
-    }
-    return Trade(**fields)
-
-
-def values(events: list[Any]) -> list[Any]:
-    """Return events without what a storage numbers itself."""
-    return [
-        msgspec.structs.replace(
-            event, job=None, **({"revision": 0} if hasattr(event, "revision") else {})
-        )
-        for event in events
-    ]
 
 
 async def stored_candles(
@@ -98,7 +55,10 @@ async def test_it_is_a_storage(storage: Storage) -> None:
 
 
 async def test_candles_come_back_to_the_last_digit(storage: Storage) -> None:
-    saved = [candle(0), candle(1, open="61850.00000001", quote_volume=None, buy_volume=None)]
+    saved = [
+        make_candle(0),
+        make_candle(1, open="61850.00000001", quote_volume=None, buy_volume=None),
+    ]
     assert await storage.save_candles(saved) == 2
     await storage.flush()
     assert await stored_candles(storage) == saved
@@ -106,8 +66,11 @@ async def test_candles_come_back_to_the_last_digit(storage: Storage) -> None:
 
 async def test_trades_come_back_to_the_last_digit_by_time_then_id(storage: Storage) -> None:
     at_once = START_US + 9_000_000
-    saved = [trade(number) for number in range(5)]
-    saved += [trade(9, trade_time_us=at_once), trade(10, trade_time_us=at_once, side="sell")]
+    saved = [make_trade(number) for number in range(5)]
+    saved += [
+        make_trade(9, trade_time_us=at_once),
+        make_trade(10, trade_time_us=at_once, side="sell"),
+    ]
     assert await storage.save_trades(saved) == 7
     await storage.flush()
     found = await storage.load_trades("binance", "BTC/USDT", START_US, START_US + HOUR_US)
@@ -115,7 +78,7 @@ async def test_trades_come_back_to_the_last_digit_by_time_then_id(storage: Stora
 
 
 async def test_saving_again_changes_nothing(storage: Storage) -> None:
-    candles = [candle(number) for number in range(10)]
+    candles = [make_candle(number) for number in range(10)]
     for _ in range(2):
         await storage.save_candles(candles)
         await storage.flush()
@@ -123,15 +86,15 @@ async def test_saving_again_changes_nothing(storage: Storage) -> None:
 
 
 async def test_what_is_saved_last_stands(storage: Storage) -> None:
-    await storage.save_candles([candle(0, close="61850.00000000")])
+    await storage.save_candles([make_candle(0, close="61850.00000000")])
     await storage.flush()
-    await storage.save_candles([candle(0, close="61851.00000000")])
+    await storage.save_candles([make_candle(0, close="61851.00000000")])
     await storage.flush()
     assert [found.close for found in await stored_candles(storage)] == ["61851.00000000"]
 
 
 async def test_open_times_say_what_is_there_in_a_half_open_window(storage: Storage) -> None:
-    await storage.save_candles([candle(number) for number in (0, 1, 3, 4)])
+    await storage.save_candles([make_candle(number) for number in (0, 1, 3, 4)])
     await storage.flush()
     found = await storage.open_times_us(
         "binance", "BTC/USDT", "1m", START_US + MINUTE_US, START_US + 4 * MINUTE_US
@@ -142,10 +105,10 @@ async def test_open_times_say_what_is_there_in_a_half_open_window(storage: Stora
 async def test_symbols_timeframes_and_testnets_are_kept_apart(storage: Storage) -> None:
     await storage.save_candles(
         [
-            candle(0),
-            candle(0, symbol="ETH/USDT", close="61840.00000000"),
-            candle(0, timeframe="1h", close="61860.00000000"),
-            candle(0, exchange="binance-testnet", close="61870.00000000"),
+            make_candle(0),
+            make_candle(0, symbol="ETH/USDT", close="61840.00000000"),
+            make_candle(0, timeframe="1h", close="61860.00000000"),
+            make_candle(0, exchange="binance-testnet", close="61870.00000000"),
         ]
     )
     await storage.flush()

@@ -1,0 +1,1 @@
+"""Settings, errors, validation, interfaces and models of the library, under their short names."""

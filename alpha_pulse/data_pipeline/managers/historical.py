@@ -1,0 +1,255 @@
+"""`HistoricalDataManager`: candles of a window, complete in a storage or missing with a reason."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from alpha_pulse.contracts.errors import (
+    AlphaPulseError,
+    DataFetchError,
+    MarketWindow,
+    StorageError,
+    ValidationError,
+    format_us,
+)
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.interfaces import Fetcher, MissingCandles, Storage
+from alpha_pulse.contracts.market import (
+    TIME_US_MAX,
+    TIME_US_MIN,
+    ExchangeType,
+    Timeframe,
+    check_exchange,
+    check_symbol,
+    get_timeframe,
+)
+from alpha_pulse.contracts.validation import validate_candle
+from alpha_pulse.data_pipeline.core.models import CoverageReport
+from alpha_pulse.producers.gaps import Window, first_open, missing_windows
+
+# A closed candle may change for so long yet; until then it counts as open.
+FINAL_AFTER_US = 10_000_000
+# Holes that are near one another are asked for together, so that thousands cost few requests.
+JOINED_CANDLES_MAX = 500
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _refusing_other_arguments(
+    call: Callable[Arguments, Awaitable[Result]],
+) -> Callable[Arguments, Awaitable[Result]]:
+    # Arguments that are missing or unknown are the caller's mistake like any other bad argument,
+    # and end in the same `except ValidationError`.
+    signature = inspect.signature(call)
+
+    @wraps(call)
+    async def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = [name for name in signature.parameters if name != "self"]
+            raise ValidationError(
+                f"expected the arguments {', '.join(names)}, found: {error}; see docs/library.md"
+            ) from error
+        return await call(*args, **kwargs)
+
+    return checked
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    # Whole candles of one market: those that open in [start_us, end_us).
+    exchange: str
+    symbol: str
+    frame: Timeframe
+    start_us: int
+    end_us: int
+
+    @property
+    def about(self) -> MarketWindow:
+        return MarketWindow(self.exchange, self.symbol, self.frame.name, self.start_us, self.end_us)
+
+    @property
+    def market(self) -> tuple[str, str, str]:
+        return self.exchange, self.symbol, self.frame.name
+
+
+class HistoricalDataManager:
+    """Sees to it that a storage holds the past: fetches what is missing there and nothing else."""
+
+    def __init__(self, storage: Storage, fetcher: Fetcher) -> None:
+        self.storage = storage
+        self.fetcher = fetcher
+
+    @_refusing_other_arguments
+    async def ensure_data_available(
+        self,
+        exchange: ExchangeType | str,
+        symbol: str,
+        timeframe: str,
+        start_time: datetime,
+        end_time: datetime,
+    ) -> CoverageReport:
+        """Return what of a window is stored, after everything that could be had was fetched.
+
+        start_time, end_time: aware; the candles that lie wholly inside are meant. Fetched candles
+        are stored page by page: after an error, or a crash, a further call goes on from there.
+        Raises: ValidationError for bad arguments, and when the exchange's candles break the rules;
+        DataFetchError when the exchange does not answer; StorageError. Each names its window.
+        """
+        wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
+        try:
+            had = await self._missing(wanted)
+            return await self._completed(wanted, had)
+        except AlphaPulseError as error:
+            error.about = error.about or wanted.about
+            raise
+
+    @_refusing_other_arguments
+    async def get_historical_data(
+        self,
+        exchange: ExchangeType | str,
+        symbol: str,
+        timeframe: str,
+        start_time: datetime,
+        end_time: datetime,
+    ) -> list[Candle]:
+        """Return the stored candles that lie wholly inside a window, ascending; fetches nothing.
+
+        Raises: ValidationError for bad arguments, StorageError.
+        """
+        wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
+        try:
+            return await self.storage.load_candles(*wanted.market, wanted.start_us, wanted.end_us)
+        except AlphaPulseError as error:
+            error.about = error.about or wanted.about
+            raise
+
+    async def _completed(self, wanted: _Wanted, missing: Sequence[Window]) -> CoverageReport:
+        count = _candles(Window(wanted.start_us, wanted.end_us), wanted.frame)
+        had = count - sum(_candles(window, wanted.frame) for window in missing)
+        reasons: list[MissingCandles] = []
+        fetched = 0
+        if missing:
+            async with self.fetcher.connected(wanted.exchange):
+                fetched = await self._fetch(wanted, missing)
+                left = await self._missing(wanted)
+                for window in left:
+                    reasons += await self.fetcher.why_missing(
+                        *wanted.market, window.start_us, window.end_us
+                    )
+            stored = count - had - sum(_candles(window, wanted.frame) for window in left)
+            if stored < fetched:
+                raise StorageError(
+                    f"expected {fetched} fetched candles to be stored, found {stored}; look at the "
+                    "storage, then call again",
+                    wanted.about,
+                )
+        return CoverageReport(
+            *wanted.market, wanted.start_us, wanted.end_us, had, fetched, tuple(reasons)
+        )
+
+    async def _missing(self, wanted: _Wanted) -> list[Window]:
+        window = (wanted.start_us, wanted.end_us)
+        stored = await self.storage.open_times_us(*wanted.market, *window)
+        return missing_windows(stored, wanted.frame, *window)
+
+    async def _fetch(self, wanted: _Wanted, missing: Sequence[Window]) -> int:
+        # Returns how many candles of the missing windows came and were stored.
+        now_us = await self.fetcher.now_us(wanted.exchange)
+        closed_us = wanted.frame.open_time_us(now_us - FINAL_AFTER_US)
+        fetched = 0
+        for joined in _joined(missing, wanted.frame):
+            end_us = min(joined[-1].end_us, closed_us)
+            if joined[0].start_us >= end_us:
+                continue
+            lacking = [range(w.start_us, w.end_us, wanted.frame.duration_us) for w in joined]
+            newest_us = 0
+            pages = self.fetcher.fetch_candles(*wanted.market, joined[0].start_us, end_us)
+            async with aclosing(pages):
+                async for page in pages:
+                    candles = []
+                    for candle in page:
+                        time_us = candle.open_time_us
+                        if time_us > newest_us and any(time_us in times for times in lacking):
+                            newest_us = time_us
+                            candles.append(candle)
+                    _check(candles, wanted)
+                    fetched += await self.storage.save_candles(candles)
+        await self.storage.flush()
+        return fetched
+
+    def _wanted(
+        self,
+        exchange: ExchangeType | str,
+        symbol: str,
+        timeframe: str,
+        start_time: datetime,
+        end_time: datetime,
+    ) -> _Wanted:
+        for name, value in (("exchange", exchange), ("symbol", symbol), ("timeframe", timeframe)):
+            if not isinstance(value, str):
+                raise ValidationError(f"expected text as {name}, found {value!r}")
+        start_us, end_us = _time_us("start_time", start_time), _time_us("end_time", end_time)
+        name = self.fetcher.exchange_name(check_exchange(str(exchange)))
+        about = MarketWindow(name, check_symbol(symbol), None, start_us, end_us)
+        frame = get_timeframe(timeframe)
+        if start_us >= end_us:
+            raise ValidationError(
+                "expected start_time before end_time, found the contrary; swap them", about
+            )
+        whole = first_open(frame, start_us), frame.open_time_us(end_us)
+        if whole[0] >= whole[1]:
+            raise ValidationError(
+                f"expected a window with at least one whole {frame} candle, found none from "
+                f"{format_us(start_us)} to {format_us(end_us)}; ask for a longer one",
+                about,
+            )
+        return _Wanted(name, symbol, frame, *whole)
+
+
+def _time_us(name: str, time: datetime) -> int:
+    if not isinstance(time, datetime):
+        raise ValidationError(f"expected a datetime as {name}, found {time!r}")
+    if time.utcoffset() is None:
+        raise ValidationError(
+            f"expected an aware datetime as {name}, found {time.isoformat()} without a time zone; "
+            "write datetime(2026, 1, 1, tzinfo=UTC) or datetime.now(UTC)"
+        )
+    time_us = (time - _EPOCH) // timedelta(microseconds=1)
+    if not TIME_US_MIN <= time_us <= TIME_US_MAX:
+        raise ValidationError(f"expected {name} from 2009 to 2100, found {time.isoformat()}")
+    return time_us
+
+
+def _check(candles: Sequence[Candle], wanted: _Wanted) -> None:
+    for candle in candles:
+        market = (candle.exchange, candle.symbol, candle.timeframe)
+        if market != wanted.market:
+            raise DataFetchError(
+                f"expected candles of {' '.join(wanted.market)}, found {' '.join(market)}; the "
+                "fetcher mixes markets up"
+            )
+        validate_candle(candle)
+
+
+def _joined(windows: Sequence[Window], frame: Timeframe) -> list[list[Window]]:
+    found: list[list[Window]] = []
+    for window in windows:
+        if found and _candles(Window(found[-1][0].start_us, window.end_us), frame) <= (
+            JOINED_CANDLES_MAX
+        ):
+            found[-1].append(window)
+        else:
+            found.append([window])
+    return found
+
+
+def _candles(window: Window, frame: Timeframe) -> int:
+    return (window.end_us - window.start_us) // frame.duration_us

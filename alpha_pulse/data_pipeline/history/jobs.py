@@ -1,0 +1,148 @@
+"""History jobs: events of the past between two markers, into the ingest log.
+
+A job is narrow: it covers only what it brings, so that whatever the processors publish for its
+windows is whole. Each has an id of its own, by which its rows are recognized in ClickHouse.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from alpha_pulse.contracts.codec import encode, encode_many
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import StorageError
+from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, IngestEvent, Trade
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.market import Timeframe, message_key
+from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, reason_text
+from alpha_pulse.producers.gaps import Reason, Window
+
+# What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
+STILL_S_MAX = 60.0
+POLL_S = 0.1
+POLL_S_MAX = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One history job of one symbol. timeframe: of its candles; None: it brings trades."""
+
+    name: str
+    market: Market
+    timeframe: Timeframe | None
+    start_us: int
+    end_us: int
+
+
+class JobWriter:
+    """Publishes jobs. One instance serves all symbols; a symbol's jobs come one after another."""
+
+    def __init__(self, config: Config, publisher: Publisher) -> None:
+        self._topic = INGEST.full_name(config.namespace)
+        self._publisher = publisher
+
+    async def begin(
+        self, market: Market, timeframe: Timeframe | None, start_us: int, end_us: int,
+        kind: str = "backfill",
+    ) -> Job:  # fmt: skip
+        """Open a job over `[start_us, end_us)`. kind: the beginning of its id."""
+        job = Job(f"{kind}-{uuid.uuid4().hex[:16]}", market, timeframe, start_us, end_us)
+        await self._mark(job, "start")
+        return job
+
+    async def put(self, job: Job, events: Sequence[Candle | Trade]) -> None:
+        """Publish events of the job, in their order; waits while too much is on its way."""
+        tagged = [replace(event, job=job.name) for event in events]
+        await self._publish(job, encode_many(tagged))
+
+    async def explain(self, job: Job, window: Window, reason: Reason) -> None:
+        """Publish that there is nothing in a window, and why."""
+        gap = Gap(
+            exchange=job.market.exchange,
+            symbol=job.market.symbol,
+            first_trade_id=None,
+            last_trade_id=None,
+            start_time_us=window.start_us,
+            end_time_us=window.end_us,
+            status="unfillable",
+            reason=reason_text(reason),
+            job=job.name,
+        )
+        await self._publish(job, [encode(gap)])
+
+    async def end(self, job: Job) -> None:
+        """Close the job and wait until Kafka has acknowledged everything."""
+        await self._mark(job, "end")
+        await self._publisher.flush()
+
+    async def publish(self, market: Market, event: IngestEvent) -> None:
+        """Publish one event outside of jobs, such as a gap that was filled."""
+        key = message_key(market.exchange, market.symbol)
+        await self._publisher.publish(self._topic, key, [encode(event)])
+
+    async def flush(self) -> None:
+        """Wait until Kafka has acknowledged everything."""
+        await self._publisher.flush()
+
+    async def _mark(self, job: Job, edge: str) -> None:
+        marker = HistoryMarker(
+            exchange=job.market.exchange,
+            symbol=job.market.symbol,
+            job=job.name,
+            edge="start" if edge == "start" else "end",
+            timeframe=None if job.timeframe is None else job.timeframe.name,
+            start_time_us=job.start_us,
+            end_time_us=job.end_us,
+        )
+        await self._publish(job, [encode(marker)])
+
+    async def _publish(self, job: Job, values: list[bytes]) -> None:
+        key = message_key(job.market.exchange, job.market.symbol)
+        await self._publisher.publish(self._topic, key, values)
+
+
+async def wait_for_candles(stored: StoredMarket, job: Job, count: int) -> None:
+    """Return once so many candles of the job are in ClickHouse.
+
+    Raises: StorageError when nothing more arrives although it was published.
+    """
+    assert job.timeframe is not None
+
+    async def arrived() -> int:
+        assert job.timeframe is not None
+        return await stored.count_of_job(
+            job.market, job.timeframe, job.start_us, job.end_us, job.name
+        )
+
+    await _wait(arrived, count, f"candles of the job {job.name}")
+
+
+async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
+    """Return once so many trades of the job's window are in ClickHouse; raises as above."""
+
+    async def arrived() -> int:
+        return await stored.count_trades(job.market, job.start_us, job.end_us)
+
+    await _wait(arrived, count, f"trades of the job {job.name}")
+
+
+async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) -> None:
+    loop = asyncio.get_running_loop()
+    best, moved_at, wait_s = -1, loop.time(), POLL_S
+    while True:
+        found = await arrived()
+        if found >= count:
+            return
+        if found > best:
+            best, moved_at = found, loop.time()
+        elif loop.time() - moved_at > STILL_S_MAX:
+            raise StorageError(
+                f"expected {count} {what} in ClickHouse, found {found} and nothing new for "
+                f"{STILL_S_MAX:.0f} s; they are in Kafka: look whether processor and sink run"
+            )
+        await asyncio.sleep(wait_s)
+        wait_s = min(wait_s * 1.5, POLL_S_MAX)

@@ -1,0 +1,297 @@
+"""What ClickHouse holds of a market: the coverage that history is measured by."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.decimals import plain_text
+from alpha_pulse.contracts.errors import StorageError
+from alpha_pulse.contracts.events import Candle, Gap, Trade
+from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.producers.gaps import FINAL_REASONS, REASONS, Reason, Window
+from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
+
+# ClickHouse may be away for a moment: a read is tried again for so long.
+READ_S_MAX = 30.0
+_MARKET = "exchange = {exchange:String} AND symbol = {symbol:String}"
+_CANDLES = (
+    f"{_MARKET} AND timeframe = {{timeframe:String}} AND open_time >= "
+    "fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
+    "fromUnixTimestamp64Micro({end:Int64}, 'UTC')"
+)
+_TRADES = (
+    f"{_MARKET} AND trade_time >= fromUnixTimestamp64Micro({{start:Int64}}, 'UTC') AND "
+    "trade_time < fromUnixTimestamp64Micro({end:Int64}, 'UTC')"
+)
+_CANDLE_FIELDS = (
+    "toUnixTimestamp64Micro(open_time), open, high, low, close, volume, quote_volume, buy_volume, "
+    "trade_count, first_trade_id, last_trade_id, revision, toString(source), toString(coverage), "
+    "job"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One symbol of one exchange, as its events name them."""
+
+    exchange: str
+    symbol: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The query parameters that choose it."""
+        return {"exchange": self.exchange, "symbol": self.symbol}
+
+
+@dataclass(frozen=True, slots=True)
+class MissingIds:
+    """Trades that are not stored: ids between two stored ones, whose times are given."""
+
+    first_id: int
+    last_id: int
+    before_us: int
+    after_us: int
+
+
+class StoredMarket:
+    """Reads the pipeline's database. Every call raises StorageError when ClickHouse stays away."""
+
+    def __init__(self, clickhouse: ClickHouse, database: str) -> None:
+        self._clickhouse = clickhouse
+        self._database = database
+
+    async def rows(self, sql: str, parameters: dict[str, Any]) -> list[Sequence[Any]]:
+        """Return a query's rows; `{db}` in it is the database."""
+        deadline = asyncio.get_running_loop().time() + READ_S_MAX
+        wait_s = 0.1
+        while True:
+            try:
+                return await self._clickhouse.rows(sql.replace("{db}", self._database), parameters)
+            except PassingFault as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StorageError(
+                        f"expected ClickHouse to answer within {READ_S_MAX:.0f} s, found: {error}"
+                    ) from error
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+
+    async def open_times_us(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int, *, good: bool = True
+    ) -> list[int]:
+        """Return the open times of the stored candles of a window, ascending.
+
+        good: leave out those that say of themselves that something is missing (partial, gap).
+        """
+        table = "candles" if good else "candles_log"
+        condition = " AND coverage NOT IN ('partial', 'gap')" if good else ""
+        rows = await self.rows(
+            f"SELECT DISTINCT toUnixTimestamp64Micro(open_time) FROM {{db}}.{table} "
+            f"WHERE {_CANDLES}{condition} ORDER BY 1",
+            self._candles_of(market, timeframe, start_us, end_us),
+        )
+        return [row[0] for row in rows]
+
+    async def bad_open_times_us(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
+    ) -> list[int]:
+        """Return the stored candles whose newest revision says that something is missing."""
+        rows = await self.rows(
+            f"SELECT toUnixTimestamp64Micro(open_time) FROM {{db}}.candles WHERE {_CANDLES} "
+            "AND coverage IN ('partial', 'gap') ORDER BY 1",
+            self._candles_of(market, timeframe, start_us, end_us),
+        )
+        return [row[0] for row in rows]
+
+    async def candles(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int,
+        view: str = "candles",
+    ) -> list[Candle]:  # fmt: skip
+        """Return the stored candles of a window, newest revisions, ascending.
+
+        view: `candles` (what we publish) or `exchange_candles` (the exchange's own).
+        """
+        rows = await self.rows(
+            f"SELECT {_CANDLE_FIELDS} FROM {{db}}.{view} WHERE {_CANDLES} ORDER BY open_time",
+            self._candles_of(market, timeframe, start_us, end_us),
+        )
+        return [_candle(market, timeframe, row) for row in rows]
+
+    async def count_of_job(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int, job: str
+    ) -> int:
+        """Return how many candles of a history job are stored."""
+        rows = await self.rows(
+            f"SELECT uniqExact(open_time) FROM {{db}}.candles_log WHERE {_CANDLES} "
+            "AND job = {job:String}",
+            {**self._candles_of(market, timeframe, start_us, end_us), "job": job},
+        )
+        return int(rows[0][0])
+
+    async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:
+        """Return the stored trades of a window, by time, then by id."""
+        rows = await self.rows(
+            "SELECT trade_id, price, amount, toString(side), toUnixTimestamp64Micro(trade_time), "
+            f"toUnixTimestamp64Micro(receive_time), job FROM {{db}}.trades WHERE {_TRADES} "
+            "ORDER BY trade_time, length(trade_id), trade_id",
+            {**market.parameters, "start": start_us, "end": end_us},
+        )
+        return [
+            Trade(
+                exchange=market.exchange,
+                symbol=market.symbol,
+                trade_id=row[0],
+                price=_text(row[1]),
+                amount=_text(row[2]),
+                side=row[3],
+                trade_time_us=row[4],
+                receive_time_us=row[5],
+                job=row[6] or None,
+            )
+            for row in rows
+        ]
+
+    async def count_trades(self, market: Market, start_us: int, end_us: int) -> int:
+        """Return how many different trades of a window are stored."""
+        rows = await self.rows(
+            f"SELECT uniqExact(trade_id) FROM {{db}}.trades_log WHERE {_TRADES}",
+            {**market.parameters, "start": start_us, "end": end_us},
+        )
+        return int(rows[0][0])
+
+    async def missing_ids(
+        self, market: Market, start_us: int, end_us: int, first_id: int, last_id: int
+    ) -> list[MissingIds]:
+        """Return the runs of ids from first to last that are not stored, ascending.
+
+        For exchanges whose ids are consecutive; the window is where those ids happened.
+        """
+        rows = await self.rows(
+            "SELECT previous + 1, id - 1, previous_us, us FROM (SELECT id, us, "
+            "lagInFrame(id, 1, {first:Int64} - 1) OVER w AS previous, "
+            "lagInFrame(us, 1, {start:Int64}) OVER w AS previous_us FROM ("
+            "SELECT toInt64OrZero(trade_id) AS id, min(toUnixTimestamp64Micro(trade_time)) AS us "
+            f"FROM {{db}}.trades_log WHERE {_TRADES} GROUP BY id "
+            "HAVING id BETWEEN {first:Int64} AND {last:Int64} "
+            "UNION ALL SELECT {last:Int64} + 1, {end:Int64}) "
+            "WINDOW w AS (ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
+            "WHERE id > previous + 1 ORDER BY id",
+            {
+                **market.parameters, "start": start_us, "end": end_us, "first": first_id,
+                "last": last_id,
+            },
+        )  # fmt: skip
+        return [MissingIds(*row) for row in rows]
+
+    async def explained(
+        self, market: Market, start_us: int, end_us: int
+    ) -> dict[Reason, list[Window]]:
+        """Return the times of which an earlier job proved that there is nothing, by reason."""
+        rows = await self.rows(
+            "SELECT toUnixTimestamp64Micro(start_time), toUnixTimestamp64Micro(end_time), reason "
+            f"FROM {{db}}.gaps WHERE {_MARKET} AND status = 'unfillable' AND first_trade_id IS NULL"
+            " AND start_time < fromUnixTimestamp64Micro({end:Int64}, 'UTC') "
+            "AND end_time > fromUnixTimestamp64Micro({start:Int64}, 'UTC') ORDER BY 1",
+            {**market.parameters, "start": start_us, "end": end_us},
+        )
+        found: dict[Reason, list[Window]] = {}
+        for first, last, text in rows:
+            for reason in FINAL_REASONS:
+                if text == reason_text(reason):
+                    found.setdefault(reason, []).append(Window(first, last))
+        return found
+
+    async def gaps(self, market: Market | None = None, *, since_us: int = 0) -> list[Gap]:
+        """Return the gaps in trades that are not filled, oldest first."""
+        condition = f"AND {_MARKET}" if market else ""
+        rows = await self.rows(
+            "SELECT exchange, symbol, first_trade_id, last_trade_id, "
+            "toUnixTimestamp64Micro(start_time), toUnixTimestamp64Micro(end_time), "
+            f"toString(status), reason, revision, job FROM {{db}}.gaps WHERE status != 'filled' "
+            "AND end_time >= fromUnixTimestamp64Micro({since:Int64}, 'UTC') "
+            f"{condition} ORDER BY exchange, symbol, start_time",
+            {**(market.parameters if market else {}), "since": since_us},
+        )
+        explained = {reason_text(reason) for reason in FINAL_REASONS}
+        return [
+            Gap(
+                exchange=row[0],
+                symbol=row[1],
+                first_trade_id=row[2],
+                last_trade_id=row[3],
+                start_time_us=row[4],
+                end_time_us=row[5],
+                status=row[6],
+                reason=row[7],
+                revision=row[8],
+                job=row[9] or None,
+            )
+            for row in rows
+            if row[7] not in explained
+        ]
+
+    async def markets(self) -> list[tuple[Market, int, int]]:
+        """Return every market with 1m candles, and the open times of its first and last one."""
+        rows = await self.rows(
+            "SELECT exchange, symbol, min(toUnixTimestamp64Micro(open_time)), "
+            "max(toUnixTimestamp64Micro(open_time)) FROM {db}.candles_log WHERE timeframe = '1m' "
+            "GROUP BY exchange, symbol ORDER BY exchange, symbol",
+            {},
+        )
+        return [(Market(row[0], row[1]), row[2], row[3]) for row in rows]
+
+    def _candles_of(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
+    ) -> dict[str, Any]:
+        return {
+            **market.parameters, "timeframe": timeframe.name, "start": start_us, "end": end_us,
+        }  # fmt: skip
+
+
+@asynccontextmanager
+async def stored_market(config: Config) -> AsyncIterator[StoredMarket]:
+    """Yield a reader of the configured database; it is closed at the end."""
+    clickhouse = await ClickHouse.connect(config.clickhouse)
+    try:
+        yield StoredMarket(clickhouse, config.database)
+    finally:
+        await clickhouse.close()
+
+
+def reason_text(reason: Reason) -> str:
+    """Return how a gap event tells a reason, so that it is recognized when it is read back."""
+    return f"{reason}: {REASONS[reason]}"
+
+
+def _text(number: Any) -> str:
+    # Decimal(38,12) brings twelve digits; what is published has the shortest plain text.
+    text = plain_text(number)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _candle(market: Market, timeframe: Timeframe, row: Sequence[Any]) -> Candle:
+    def maybe(number: Any) -> str | None:
+        return None if number is None else _text(number)
+
+    return Candle(
+        exchange=market.exchange,
+        symbol=market.symbol,
+        timeframe=timeframe.name,
+        open_time_us=row[0],
+        open=_text(row[1]),
+        high=_text(row[2]),
+        low=_text(row[3]),
+        close=_text(row[4]),
+        volume=_text(row[5]),
+        quote_volume=maybe(row[6]),
+        buy_volume=maybe(row[7]),
+        trade_count=row[8],
+        first_trade_id=row[9],
+        last_trade_id=row[10],
+        revision=row[11],
+        source=row[12],
+        coverage=row[13],
+        job=row[14] or None,
+    )

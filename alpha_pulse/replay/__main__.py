@@ -23,7 +23,8 @@ from alpha_pulse.contracts.errors import AlphaPulseError, ConfigError
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import FaultPlan, seeded_plan
+from alpha_pulse.replay.faults import FaultPlan, random_rest_plan, seeded_plan
+from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.market import LoopedMarket, Market, RecordedMarket
 from alpha_pulse.replay.recording import Recording, load_recording
 from alpha_pulse.replay.server import CANDLE_INTERVAL_US, ReplayExchange
@@ -31,6 +32,8 @@ from alpha_pulse.replay.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticM
 
 EXIT_BAD_INPUT = 2
 PR_SET_PDEATHSIG = 1
+# Random faults are scripted for the first so many REST requests.
+REQUESTS_FAULTY = 100_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +60,10 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
     speed = None if pace == "full" else float(pace)
     live = False
     markets: list[Market]
-    if arguments.synthetic:
+    if arguments.long:
+        markets = _long(arguments)
+        exchange = "binance"
+    elif arguments.synthetic:
         live = arguments.minutes is None and speed is not None
         markets = _synthetic(arguments)
         exchange = "binance"
@@ -88,11 +94,7 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
 
 
 def _synthetic(arguments: argparse.Namespace) -> list[Market]:
-    begin_us = BEGIN_US
-    if arguments.begin:
-        moment = datetime.fromisoformat(arguments.begin)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        begin_us = int(moment.timestamp()) * 1_000_000 // MINUTE_US * MINUTE_US
+    begin_us = _begin_us(arguments)
     end_us = None if arguments.minutes is None else begin_us + arguments.minutes * MINUTE_US
     return [
         SyntheticMarket(
@@ -107,6 +109,36 @@ def _synthetic(arguments: argparse.Namespace) -> list[Market]:
     ]
 
 
+def _long(arguments: argparse.Namespace) -> list[Market]:
+    if arguments.minutes is None:
+        raise ConfigError("expected --minutes with --long, found none")
+    begin_us = _begin_us(arguments)
+    halts = []
+    for text in filter(None, arguments.halt.split(",")):
+        first, _, count = text.partition("+")
+        start_us = begin_us + int(first) * MINUTE_US
+        halts.append((start_us, start_us + int(count) * MINUTE_US))
+    return [
+        LongMarket(
+            symbol.strip(),
+            arguments.seed,
+            begin_us=begin_us,
+            end_us=begin_us + arguments.minutes * MINUTE_US,
+            halts=halts,
+        )
+        for symbol in arguments.long.split(",")
+        if symbol.strip()
+    ]
+
+
+def _begin_us(arguments: argparse.Namespace) -> int:
+    if not arguments.begin:
+        return BEGIN_US
+    moment = datetime.fromisoformat(arguments.begin)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000 // MINUTE_US * MINUTE_US
+
+
 def _placed(recording: Recording, arguments: argparse.Namespace) -> Recording:
     if not arguments.shift_to_now:
         return recording
@@ -116,6 +148,8 @@ def _placed(recording: Recording, arguments: argparse.Namespace) -> Recording:
 
 def _faults(arguments: argparse.Namespace, markets: Sequence[Market]) -> FaultPlan:
     kinds = [kind for kind in (arguments.faults or "").split(",") if kind]
+    if kinds and arguments.rest_fault_share:
+        return random_rest_plan(kinds, arguments.seed, arguments.rest_fault_share, REQUESTS_FAULTY)
     if not kinds:
         return FaultPlan()
     trades = sum(
@@ -187,6 +221,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("recording", nargs="?", help="a recording folder")
     parser.add_argument("--synthetic", metavar="SYMBOLS", help="symbols, comma separated")
+    parser.add_argument("--long", metavar="SYMBOLS", help="years of history, for backfills")
+    parser.add_argument(
+        "--halt", default="", help="minutes without a market, such as 1000+120, with --long"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--dialect", choices=sorted(DIALECTS))
@@ -206,6 +244,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--candle-interval-ms", type=int, default=CANDLE_INTERVAL_US // 1_000)
     parser.add_argument("--faults", help="kinds of fault, comma separated")
+    parser.add_argument(
+        "--rest-fault-share", type=float, default=0.0, help="of REST requests, with --faults"
+    )
     parser.add_argument("--key-required", action="store_true", help="refuse keyless history")
     parser.add_argument("--refuse", default="", help="symbols that the websocket refuses")
     parser.add_argument("--weight-limit", type=int, help="REST weight a minute before 429")

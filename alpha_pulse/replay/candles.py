@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from itertools import compress
 from operator import itemgetter, mul
+from typing import Protocol, runtime_checkable
 
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.replay.market import Market, TradeRow
@@ -59,6 +60,15 @@ def plain(value: Decimal, digits_min: int = 8) -> str:
     text = f"{value:f}"
     whole, _, fraction = text.partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(digits_min, '0')}" if digits_min else text
+
+
+@runtime_checkable
+class KnowsCandles(Protocol):
+    """A market that knows its final candles without adding up trades."""
+
+    def closed_candle(self, open_us: int) -> ExchangeCandle | None:
+        """Return the final candle of a minute; None where there is none (a halt)."""
+        ...
 
 
 class CandleHistory:
@@ -129,6 +139,8 @@ class CandleHistory:
 
     def _build_closed(self, open_us: int) -> ExchangeCandle | None:
         market = self._market
+        if isinstance(market, KnowsCandles):
+            return market.closed_candle(open_us)
         first = market.position_at(open_us)
         end = market.position_at(market.settled_us(open_us + MINUTE_US))
         own = market.own_candle(open_us)

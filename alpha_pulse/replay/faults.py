@@ -6,8 +6,9 @@ A script is made once and never rolls dice afterwards: the same seed is the same
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.market import TradeRow
@@ -22,7 +23,9 @@ STREAM_FAULTS = (
     "stall",
     "no-pong",
 )
-REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay")
+# Answers in good form with too little in them: no rows at all, or the first few.
+SHORT_FAULTS = ("no-rows", "few-rows")
+REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay", *SHORT_FAULTS)
 
 # Market data; not the listing of markets, without which no client starts.
 TRADE_PATHS = r"[tT]rades|recent-trade|/ticker"
@@ -123,6 +126,19 @@ class FaultPlan:
         """Return before which trade the stream's next fault happens, None when all have."""
         return self._stream_left[0].at_trade if self._stream_left else None
 
+    def add(self, fault: StreamFault | RestFault) -> None:
+        """Let a fault happen next: to the next trade, or to the next REST request of its path."""
+        if isinstance(fault, StreamFault):
+            _known(fault.kind, STREAM_FAULTS)
+            _known(fault.garbage, GARBAGE_KINDS)
+            self._stream_left.appendleft(replace(fault, at_trade=0))
+            return
+        _known(fault.kind, REST_FAULTS)
+        waiting = sum(1 for other in self._rest_left if other.path == fault.path)
+        fault = replace(fault, at_request=self._matches.get(fault.path, 0) + waiting)
+        self.rest = [*self.rest, fault]
+        self._rest_left.append(fault)
+
     def take_stream(self, trades_published: int) -> StreamFault | None:
         """Return the fault that is due now, once."""
         if not self._stream_left or self._stream_left[0].at_trade > trades_published:
@@ -143,6 +159,41 @@ class FaultPlan:
                         self.applied.append(fault)
                         return fault
         return None
+
+
+def shortened(body: Any, kind: str) -> Any:
+    """Return an answer whose longest list of rows has lost all of them, or all but a third."""
+    if isinstance(body, list):
+        return [] if kind == "no-rows" else body[: len(body) // 3]
+    if not isinstance(body, dict):
+        return body
+    rows = {name: _rows_in(value) for name, value in body.items()}
+    longest = max(rows, key=lambda name: rows[name], default=None)
+    if longest is None or rows[longest] == 0:
+        return body
+    return {**body, longest: shortened(body[longest], kind)}
+
+
+def _rows_in(value: Any) -> int:
+    if isinstance(value, list):
+        return len(value)
+    if isinstance(value, dict):
+        return max((_rows_in(inner) for inner in value.values()), default=0)
+    return 0
+
+
+def random_rest_plan(
+    kinds: Sequence[str], seed: int, share: float, requests: int, path: str = DATA_PATHS
+) -> FaultPlan:
+    """Return a script in which a share of so many requests meets a fault, any kind by chance."""
+    random = Random(f"rest:{seed}")
+    return FaultPlan(
+        rest=[
+            RestFault(random.choice(kinds), at_request=number, seconds=0.1, path=path)
+            for number in range(requests)
+            if random.random() < share
+        ]
+    )
 
 
 def seeded_plan(kinds: Iterable[str], seed: int, trades: int, per_kind: int = 2) -> FaultPlan:

@@ -21,7 +21,14 @@ from alpha_pulse.replay.clock import Clock, FullSpeedClock, LiveClock, PacedCloc
 from alpha_pulse.replay.conductor import Conductor
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
-from alpha_pulse.replay.faults import TRADE_PATHS, FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.faults import (
+    SHORT_FAULTS,
+    TRADE_PATHS,
+    FaultPlan,
+    RestFault,
+    StreamFault,
+    shortened,
+)
 from alpha_pulse.replay.feeds import Feed
 from alpha_pulse.replay.ledger import Ledger
 from alpha_pulse.replay.limits import MessageLimit, Verdict, WeightLimit
@@ -210,7 +217,10 @@ class ReplayExchange:
             reply = RestReply({"replay": f"expected a path of {self.dialect.name}"}, status=404)
         if fault is None and re.search(TRADE_PATHS, address):
             self.conductor.asked.set()
-        body = orjson.dumps(reply.body)
+        answer = reply.body
+        if fault is not None and fault.kind in SHORT_FAULTS and reply.status == 200:
+            answer = shortened(answer, fault.kind)
+        body = orjson.dumps(answer)
         if fault is not None and fault.kind == "truncated":
             body = body[: len(body) // 2]
         return web.Response(
@@ -286,7 +296,7 @@ async def _refuse(fault: RestFault) -> web.Response | None:
     if fault.kind == "delay":
         await asyncio.sleep(fault.seconds)
         return None
-    if fault.kind == "truncated":
+    if fault.kind in ("truncated", *SHORT_FAULTS):
         return None
     if fault.kind == "http429":
         return _too_many(429, max(1, round(fault.seconds)), {})

@@ -96,7 +96,7 @@ def compare_with_exchange(recording: Recording, stored: Iterable[StoredCandle]) 
         }
         if theirs.trade_count is not None:
             expected["trade_count"] = theirs.trade_count
-        comparison.add(what, _differences(candle, expected))
+        comparison.add(what, candle_differences(candle, expected))
     return comparison
 
 
@@ -109,13 +109,13 @@ def compare_with_trades(recording: Recording, stored: Iterable[StoredCandle]) ->
     comparison = Comparison()
     trade_ids = _trade_ids(recording)
     for timeframe in PUBLISHED_TIMEFRAMES:
-        for expected in _recompute(trade_ids, recording.trades, recording.end_us, timeframe):
+        for expected in recompute_candles(trade_ids, recording.trades, recording.end_us, timeframe):
             what = {"timeframe": timeframe, "open_time_us": expected["open_time_us"]}
             candle = ours.pop((timeframe, expected["open_time_us"]), None)
             if candle is None:
                 comparison.add(what, {"candle": ("missing", "present")})
                 continue
-            comparison.add(what, _differences(candle, expected))
+            comparison.add(what, candle_differences(candle, expected))
     for (timeframe, open_time_us), candle in ours.items():
         if timeframe in PUBLISHED_TIMEFRAMES:
             comparison.add(
@@ -131,7 +131,7 @@ def recompute_minutes(trades: Sequence[TradeRow]) -> list[RecordedCandle]:
     end_us = minute.close_time_us(minute.open_time_us(trades[-1].trade_time_us)) + GRACE_US
     ids = [str(row.trade_id) for row in trades]
     candles = []
-    for candle in _recompute(ids, trades, end_us, "1m"):
+    for candle in recompute_candles(ids, trades, end_us, "1m"):
         open_, high, low, close, volume = (
             format(candle[name], "f") for name in ("open", "high", "low", "close", "volume")
         )
@@ -143,7 +143,10 @@ def recompute_minutes(trades: Sequence[TradeRow]) -> list[RecordedCandle]:
     return candles
 
 
-def _differences(candle: StoredCandle, expected: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def candle_differences(
+    candle: StoredCandle, expected: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return what differs, field to (stored, expected); what an exchange does not know is equal."""
     differences = {}
     for name, value in expected.items():
         stored = getattr(candle, name)
@@ -154,9 +157,14 @@ def _differences(candle: StoredCandle, expected: Mapping[str, Any]) -> dict[str,
     return differences
 
 
-def _recompute(
+def recompute_candles(
     trade_ids: Sequence[str], trades: Sequence[TradeRow], end_us: int, timeframe_name: str
 ) -> list[dict[str, Any]]:
+    """Return the candles of trades by field, from the first trade's window on, empty ones too.
+
+    trade_ids, trades: equally long, in the exchange's order. end_us: windows that end later, grace
+    included, are left out.
+    """
     timeframe = get_timeframe(timeframe_name)
     windows: dict[int, list[tuple[str, TradeRow]]] = {}
     # Ties of a millisecond, and clocks that step back, are ordered by id: the recording's order.

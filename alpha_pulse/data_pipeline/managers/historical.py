@@ -138,12 +138,12 @@ class HistoricalDataManager:
         fetched = 0
         if missing:
             async with self.fetcher.connected(wanted.exchange):
-                fetched = await self._fetch(wanted, missing)
+                now_us = await self.fetcher.now_us(wanted.exchange)
+                closed_us = wanted.frame.open_time_us(now_us - FINAL_AFTER_US)
+                fetched = await self._fetch(wanted, missing, closed_us)
                 left = await self._missing(wanted)
                 for window in left:
-                    reasons += await self.fetcher.why_missing(
-                        *wanted.market, window.start_us, window.end_us
-                    )
+                    reasons += await self._why_missing(wanted, window, closed_us)
             stored = count - had - sum(_candles(window, wanted.frame) for window in left)
             if stored < fetched:
                 raise StorageError(
@@ -160,10 +160,20 @@ class HistoricalDataManager:
         stored = await self.storage.open_times_us(*wanted.market, *window)
         return missing_windows(stored, wanted.frame, *window)
 
-    async def _fetch(self, wanted: _Wanted, missing: Sequence[Window]) -> int:
+    async def _why_missing(
+        self, wanted: _Wanted, window: Window, closed_us: int
+    ) -> list[MissingCandles]:
+        start_us, end_us = window.start_us, max(window.start_us, min(window.end_us, closed_us))
+        reasons = []
+        if start_us < end_us:
+            reasons += await self.fetcher.why_missing(*wanted.market, start_us, end_us)
+        if end_us < window.end_us:
+            count = _candles(Window(end_us, window.end_us), wanted.frame)
+            reasons.append(MissingCandles(end_us, window.end_us, count, "open"))
+        return reasons
+
+    async def _fetch(self, wanted: _Wanted, missing: Sequence[Window], closed_us: int) -> int:
         # Returns how many candles of the missing windows came and were stored.
-        now_us = await self.fetcher.now_us(wanted.exchange)
-        closed_us = wanted.frame.open_time_us(now_us - FINAL_AFTER_US)
         fetched = 0
         for joined in _joined(missing, wanted.frame):
             end_us = min(joined[-1].end_us, closed_us)

@@ -100,7 +100,8 @@ async def test_candles_that_are_not_final_yet_are_not_asked_for() -> None:
     storage, fetcher = MemoryStorage(), MemoryFetcher(range(60), now=10)
     report = await ensure(storage, fetcher, 0, 20)
     assert fetcher.asked == [(0, 9)]
-    assert (report.fetched, report.missing_count) == (9, 11)
+    assert report.fetched == 9
+    assert [(run.count, run.reason) for run in report.missing] == [(11, "open")]
 
 
 async def test_the_window_is_of_whole_candles() -> None:

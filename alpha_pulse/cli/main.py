@@ -10,10 +10,13 @@ from alpha_pulse.cli.capture import capture
 from alpha_pulse.cli.config import app as config
 from alpha_pulse.cli.dead_letters import app as dead_letters
 from alpha_pulse.cli.demo import demo
+from alpha_pulse.cli.doctor import doctor
 from alpha_pulse.cli.migrate import migrate
 from alpha_pulse.cli.replay import replay
 from alpha_pulse.cli.roles import process, produce, sink
+from alpha_pulse.cli.schema import schema
 from alpha_pulse.cli.sql import sql
+from alpha_pulse.cli.status import status
 from alpha_pulse.cli.up import up
 from alpha_pulse.contracts.errors import AlphaPulseError
 
@@ -27,6 +30,9 @@ app.command()(demo)
 app.command()(up)
 app.command()(replay)
 app.command()(sql)
+app.command()(status)
+app.command()(doctor)
+app.command()(schema)
 app.command()(capture)
 app.command()(produce)
 app.command()(process)
@@ -51,7 +57,8 @@ def main() -> None:
     """Run a command; an error of ours is one line on stderr and exit code 1."""
     # Kafka's client tells of every attempt while a broker or a topic is still coming up; what
     # matters of it reaches the user as an error of ours.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for client in ("aiokafka", "clickhouse_connect"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
         app()
     except AlphaPulseError as error:

@@ -1,7 +1,7 @@
 """JSON Schemas, example messages and the topic table, all written from the Structs.
 
-`python -m alpha_pulse.contracts.schema` writes `schemas/` and `examples/` beside this file; a test
-compares what is there with what would be written.
+`python -m alpha_pulse.contracts.schema` writes `schemas/`, `examples/` and `asyncapi.json` beside
+this file; a test compares what is there with what would be written.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from alpha_pulse.contracts.asyncapi import asyncapi_document
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.events import EVENT_TYPES
 from alpha_pulse.contracts.examples import EXAMPLES
@@ -72,7 +73,7 @@ def topic_table() -> str:
 
 def generated_files() -> dict[Path, str]:
     """Return every generated file and its text."""
-    files: dict[Path, str] = {}
+    files = {HERE / "asyncapi.json": json.dumps(asyncapi_document(), indent=2) + "\n"}
     for event_type in EVENT_TYPES:
         name = event_name(event_type)
         schema = json.dumps(json_schema(event_type), indent=2) + "\n"

@@ -1,0 +1,69 @@
+"""The contracts as a downstream user installs them: one wheel, with everything to read by."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from alpha_pulse.contracts.schema import HERE, generated_files
+
+CONTRACTS = Path(__file__).parents[2] / "contracts"
+# What `pip install alpha-pulse-contracts[kafka]` brings, by import name; nothing else is needed.
+ALLOWED = {"msgspec", "aiokafka", "cramjam", "async_timeout", "packaging", "typing_extensions"}
+_LOOK = """
+import sys, sysconfig, json
+before = set(sys.modules)
+import alpha_pulse.contracts.kafka.reader, alpha_pulse.contracts.newest
+import alpha_pulse.contracts.schema, alpha_pulse.contracts.compatibility
+site = sysconfig.get_path("purelib")
+names = {
+    name.split(".")[0]
+    for name, module in list(sys.modules.items())
+    if name not in before and (getattr(module, "__file__", None) or "").startswith(site)
+}
+print(json.dumps([sorted(names), alpha_pulse.contracts.schema.__file__]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = "import sys, uv_build; uv_build.build_wheel(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", build, str(folder)],
+        cwd=CONTRACTS,
+        check=True,
+        capture_output=True,
+        env={"PATH": str(Path(sys.executable).parent)},
+    )
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_schemas_examples_and_the_asyncapi_document_are_in_the_wheel(
+    wheel: zipfile.ZipFile,
+) -> None:
+    for path, text in generated_files().items():
+        name = f"alpha_pulse/contracts/{path.relative_to(HERE).as_posix()}"
+        assert wheel.read(name).decode() == text, name
+    assert "alpha_pulse/contracts/py.typed" in wheel.namelist()
+    assert "alpha_pulse/__init__.py" not in wheel.namelist()
+
+
+def test_a_reader_needs_what_the_kafka_extra_brings_and_no_more(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    wheel.extractall(tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", _LOOK],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported, file = json.loads(result.stdout)
+    assert Path(file).is_relative_to(tmp_path)
+    assert {name for name in imported if not name.startswith("_")} <= ALLOWED

@@ -220,9 +220,11 @@ class RealTimeDataManager:
                 self._untold += 1
 
     async def _every_interval(self, action: Callable[[], Awaitable[None]]) -> None:
-        # The round after `_last_round` was set is the last one, and takes everything.
-        while not self._last_round.is_set():
+        # The round that begins after `_last_round` was set is the last one, and takes everything.
+        is_last = False
+        while not is_last:
             await self._pause(self.config.update_interval)
+            is_last = self._last_round.is_set()
             await action()
 
     async def _pause(self, seconds: float) -> None:

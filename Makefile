@@ -10,15 +10,16 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: help demo test setup check faults fuzz bench format lock clean
+.PHONY: help demo test setup check faults soak fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
 	@echo "make test    all tests"
 	@echo "make check   ruff, strict mypy, import-linter"
 	@echo "make faults  kills and failures in their long form"
+	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
-	@echo "make bench NAME=producers|processors|sinks   against peers, in one run"
+	@echo "make bench NAME=producers|processors|sinks|end_to_end|history   against peers, in one run"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 
 demo: setup
@@ -34,12 +35,17 @@ test: setup
 faults: setup
 	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults -s $(ARGS)
 
+# SEED=… has the same accidents at the same times; RATE=400 trades a second, SYMBOLS=8.
+soak: setup
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(RATE),--rate $(RATE)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(ARGS)
+
 # SEED=… repeats a run. atheris has wheels for Linux on x86-64 only, so it is no part of the set-up.
 fuzz: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# One measured run at a time: make bench NAME=producers ARGS=--json
+# One measured run at a time: make bench NAME=producers ARGS=--keep
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 

@@ -15,11 +15,12 @@ SECOND_WORKER = "processor-2"
 
 @dataclass(frozen=True)
 class Accident:
-    """At this time after the roles were started, this happens to this role."""
+    """At this time after the roles were started, this happens to this role or server."""
 
     at_s: float
-    kind: str  # kill, join or leave
+    kind: str  # `replay` knows kill, join and leave
     role: str
+    seconds: float = 0.0  # how long it lasts, where it lasts
 
 
 def plan_accidents(role: str, kills: int, workers: int, seed: int) -> list[Accident]:

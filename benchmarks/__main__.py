@@ -1,19 +1,42 @@
-"""`python -m benchmarks NAME [options]`: runs the module `benchmarks.NAME`."""
+"""`python -m benchmarks NAME [options] [--keep]`: runs the module `benchmarks.NAME`.
+
+--keep: appends what the run says as JSON to `benchmarks/results/`, and writes the README's table.
+"""
 
 import importlib
+import io
+import json
+import os
 import sys
-from pathlib import Path
+from contextlib import redirect_stdout
+
+from benchmarks import results, table
+
+NAMES = ("producers", "processors", "sinks", "end_to_end", "history", "table")
 
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark that is named; return its exit code."""
-    names = sorted(
-        path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")
-    )
-    if not arguments or arguments[0] not in names:
-        print(f"expected a benchmark, one of: {' '.join(names)}", file=sys.stderr)
+    if not arguments or arguments[0] not in NAMES:
+        print(f"expected a benchmark, one of: {' '.join(NAMES)}", file=sys.stderr)
         return 2
-    code: int = importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+    name, options = arguments[0], arguments[1:]
+    if "--keep" not in options:
+        return run(name, options)
+    options = [option for option in options if option not in ("--keep", "--json")]
+    load_before = os.getloadavg()[0]
+    with redirect_stdout(io.StringIO()) as said:
+        code = run(name, [*options, "--json"])
+    print(said.getvalue(), end="")
+    if code == 0:
+        results.keep(name, json.loads(said.getvalue().splitlines()[-1]), load_before)
+        table.main([])
+    return code
+
+
+def run(name: str, options: list[str]) -> int:
+    """Run one benchmark; return its exit code."""
+    code: int = importlib.import_module(f"benchmarks.{name}").main(options)
     return code
 
 

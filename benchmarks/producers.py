@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,47 +54,68 @@ def main(arguments: list[str]) -> int:
     """Run the benchmark; return the exit code: 0 when nothing was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks producers", description=__doc__)
     parser.add_argument("--frames", type=int, default=1_000_000, help="of our own run")
+    parser.add_argument("--rounds", type=int, default=3, help="of all contenders; medians count")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
-    summary = asyncio.run(run(options.frames))
+    summary = asyncio.run(run(options.frames, options.rounds))
     if options.json:
         print(json.dumps(summary))
     return 0 if summary["lost"] == 0 and summary["duplicated"] == 0 else 1
 
 
-async def run(frames: int) -> dict[str, Any]:
-    """Run all contenders one after the other; return the figures."""
+async def run(frames: int, rounds: int) -> dict[str, Any]:
+    """Run all contenders one after the other, so many rounds of it; return the figures."""
+    python = await asyncio.to_thread(cryptofeed_python)
+    results: list[Result] = []
+    lost = duplicated = 0
     with tempfile.TemporaryDirectory(prefix="producers-bench-") as directory:
         kafka = os.environ.get("ALPHA_PULSE_KAFKA")
         async with Runtime.start(
             Path(directory), kafka=kafka, clickhouse="unused", kafka_port=0
         ) as runtime:
-            config = Config(
-                namespace=f"bench-{uuid.uuid4().hex[:8]}",
-                kafka=KafkaConfig(bootstrap=runtime.kafka),
-                topics=TopicsConfig(partitions=1),
-            )
-            await ensure_topics(config, [INGEST, DEAD_LETTERS, *PEER_TOPICS])
-            ours = await contend("ours", sys.executable, config, frames)
-            lost, duplicated = await check(config, frames)
-            ccxt = await contend("ccxt", sys.executable, config, PEER_FRAMES["ccxt"])
-            python = await asyncio.to_thread(cryptofeed_python)
-            cryptofeed = (
-                await contend("cryptofeed", python, config, PEER_FRAMES["cryptofeed"])
-                if python
-                else None
-            )
-    results = [result for result in (ours, ccxt, cryptofeed) if result is not None]
-    rates = {result.name: result.records_per_cpu_s for result in results}
-    rss = list(ours.rss_mib.values())
+            for _ in range(rounds):
+                config = Config(
+                    namespace=f"bench-{uuid.uuid4().hex[:8]}",
+                    kafka=KafkaConfig(bootstrap=runtime.kafka),
+                    topics=TopicsConfig(partitions=1),
+                )
+                await ensure_topics(config, [INGEST, DEAD_LETTERS, *PEER_TOPICS])
+                results.append(await contend("ours", sys.executable, config, frames))
+                missing, twice = await check(config, frames)
+                lost, duplicated = lost + missing, duplicated + twice
+                results.append(await contend("ccxt", sys.executable, config, PEER_FRAMES["ccxt"]))
+                if python:
+                    results.append(
+                        await contend("cryptofeed", python, config, PEER_FRAMES["cryptofeed"])
+                    )
     return {
         "contenders": [asdict(result) for result in results],
-        "times_ccxt": round(rates["ours"] / rates["ccxt"], 1),
-        "times_cryptofeed": round(rates["ours"] / rates["cryptofeed"], 1) if cryptofeed else None,
+        **rates_of(results),
         "lost": lost,
         "duplicated": duplicated,
-        "rss_growth": round(rss[-1] / rss[0] - 1, 3),
+        "rss_growth": max(growth(r.rss_mib) for r in results if r.name == "ours"),
     }
+
+
+def rates_of(results: list[Result]) -> dict[str, Any]:
+    """Return the median rate of each, their spread, and ours as a multiple of the others."""
+    rates: dict[str, list[int]] = {}
+    for result in results:
+        rates.setdefault(result.name, []).append(result.records_per_cpu_s)
+    median = {name: round(statistics.median(found)) for name, found in rates.items()}
+    return {
+        "records_per_cpu_s": median,
+        "spread": {name: [min(found), max(found)] for name, found in rates.items()},
+        "times": {
+            name: round(median["ours"] / rate, 1) for name, rate in median.items() if name != "ours"
+        },
+    }
+
+
+def growth(rss_mib: dict[str, float]) -> float:
+    """Return by how much memory grew from the first figure to the last, as a share."""
+    figures = list(rss_mib.values())
+    return round(figures[-1] / figures[0] - 1, 3)
 
 
 async def contend(name: str, python: str, config: Config, frames: int) -> Result:

@@ -10,6 +10,7 @@ import pytest
 from alpha_pulse.cli.main import app
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.schema import topic_table
+from benchmarks.table import BEGIN, END, table
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -18,6 +19,10 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
 
 def test_the_topic_table_is_the_one_in_the_code() -> None:
     assert topic_table() in (ROOT / "docs/contracts.md").read_text()
+
+
+def test_the_readmes_figures_are_those_of_the_runs_that_were_kept() -> None:
+    assert f"{BEGIN}\n{table()}{END}" in (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
+from msgspec.structs import replace
 
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.events import Candle, Gap
 from alpha_pulse.contracts.market import (
     MINUTE_US,
     PUBLISHED_TIMEFRAMES,
@@ -26,6 +27,7 @@ from alpha_pulse.data_pipeline.history.jobs import (
     JobWriter,
     wait_for_candles,
     wait_for_trades,
+    wait_for_windows,
 )
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
 from alpha_pulse.producers.gaps import (
@@ -209,7 +211,7 @@ class Backfill:
                 self._on_progress(report)
             if job is not None:
                 for gone in absent:
-                    published += await self._explain(report, frame, job, gone, proofs)
+                    await self._explain(report, frame, job, gone, proofs)
         finally:
             # What came before an error stands; the job's other windows stay missing.
             if job is not None:
@@ -220,8 +222,8 @@ class Backfill:
 
     async def _explain(
         self, report: Report, frame: Timeframe, job: Job, gone: Window, proofs: list[int]
-    ) -> int:
-        """Publish why a run is absent; return how many candles came after all."""
+    ) -> None:
+        """Publish why a run is absent, or fetch it after all."""
         source, _ = self.history.source(frame.name)
         symbol = report.market.symbol
         reason: Reason = "no_trades" if source.empty_left_out else "halted"
@@ -231,29 +233,21 @@ class Backfill:
             silent = await self.history.no_trade_in(symbol, gone.start_us, gone.end_us)
         if silent is False:
             # There were trades, so there are candles: every answer so far was short.
-            return await self._fetch_again(report, frame, gone)
+            await self._fetch_again(report, frame, gone)
+            return
         if silent is None:
             inside = report.start_us < gone.start_us and gone.end_us < report.end_us
             if not inside or not await self._has_sides(report, frame, gone):
                 log.warning("candles.absent", symbol=symbol, start_us=gone.start_us)
-                return 0
+                return
         await self._writer.explain(job, gone, reason)
-        return 0
 
-    async def _fetch_again(self, report: Report, frame: Timeframe, gone: Window) -> int:
+    async def _fetch_again(self, report: Report, frame: Timeframe, gone: Window) -> None:
         market = report.market
-        async for page in self.history.candle_pages(
-            market.symbol, frame.name, gone.start_us, gone.end_us
-        ):
-            for run in _runs(page.candles, frame):
-                again = await self._writer.begin(
-                    market, frame, run[0].open_time_us, run[-1].open_time_us + frame.duration_us
-                )
-                await self._writer.put(again, run)
-                await self._writer.end(again)
-                report.fetched += len(run)
-                await wait_for_candles(self._stored, again, len(run))
-        return 0
+        wanted = range(gone.start_us, gone.end_us, frame.duration_us)
+        jobs = await self.take(market, frame, wanted, "backfill")
+        await self.wait(jobs)
+        report.fetched += sum(count for _, count in jobs)
 
     async def _has_sides(self, report: Report, frame: Timeframe, gone: Window) -> bool:
         # Agreeing empty answers, and candles on both sides of them.
@@ -286,7 +280,8 @@ class Backfill:
         A job publishes only what lies whole inside it: where jobs meet, the windows across the
         seam are asked for, one by one.
         """
-        rebuilt = 0
+        jobs: list[tuple[Job, int]] = []
+        parts: list[int] | None = None
         for name in PUBLISHED_TIMEFRAMES:
             longer = TIMEFRAMES[name]
             if longer.duration_us <= frame.duration_us:
@@ -298,44 +293,48 @@ class Backfill:
             missing = missing_windows(have, longer, first, last)
             if not missing or name not in self.history.source(frame.name)[0].names:
                 continue
-            parts = set(
-                map(
-                    longer.open_time_us,
-                    await self._stored.open_times_us(market, frame, first, last),
-                )
-            )
-            for run in missing:
-                rebuilt += await self._take_longer(market, longer, run, parts)
-        return rebuilt
+            if parts is None:
+                parts = await self._stored.open_times_us(market, frame, start_us, end_us)
+            traded = {longer.open_time_us(part) for part in parts}
+            wanted = [
+                open_us
+                for run in missing
+                for open_us in range(run.start_us, run.end_us, longer.duration_us)
+                if open_us in traded
+            ]
+            jobs += await self.take(market, longer, wanted, "longer")
+        await self.wait(jobs)
+        return sum(count for _, count in jobs)
 
-    async def _take_longer(
-        self, market: Market, longer: Timeframe, run: Window, parts: set[int]
-    ) -> int:
-        wanted = [
-            open_us
-            for open_us in range(run.start_us, run.end_us, longer.duration_us)
-            if open_us in parts
-        ]
-        taken = 0
-        for window in _windows(wanted, longer):
+    async def take(
+        self, market: Market, frame: Timeframe, open_times_us: Sequence[int], kind: str
+    ) -> list[tuple[Job, int]]:
+        """Fetch single candles from the exchange and bring them; return the jobs to wait for."""
+        jobs: list[tuple[Job, int]] = []
+        for window in _windows(open_times_us, frame):
             async for page in self.history.candle_pages(
-                market.symbol, longer.name, window.start_us, window.end_us
+                market.symbol, frame.name, window.start_us, window.end_us
             ):
-                if page.candles:
-                    taken += await self.put_candles(market, longer, page.candles, "longer")
-        return taken
+                jobs += await self.put(market, frame, page.candles, kind)
+        return jobs
 
-    async def put_candles(
+    async def put(
         self, market: Market, frame: Timeframe, candles: Sequence[Candle], kind: str
-    ) -> int:
-        """Bring candles of the exchange as jobs, one for each unbroken run; return how many."""
+    ) -> list[tuple[Job, int]]:
+        """Publish candles of the exchange, a job for each unbroken run; return the jobs."""
+        jobs: list[tuple[Job, int]] = []
         for run in _runs(candles, frame):
             end_us = run[-1].open_time_us + frame.duration_us
             job = await self._writer.begin(market, frame, run[0].open_time_us, end_us, kind)
             await self._writer.put(job, run)
             await self._writer.end(job)
-            await wait_for_candles(self._stored, job, len(run))
-        return len(candles)
+            jobs.append((job, len(run)))
+        return jobs
+
+    async def wait(self, jobs: Iterable[tuple[Job, int]]) -> None:
+        """Return once the candles of jobs are in ClickHouse."""
+        for job, count in jobs:
+            await wait_for_candles(self._stored, job, count)
 
     # --- trades -------------------------------------------------------------------------------
 
@@ -385,6 +384,29 @@ class Backfill:
         self._on_progress(report)
         return report
 
+    async def refetch(self, market: Market, window: Window) -> None:
+        """Bring all trades of whole minutes again, so that their candles are built anew.
+
+        Raises: NotOfferedError where the exchange serves no old trades.
+        """
+        report = Report(market, "trades", "", window.start_us, window.end_us)
+        await self._fetch_trades(report, window)
+
+    async def publish_again(self, market: Market, frame: Timeframe, window: Window) -> None:
+        """Publish the exchange's own candles of a window, as the live stream would."""
+        async for page in self.history.candle_pages(
+            market.symbol, frame.name, window.start_us, window.end_us
+        ):
+            for candle in page.candles:
+                await self._writer.publish(market, candle)
+        await self._writer.flush()
+
+    async def tell_filled(self, market: Market, gap: Gap) -> None:
+        """Publish that nothing of a gap is missing any more."""
+        filled = replace(gap, status="filled", reason="fetched as history", revision=0, job=None)
+        await self._writer.publish(market, filled)
+        await self._writer.flush()
+
     async def _missing_trades(
         self, market: Market, start_us: int, end_us: int, first_id: int, last_id: int
     ) -> list[Window]:
@@ -403,6 +425,7 @@ class Backfill:
         market, writer = report.market, self._writer
         job: Job | None = None
         ids: set[str] = set()
+        minutes: set[int] = set()
         try:
             async for page in self.history.trade_pages(
                 market.symbol, window.start_us, window.end_us
@@ -411,6 +434,7 @@ class Backfill:
                     job = await writer.begin(market, None, window.start_us, window.end_us)
                 await writer.put(job, page.trades)
                 ids.update(trade.trade_id for trade in page.trades)
+                minutes.update(t.trade_time_us - t.trade_time_us % MINUTE_US for t in page.trades)
                 report.fetched += len(page.trades)
                 self._on_progress(report)
         finally:
@@ -418,6 +442,7 @@ class Backfill:
                 await writer.end(job)
         if job is not None:
             await wait_for_trades(self._stored, job, len(ids))
+            await wait_for_windows(self._stored, job, minutes)
 
 
 def _with(

@@ -16,7 +16,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, IngestEvent, Trade
 from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.market import Timeframe, message_key
+from alpha_pulse.contracts.market import TIMEFRAMES, Timeframe, message_key
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, reason_text
 from alpha_pulse.producers.gaps import Reason, Window
@@ -128,6 +128,16 @@ async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
         return await stored.count_trades(job.market, job.start_us, job.end_us)
 
     await _wait(arrived, count, f"trades of the job {job.name}")
+
+
+async def wait_for_windows(stored: StoredMarket, job: Job, minutes: set[int]) -> None:
+    """Return once the minutes that a job of trades built are in ClickHouse; raises as above."""
+    frame = TIMEFRAMES["1m"]
+
+    async def arrived() -> int:
+        return await stored.count_of_job(job.market, frame, job.start_us, job.end_us, job.name)
+
+    await _wait(arrived, len(minutes), f"1m candles of the job {job.name}")
 
 
 async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) -> None:

@@ -119,6 +119,20 @@ class StoredMarket:
         )
         return [_candle(market, timeframe, row) for row in rows]
 
+    async def different(
+        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
+    ) -> list[int]:
+        """Return the open times at which ours and the exchange's own stored candle differ.
+
+        Where we took over the exchange's candle there is nothing to compare.
+        """
+        rows = await self.rows(
+            "SELECT toUnixTimestamp64Micro(open_time) FROM {db}.candle_audit "
+            f"WHERE {_CANDLES} AND NOT equal AND source != 'exchange' ORDER BY 1",
+            self._candles_of(market, timeframe, start_us, end_us),
+        )
+        return [row[0] for row in rows]
+
     async def count_of_job(
         self, market: Market, timeframe: Timeframe, start_us: int, end_us: int, job: str
     ) -> int:

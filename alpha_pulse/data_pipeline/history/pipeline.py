@@ -1,0 +1,66 @@
+"""Everything that a history command needs, opened together: exchange, Kafka, ClickHouse."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.data_pipeline.history.backfill import Backfill, Progress
+from alpha_pulse.data_pipeline.history.jobs import JobWriter
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
+from alpha_pulse.producers.history.pages import History, open_history
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One exchange's history on one side, the pipeline on the other."""
+
+    history: History
+    stored: StoredMarket
+    backfill: Backfill
+    verifier: Verifier
+    repairer: Repairer
+
+
+def for_exchange(config: Config, exchange: str) -> Config:
+    """Return the settings with another exchange; `-testnet` behind its name means the testnet."""
+    name = check_exchange(exchange)
+    producer = replace(
+        config.producer,
+        exchange=name.removesuffix(TESTNET_SUFFIX),
+        testnet=name.endswith(TESTNET_SUFFIX),
+    )
+    return replace(config, producer=producer)
+
+
+@asynccontextmanager
+async def open_pipeline(
+    config: Config, *, share: float | None = None, on_progress: Progress = lambda report: None
+) -> AsyncIterator[Pipeline]:
+    """Yield the pipeline of the configured exchange; all connections are closed at the end.
+
+    share: of the exchange's rate limit (`open_history`). Raises: ConfigError, DataFetchError,
+    KafkaError when one of the three can't be reached.
+    """
+    publisher = Publisher(
+        config.kafka,
+        "alpha-pulse-history",
+        batch_bytes_max=config.producer.publish_batch_bytes_max,
+        pending_bytes_max=config.producer.publish_pending_bytes_max,
+    )
+    async with (
+        open_history(config.producer, config.history, share) as history,
+        stored_market(config) as stored,
+    ):
+        await publisher.start()
+        try:
+            backfill = Backfill(history, stored, JobWriter(config, publisher), on_progress)
+            verifier = Verifier(backfill, stored)
+            yield Pipeline(
+                history, stored, backfill, verifier, Repairer(backfill, stored, verifier)
+            )
+        finally:
+            await publisher.stop()

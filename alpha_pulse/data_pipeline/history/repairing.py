@@ -1,0 +1,69 @@
+"""The repair that `up` runs: gaps and mismatches of the last day, again and again."""
+
+import asyncio
+
+import structlog
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.market import MINUTE_US, SECOND_US
+from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
+from alpha_pulse.data_pipeline.history.stored import Market
+
+log = structlog.get_logger()
+
+# Younger minutes are left to the live stream, which heals by itself.
+YOUNG_US = 3 * MINUTE_US
+
+
+async def keep_repairing(config: Config, stop: asyncio.Event) -> None:
+    """Repair the followed symbols every `repair_interval_s`, until told to stop.
+
+    A round that fails is reported and the next one begins anew, with fresh connections.
+    """
+    while not stop.is_set():
+        try:
+            async with open_pipeline(config, share=config.history.repair_limit_share) as pipeline:
+                while not await _stopped(stop, config.history.repair_interval_s):
+                    await repair_once(config, pipeline)
+        except AlphaPulseError as error:
+            log.warning("repair.failed", error=str(error)[:300])
+            await _stopped(stop, min(config.history.repair_interval_s, 30.0))
+
+
+async def repair_once(config: Config, pipeline: Pipeline) -> None:
+    """Repair each followed symbol once, from its first stored minute on, at most the lookback."""
+    clock_us = await pipeline.history.clock_us()
+    end_us = (clock_us - YOUNG_US) // MINUTE_US * MINUTE_US
+    lookback_us = round(config.history.repair_lookback_s * SECOND_US)
+    followed = {
+        market: first_us
+        for market, first_us, _ in await pipeline.stored.markets()
+        if market.exchange == pipeline.history.name and market.symbol in config.producer.symbols
+    }
+    for market, first_us in followed.items():
+        start_us = max(first_us, clock_us - lookback_us)
+        if start_us < end_us:
+            await _repair(pipeline, market, start_us, end_us)
+
+
+async def _repair(pipeline: Pipeline, market: Market, start_us: int, end_us: int) -> None:
+    done = await pipeline.repairer.repair(market.symbol, start_us, end_us)
+    if done.fetched or done.healed or done.filled:
+        log.info(
+            "market.repaired",
+            symbol=market.symbol,
+            candles_fetched=done.fetched,
+            mismatches_healed=done.healed,
+            gaps_filled=done.filled,
+        )
+    if done.error:
+        log.warning("repair.postponed", symbol=market.symbol, error=done.error[:300])
+
+
+async def _stopped(stop: asyncio.Event, wait_s: float) -> bool:
+    try:
+        await asyncio.wait_for(stop.wait(), wait_s)
+    except TimeoutError:
+        return False
+    return True

@@ -53,7 +53,15 @@ def test_every_command_is_documented() -> None:
         for command in group.typer_instance.registered_commands:
             assert command.callback is not None
             name = command.name or command.callback.__name__
-            assert re.search(rf"alpha-pulse {within} [^\n]*`?{name}\b", text), f"{within} {name}"
+            assert re.search(rf"alpha-pulse\s{within}\s{name}\b", text), f"{within} {name}"
+
+
+def test_every_warning_of_a_role_is_explained() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    for role in ("producers", "processors", "sinks"):
+        for path in (ROOT / role).rglob("*.py"):
+            said = re.findall(r'log\.(?:warning|error)\(\s*"([\w.]+)"', path.read_text())
+            assert not [event for event in said if f"`{event}`" not in text], path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,16 +6,21 @@ import sys
 
 import typer
 
+from alpha_pulse.cli.backfill import backfill
 from alpha_pulse.cli.capture import capture
 from alpha_pulse.cli.config import app as config
 from alpha_pulse.cli.dead_letters import app as dead_letters
 from alpha_pulse.cli.demo import demo
+from alpha_pulse.cli.doctor import doctor
+from alpha_pulse.cli.gaps import gaps
 from alpha_pulse.cli.migrate import migrate
 from alpha_pulse.cli.replay import replay
 from alpha_pulse.cli.roles import process, produce, sink
 from alpha_pulse.cli.schema import schema
 from alpha_pulse.cli.sql import sql
+from alpha_pulse.cli.status import status
 from alpha_pulse.cli.up import up
+from alpha_pulse.cli.verify import verify
 from alpha_pulse.contracts.errors import AlphaPulseError
 
 app = typer.Typer(
@@ -28,6 +33,11 @@ app.command()(demo)
 app.command()(up)
 app.command()(replay)
 app.command()(sql)
+app.command()(backfill)
+app.command()(gaps)
+app.command()(verify)
+app.command()(status)
+app.command()(doctor)
 app.command()(schema)
 app.command()(capture)
 app.command()(produce)

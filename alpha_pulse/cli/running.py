@@ -1,7 +1,7 @@
 """Find the servers that a command talks to: given ones, a running demo's, or own ones."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import orjson
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
+from alpha_pulse.embedded.front.users import Login
 from alpha_pulse.embedded.progress import OnProgress
 from alpha_pulse.embedded.runtime import Runtime
 
@@ -18,9 +19,12 @@ _FILE = "addresses.json"
 
 
 def start_runtime(
-    settings: Config, data_dir: Path, on_progress: OnProgress
+    settings: Config, data_dir: Path, on_progress: OnProgress, logins: Sequence[Login] = ()
 ) -> AbstractAsyncContextManager[Runtime]:
-    """Return a runtime that starts the servers which the settings do not name."""
+    """Return a runtime that starts the servers which the settings do not name.
+
+    logins: users of a ClickHouse that is started; of a given one they are nothing.
+    """
     default = Config()
     kafka, clickhouse = settings.kafka.bootstrap, settings.clickhouse.url
     return Runtime.start(
@@ -28,6 +32,7 @@ def start_runtime(
         on_progress=on_progress,
         kafka=kafka if kafka != default.kafka.bootstrap else None,
         clickhouse=clickhouse if clickhouse != default.clickhouse.url else None,
+        clickhouse_logins=logins,
     )
 
 
@@ -53,6 +58,16 @@ def announced(config: Config) -> Iterator[None]:
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def with_running_kafka(settings: Config) -> Config:
+    """Return the settings with the address of a running demo's Kafka, where none is given."""
+    if settings.kafka.bootstrap == Config().kafka.bootstrap:
+        with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError):
+            addresses = orjson.loads((Path(settings.data_dir) / _FILE).read_bytes())
+            kafka = replace(settings.kafka, bootstrap=str(addresses["kafka"]))
+            return replace(settings, kafka=kafka)
+    return settings
 
 
 @contextlib.asynccontextmanager

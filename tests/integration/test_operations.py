@@ -6,11 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from alpha_pulse.cli.checks.kafka import check_kafka
+from alpha_pulse.cli.doctor import run_checks
+from alpha_pulse.cli.main import app
+from alpha_pulse.cli.pipeline_status import read_status
 from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
@@ -19,8 +26,10 @@ from alpha_pulse.contracts.config import (
     MetricsConfig,
     ProducerConfig,
     TopicsConfig,
+    config_environment,
 )
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.topics import TOPICS
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
@@ -127,3 +136,87 @@ async def test_pages_are_not_for_web_pages_of_others(pipeline: Pipeline) -> None
             session.get(f"{pipeline.pages['sink']}/metrics") as answer,
         ):
             assert answer.status == 403
+
+
+async def status_of(config: Config) -> dict[str, Any]:
+    status = await read_status(config, config.clickhouse, config.clickhouse.url)
+    found: dict[str, Any] = orjson.loads(orjson.dumps(status.as_json()))
+    return found
+
+
+async def test_status_tells_of_each_symbol_and_of_each_group(pipeline: Pipeline) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            found = await status_of(pipeline.config)
+            # A state is said once something is known to be complete: at the minute's end.
+            rates = [one["trades_per_s"] for one in found["symbols"]]
+            if len(rates) == len(SYMBOLS) and min(rates) > 0:
+                break
+            await asyncio.sleep(0.2)
+    assert found["kafka_problem"] == found["clickhouse_problem"] == ""
+    assert [one["symbol"] for one in found["symbols"]] == list(SYMBOLS)
+    assert all(0 <= one["trade_age_s"] < 60 for one in found["symbols"])
+    groups = {pipeline.config.named("processors"), pipeline.config.named("sinks")}
+    assert found["lag"].keys() == groups
+    assert found["lag"][pipeline.config.named("processors")].keys() == {"ingest.events.v1"}
+
+
+def test_status_is_shown_as_plain_lines_and_as_json(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in config_environment(pipeline.config).items():
+        monkeypatch.setenv(name, value)
+    lines = CliRunner().invoke(app, ["status"]).stdout.splitlines()
+    assert lines[0].startswith("symbol\tstate")
+    assert any(line.startswith("binance BTC/USDT\t") for line in lines)
+    assert orjson.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["symbols"]
+
+
+def test_status_says_what_it_could_not_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPHA_PULSE_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("ALPHA_PULSE_CLICKHOUSE", "http://someone:canary@127.0.0.1:1")
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code == 1
+    assert "! expected Kafka at 127.0.0.1:1" in result.stdout
+    assert "! expected the pipeline's tables, found expected ClickHouse at 127.0.0.1:1" in (
+        result.stdout
+    )
+    assert "canary" not in result.output
+
+
+async def test_doctor_finds_a_running_pipeline_well(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in config_environment(pipeline.config).items():
+        monkeypatch.setenv(name, value)
+    checks = {check.name: check for check in await run_checks(None, offline=False)}
+    assert [check for check in checks.values() if check.verdict == "failure"] == []
+    assert checks["kafka"].found.startswith("1 brokers at 127.0.0.1:")
+    assert checks["topics"].found == f"all {len(TOPICS)} are there"
+    assert checks["partitions"].found == "2 in every topic"
+    assert checks["topic settings"].verdict == "ok"
+    assert checks["schema"].verdict == "ok"
+    assert checks["exchange"].found.startswith("binance answers")
+
+
+async def test_doctor_sees_topics_that_are_not_as_configured(pipeline: Pipeline) -> None:
+    config = pipeline.config
+    other = replace(config, topics=TopicsConfig(partitions=4, retention_scale=0.5))
+    checks = {check.name: check for check in await check_kafka(other)}
+    assert checks["partitions"].verdict == "warning"
+    assert "retention.ms" in checks["topic settings"].found
+    empty = {c.name: c for c in await check_kafka(replace(config, namespace="nothing.here"))}
+    assert f"{len(TOPICS)} of {len(TOPICS)} are missing" in empty["topics"].found
+
+
+def test_doctor_ends_with_1_when_something_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALPHA_PULSE_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("ALPHA_PULSE_CLICKHOUSE", "http://someone:canary@127.0.0.1:1")
+    result = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+    assert result.exit_code == 1
+    checks = {check["name"]: check for check in map(orjson.loads, result.stdout.splitlines())}
+    assert checks["kafka"]["verdict"] == checks["clickhouse"]["verdict"] == "failure"
+    assert all(check["next"] for check in checks.values() if check["verdict"] != "ok")
+    assert "canary" not in result.output

@@ -43,7 +43,8 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
     return [topic.name for topic in missing]
 
 
-def _new_topic(name: str, topic: Topic, config: Config) -> NewTopic:
+def topic_settings(topic: Topic, config: Config) -> dict[str, str]:
+    """Return the settings, by Kafka's names, that a topic is made with."""
     settings = {
         "cleanup.policy": topic.cleanup,
         "min.insync.replicas": str(config.topics.min_insync_replicas),
@@ -54,8 +55,15 @@ def _new_topic(name: str, topic: Topic, config: Config) -> NewTopic:
     else:
         # State is read back on every assignment: keep the uncompacted tail short.
         settings |= {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.2"}
+    return settings
+
+
+def _new_topic(name: str, topic: Topic, config: Config) -> NewTopic:
     return NewTopic(
-        name, config.topics.partitions, config.topics.replication_factor, topic_configs=settings
+        name,
+        config.topics.partitions,
+        config.topics.replication_factor,
+        topic_configs=topic_settings(topic, config),
     )
 
 

@@ -1,0 +1,1 @@
+"""What `alpha-pulse doctor` looks at, one file for each thing."""

@@ -17,6 +17,7 @@ from rich.live import Live
 from alpha_pulse.cli.live_view import MarketWatch, Snapshot, as_line, as_table
 from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
 from alpha_pulse.cli.running import announced, start_runtime, with_servers
+from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
@@ -69,10 +70,11 @@ async def _demo(
 ) -> dict[str, Any]:
     stop = asyncio.Event()
     stop_when_told(stop)
+    page, logins = page_reader(settings)
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(console_progress(sys.stderr))
         runtime = await stack.enter_async_context(
-            start_runtime(settings, Path(settings.data_dir), progress)
+            start_runtime(settings, Path(settings.data_dir), progress, logins)
         )
         config = with_servers(settings, runtime)
         stack.enter_context(announced(config))
@@ -82,6 +84,7 @@ async def _demo(
         config = replace(config, producer=replace(config.producer, exchange_url=url))
         for name in ("sink", "processor", "producer"):
             roles.start(name, name, config)
+        await stack.enter_async_context(page_beside(config, page))
         ended = [
             asyncio.create_task(stop.wait()),
             asyncio.create_task(roles.wait_dead()),

@@ -10,8 +10,10 @@ import typer
 
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.cli.running import announced, start_runtime, with_servers
+from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import check_exchange, check_symbol
 from alpha_pulse.embedded.progress import console_progress
@@ -44,23 +46,26 @@ def up(
 
 
 async def _up(settings: Config, workers: int) -> None:
+    page, logins = page_reader(settings)
     with console_progress(sys.stderr) as progress:
-        async with start_runtime(settings, Path(settings.data_dir), progress) as runtime:
+        async with start_runtime(settings, Path(settings.data_dir), progress, logins) as runtime:
             config = with_servers(settings, runtime)
             await ensure_topics(config)
             with announced(config):
                 producer = config.producer
+                clickhouse = without_password(config.clickhouse.url)
                 typer.echo(
                     f"following {', '.join(producer.symbols)} on {producer.exchange}; Kafka "
-                    f"{config.kafka.bootstrap}, ClickHouse {config.clickhouse.url} database "
+                    f"{config.kafka.bootstrap}, ClickHouse {clickhouse} database "
                     f"{config.database}; Ctrl-C ends it"
                 )
                 processors = [f"processor-{number}" for number in range(1, workers + 1)]
-                await supervise(
-                    [
-                        Worker("sink", "sink", config),
-                        *(Worker(name, "processor", config) for name in processors),
-                        Worker("producer", "producer", config),
-                    ],
-                    runtime.data_dir / "logs",
-                )
+                async with page_beside(config, page):
+                    await supervise(
+                        [
+                            Worker("sink", "sink", config),
+                            *(Worker(name, "processor", config) for name in processors),
+                            Worker("producer", "producer", config),
+                        ],
+                        runtime.data_dir / "logs",
+                    )

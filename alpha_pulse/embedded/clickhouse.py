@@ -37,9 +37,11 @@ class ClickHouseServer:
 
     @property
     def address(self) -> str:
-        """Base URL, with the first administrator's name and password where there are users."""
+        """Base URL, with the first administrator's name and password where it has any."""
         url = f"http://{HOST}:{self.port}"
         administrators = [login for login in self._logins if login.role is Role.ADMIN]
+        if any(login.name == "default" and not login.password for login in administrators):
+            return url  # who says no name is `default`
         return url_of(url, administrators[0]) if administrators else url
 
     async def start(self, port: int | None) -> None:

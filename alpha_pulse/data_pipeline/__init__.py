@@ -49,16 +49,18 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"expected one of {', '.join(__all__)}, found {name!r}")
-    try:
-        return getattr(import_module(home), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("alpha_pulse"):
-            raise
-        raise ImportError(
-            f"expected {error.name} for {name}, found that it is not installed; "
-            "pip install 'alpha-pulse-data-pipeline[sql]'"
-        ) from error
+if not TYPE_CHECKING:  # a type checker knows the names from above, and refuses others
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"expected one of {', '.join(__all__)}, found {name!r}")
+        try:
+            return getattr(import_module(home), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("alpha_pulse"):
+                raise
+            raise ImportError(
+                f"expected {error.name} for {name}, found that it is not installed; "
+                "pip install 'alpha-pulse-data-pipeline[sql]'"
+            ) from error

@@ -51,6 +51,18 @@ def test_rows_of_ccxt_are_accepted() -> None:
     validate_ohlcv([])
 
 
+def test_candles_are_accepted_in_place_of_rows_and_must_ascend_too() -> None:
+    first = candle()
+    second = candle(open_time_us=first.open_time_us + 60_000_000)
+    validate_ohlcv([first, second])
+    for wrong, message in (
+        ([second, first], "ascending open times"),
+        ([candle(high="61000")], "low <= open, close <= high"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            validate_ohlcv(wrong)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -45,7 +45,10 @@ def validate_candle(candle: Candle) -> None:
 def _check_prices(
     open_: str | float, high: str | float, low: str | float, close: str | float, where: str
 ) -> None:
-    o, h, low_, c = (Decimal(str(price)) for price in (open_, high, low, close))
+    o, h, low_, c = Decimal(str(open_)), Decimal(str(high)), Decimal(str(low)), Decimal(str(close))
+    finite = o.is_finite() and h.is_finite() and low_.is_finite() and c.is_finite()
+    if finite and 0 < low_ <= o <= h and low_ <= c <= h:
+        return
     if not all(price.is_finite() and price > 0 for price in (o, h, low_, c)):
         raise ValidationError(
             f"expected finite prices above 0, found open {o} high {h} low {low_} close {c} "
@@ -58,15 +61,18 @@ def _check_prices(
         )
 
 
-def validate_ohlcv(data: Iterable[Sequence[str | float | int]]) -> None:
+def validate_ohlcv(data: Iterable[Sequence[str | float | int] | Candle]) -> None:
     """Raise ValidationError at the first row that is no candle.
 
-    data: rows of (open time in ms, open, high, low, close, volume), ascending and unique by time,
-    as ccxt's `fetch_ohlcv` returns them.
+    data: rows of (open time in ms, open, high, low, close, volume) as ccxt's `fetch_ohlcv` returns
+    them, or candles; ascending and unique by time.
     """
     last_time: float | None = None
     for number, row in enumerate(data):
         where = f"row {number}"
+        if isinstance(row, Candle):
+            validate_candle(row)
+            row = [row.open_time_us / 1000, row.open, row.high, row.low, row.close, row.volume]
         if len(row) < OHLCV_COLUMNS or any(value is None for value in row[:OHLCV_COLUMNS]):
             raise ValidationError(
                 f"expected {OHLCV_COLUMNS} values (time, open, high, low, close, volume), "

@@ -1,0 +1,62 @@
+"""What the processes below this one have used: CPU seconds and resident memory, by role."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# What stands in a command line, and who that is.
+MARKS = {
+    "alpha_pulse.producers": "producer",
+    "alpha_pulse.processors": "processor",
+    "alpha_pulse.sinks": "sink",
+    "end_to_end_exchange.py": "exchange",
+    "kafka.Kafka": "kafka",
+    "embedded/front": "clickhouse",
+    "embedded.front": "clickhouse",
+}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds since the start of a process, and its resident memory now."""
+
+    cpu_s: float
+    rss_mib: float
+
+    def since(self, earlier: "Usage", elapsed_s: float) -> dict[str, float]:
+        """Return cores used on average since then, and the memory."""
+        return {
+            "cores": round((self.cpu_s - earlier.cpu_s) / elapsed_s, 3),
+            "rss_mib": round(self.rss_mib),
+        }
+
+
+def usage_by_role() -> dict[str, Usage]:
+    """Return the usage of every descendant of this process that has a role, and of itself."""
+    found = {"benchmark": _usage(os.getpid())}
+    for pid in _descendants(os.getpid()):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            role = next((role for mark, role in MARKS.items() if mark in command), None)
+            if role is not None and "guard.py" not in command:
+                found[role] = _usage(pid)
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *_descendants(child)]
+    return found
+
+
+def _usage(pid: int) -> Usage:
+    # Fields 14 and 15 of stat, counted behind the name, which may hold blanks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return Usage((int(fields[11]) + int(fields[12])) / TICKS, pages * PAGE_BYTES / 2**20)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.candles import Value
 from alpha_pulse.processors.kernel import Kernel, Symbol
 from alpha_pulse.processors.missing import Hole, MissingIds, Range
@@ -237,8 +238,35 @@ def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
     return stream
 
 
+# How the parts of a job of candles begin, where those of a job of trades have their exchange.
+_CANDLE_JOB = 1
+
+
+def _candle_job(job: CandleJob) -> list[Any]:
+    return [
+        _CANDLE_JOB, job.exchange, job.symbol, job.name, job.timeframe, job.start_us, job.end_us,
+        job.next_us, job.late,
+        [[level, open_us, _value(value)] for level, (open_us, value) in job.longer.items()],
+    ]  # fmt: skip
+
+
+def _restore_candle_job(parts: list[Any], rules: Rules) -> CandleJob:
+    _, exchange, symbol, name, timeframe, start_us, end_us, next_us, late, longer = parts
+    job = CandleJob(exchange, symbol, rules.timeframes, name, timeframe, start_us, end_us, next_us)
+    job.late = late
+    for level, open_us, value_parts in longer:
+        value = _restore_value(value_parts)
+        assert value is not None
+        job.longer[level] = (open_us, value)
+    return job
+
+
 def _symbol(symbol: Symbol) -> list[Any]:
-    return [symbol.key, _stream(symbol.live), [_stream(job) for job in symbol.jobs.values()]]
+    jobs = [
+        _candle_job(job) if isinstance(job, CandleJob) else _stream(job)
+        for job in symbol.jobs.values()
+    ]
+    return [symbol.key, _stream(symbol.live), jobs]
 
 
 def _restore_symbol(parts: list[Any], rules: Rules) -> Symbol:
@@ -246,6 +274,10 @@ def _restore_symbol(parts: list[Any], rules: Rules) -> Symbol:
     live = _restore_stream(live_parts, rules)
     symbol = Symbol(key, live)
     for job_parts in jobs:
+        if job_parts[0] == _CANDLE_JOB:
+            candle_job = _restore_candle_job(job_parts, rules)
+            symbol.jobs[candle_job.name] = candle_job
+            continue
         job = _restore_stream(job_parts, rules)
         assert job.job is not None
         symbol.jobs[job.job.name] = job

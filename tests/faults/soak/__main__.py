@@ -14,6 +14,8 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from alpha_pulse.replay.server import ReplayExchange
 from tests.faults.soak.found import newest_minutes, unseen
 from tests.faults.soak.judge import judge, ledger_of
 from tests.faults.soak.pipeline import Load, Pipeline
-from tests.faults.soak.plan import plan_soak
+from tests.faults.soak.plan import SCENARIOS, plan_scenario, plan_soak
 from tests.faults.soak.samples import Samples, read_process
 
 SAMPLE_INTERVAL_S = 2.0
 START_S_MAX = 120.0
+KAFKA_DISK_MIB = 150
 HEAL_S_MAX = 60.0
 MINUTE_US = 60_000_000
 
@@ -42,22 +45,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
     parser.add_argument("--rate", type=float, default=400.0, help="trades a second, all symbols")
     parser.add_argument("--symbols", type=int, default=8, choices=range(1, 13), metavar="1-12")
+    parser.add_argument(
+        "--scenario", help=f"instead of random accidents: {', '.join(SCENARIOS)}, kill, terminate"
+    )
+    parser.add_argument("--times", type=int, default=20, help="of a scenario that repeats")
     parser.add_argument("--keep", action="store_true", help="leave the data of a good run too")
     options = parser.parse_args()
     load = Load(options.symbols, options.rate, options.seed)
+    if options.scenario:
+        plan = plan_scenario(options.scenario, options.seed, times=options.times)
+        seconds = max(accident.at_s + accident.seconds for accident in plan)
+    else:
+        seconds = options.minutes * 60
+        plan = plan_soak(options.seed, seconds)
     directory = Path(tempfile.mkdtemp(prefix="alpha-pulse-soak-"))
-    say(f"SEED={options.seed}, {options.symbols} symbols, {options.rate:g} trades/s, {directory}")
-    summary: dict[str, Any] = {"seed": options.seed, "minutes": options.minutes, **asdict(load)}
-    try:
-        asyncio.run(Soak(directory, load, options.minutes * 60).run(summary))
-    except Exception as error:
-        summary["failures"] = [f"{type(error).__name__}: {error}"]
-        raise
-    finally:
-        summary["left_processes"] = left = processes_of(directory)
-        summary["failures"] = summary.get("failures", ["was interrupted"])
-        summary["failures"] += [f"left running: {left}"] if left else []
-        (directory / "summary.json").write_bytes(orjson.dumps(summary))
+    summary = soak(directory, load, plan, seconds)
     print(orjson.dumps(summary).decode(), flush=True)
     if summary["failures"] or options.keep:
         say(f"{'FAILED' if summary['failures'] else 'kept'}: {directory}")
@@ -66,21 +68,42 @@ def main() -> int:
     return 1 if summary["failures"] else 0
 
 
+def soak(directory: Path, load: Load, plan: Sequence[Accident], seconds: float) -> dict[str, Any]:
+    """Run a plan under a directory and return the summary: `failures` is empty when all holds."""
+    say(f"SEED={load.seed}, {load.symbols} symbols, {load.rate:g} trades/s, {directory}")
+    summary: dict[str, Any] = {**asdict(load), "seconds": seconds, "failures": ["was interrupted"]}
+    try:
+        asyncio.run(Soak(directory, load, plan, seconds).run(summary))
+    except Exception as error:
+        traceback.print_exc()
+        summary["failures"] = [f"{type(error).__name__}: {error}"]
+    finally:
+        summary["left_processes"] = left = processes_of(directory)
+        summary["failures"] += [f"left running: {left}"] if left else []
+        (directory / "summary.json").write_bytes(orjson.dumps(summary))
+    return summary
+
+
 class Soak:
     """One run: start, accidents, calm, verdict."""
 
-    def __init__(self, directory: Path, load: Load, seconds: float) -> None:
+    def __init__(
+        self, directory: Path, load: Load, plan: Sequence[Accident], seconds: float
+    ) -> None:
         self._directory = directory
         self._load = load
         self._seconds = seconds
-        self._plan = plan_soak(load.seed, seconds)
+        self._plan = plan
         self._samples = Samples()
         self._happened: list[dict[str, Any]] = []
 
     async def run(self, summary: dict[str, Any]) -> None:
         """Fill in the summary; raises when the pipeline could not run at all."""
         summary["accidents"] = self._happened
-        async with Pipeline.start(self._directory, self._load) as pipeline:
+        fills = any(accident.kind == "full" for accident in self._plan)
+        disk_mib = KAFKA_DISK_MIB if fills else 0
+        start = Pipeline.start(self._directory, self._load, kafka_disk_mib=disk_mib)
+        async with start as pipeline:
             await self._until_all_is_stored(pipeline, START_S_MAX)
             self._started = time.monotonic()
             sampling = asyncio.create_task(self._sample(pipeline))
@@ -97,6 +120,10 @@ class Soak:
                 orjson.dumps(pipeline.exchange.ledger.report(with_sha256=True))
             )
             summary["exit_code"] = await pipeline.stop()
+            summary["terminated_s"] = pipeline.endings_s
+            summary["reconnected_s"] = pipeline.reconnected_s
+            if pipeline.disk is not None:
+                summary["kafka_exited"] = pipeline.disk.kafka_exited
             summary["faults_met"] = len(pipeline.exchange.faults.applied)
             await judge(pipeline, ledger, self._plan, summary)
 
@@ -107,11 +134,8 @@ class Soak:
                 self._happened.append(asdict(accident))
                 lasts = f" for {accident.seconds:.1f} s" if accident.seconds else ""
                 say(f"{accident.at_s:7.1f} s  {accident.role}: {accident.kind}{lasts}")
-                group.create_task(self._cause(pipeline, accident))
+                group.create_task(pipeline.cause(accident))
             await asyncio.sleep(max(0.0, self._seconds - self._elapsed()))
-
-    async def _cause(self, pipeline: Pipeline, accident: Accident) -> None:
-        await pipeline.cause(accident)
 
     async def _until_all_is_stored(
         self, pipeline: Pipeline, seconds_max: float, *, then_minutes: bool = False

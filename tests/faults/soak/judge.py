@@ -22,7 +22,8 @@ from tests.faults.soak.found import (
 from tests.faults.soak.oracle import Published, TradeFigures, judge_candles, judge_trades
 from tests.faults.soak.pipeline import Pipeline
 
-KILLED = 128 + 9
+TERMINATE_S_MAX = 10.0
+RECONNECT_S_MAX = 5.0
 
 
 def ledger_of(exchange: ReplayExchange) -> dict[str, Published]:
@@ -106,6 +107,18 @@ def failures(summary: dict[str, Any], plan: Sequence[Accident]) -> list[str]:
         ),
         f"expected exit code 0, found {summary['exit_code']}": summary["exit_code"] == 0,
     }
+    slow = [seconds for seconds in summary["terminated_s"] if seconds > TERMINATE_S_MAX]
+    holds[f"expected roles to end within {TERMINATE_S_MAX:.0f} s, found {slow}"] = not slow
+    back_s = summary["reconnected_s"] or 0.0
+    holds[f"expected streams back in {RECONNECT_S_MAX:.0f} s, found {back_s}"] = (
+        back_s <= RECONNECT_S_MAX
+    )
+    if all(accident.kind == "terminate" for accident in plan):
+        codes = {code for ends in summary["endings"].values() for code in ends}
+        holds[f"expected exit code 0 of every role, found {codes}"] = codes <= {"0"}
+        holds[f"expected nothing published twice, found {kafka['republished']}"] = (
+            kafka["republished"] == 0
+        )
     found = [line for line, true in holds.items() if not true]
     for name, quantities in summary["flat"].items():
         for quantity, verdict in quantities.items():

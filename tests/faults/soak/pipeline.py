@@ -5,9 +5,11 @@ import contextlib
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -35,11 +37,16 @@ from alpha_pulse.replay.faults import (
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
 from tests.faults.link import Link
+from tests.faults.soak.linked_kafka import LinkedKafka
 from tests.faults.soak.plan import ROLES
+from tests.faults.soak.samples import read_process
+from tests.faults.soak.small_disk import SmallDisk
 
 NAMESPACE = "soak"
 PARTITIONS = 4
 STOP_S_MAX = 60.0
+RECONNECT_S_MAX = 60.0
+STORM_CLOSES_PER_S = 1_000 / 60
 _BASES = ("BTC", "ETH", "SOL", "BNB", "XRP", "ADA", "LTC", "DOT", "UNI", "XLM", "ETC", "TRX")
 _REFUSALS = {
     "error 500": (500, 243, "Cannot reserve 1.00 MiB, not enough space"),
@@ -68,20 +75,33 @@ class Load:
 class Pipeline:
     """Kafka, ClickHouse behind a proxy, the exchange, and `alpha-pulse up` with every role."""
 
-    runtime: Runtime
+    kafka: LinkedKafka
+    runtime: Runtime  # ClickHouse
     exchange: ReplayExchange
     link: Link
     up: Child
     config: Config
     random: Random
+    disk: SmallDisk | None = None
+    reconnected_s: float | None = None  # from the end of a storm to every channel, once each
+    endings_s: list[float] = field(default_factory=list)  # from SIGTERM to gone
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, directory: Path, load: Load) -> AsyncIterator["Pipeline"]:
-        """Start it all under a directory; whatever still runs at the end is stopped."""
+    async def start(
+        cls, directory: Path, load: Load, *, kafka_disk_mib: int = 0
+    ) -> AsyncIterator["Pipeline"]:
+        """Start it all under a directory; whatever still runs at the end is stopped.
+
+        kafka_disk_mib: Kafka's data lie on a disk of their own of this size; 0: they do not.
+        """
         async with AsyncExitStack() as stack:
+            disk = None
+            if kafka_disk_mib:
+                disk = stack.enter_context(SmallDisk.mounted(directory / "kafka", kafka_disk_mib))
+            kafka = await stack.enter_async_context(LinkedKafka.running(directory / "kafka"))
             runtime = await stack.enter_async_context(
-                Runtime.start(directory / "servers", kafka_port=0, clickhouse_port=0)
+                Runtime.start(directory / "servers", kafka=kafka.bootstrap, clickhouse_port=0)
             )
             link = Link(int(runtime.clickhouse.rpartition(":")[2]))
             await stack.enter_async_context(link.serve())
@@ -90,7 +110,7 @@ class Pipeline:
             config = Config(
                 namespace=NAMESPACE,
                 data_dir=str(directory),
-                kafka=KafkaConfig(bootstrap=runtime.kafka),
+                kafka=KafkaConfig(bootstrap=kafka.bootstrap),
                 clickhouse=ClickHouseConfig(url=f"http://127.0.0.1:{link.port}"),
                 topics=TopicsConfig(partitions=PARTITIONS),
                 producer=ProducerConfig(
@@ -109,12 +129,14 @@ class Pipeline:
                 grace_s=STOP_S_MAX,
                 environment=config_environment(config),
             )
-            pipeline = cls(runtime, exchange, link, up, config, Random(f"pipeline:{load.seed}"))
+            pipeline = cls(
+                kafka, runtime, exchange, link, up, config, Random(f"pipeline:{load.seed}"), disk
+            )
             stack.push_async_callback(pipeline.stop)
             yield pipeline
 
     def direct(self) -> Config:
-        """Return the settings with ClickHouse itself instead of the proxy."""
+        """Return the settings with ClickHouse itself instead of its proxy."""
         clickhouse = replace(self.config.clickhouse, url=self.runtime.clickhouse)
         return replace(self.config, clickhouse=clickhouse)
 
@@ -139,13 +161,12 @@ class Pipeline:
         if accident.role in ROLES:
             await self._hurt_role(accident)
         elif accident.role == "exchange":
-            self._disturb_exchange(accident)
-        elif accident.role == "clickhouse":
-            await self._disturb_clickhouse(accident)
+            await self._disturb_exchange(accident)
+        elif accident.kind in ("cut", "hold") or accident.kind in _REFUSALS:
+            link = self.link if accident.role == "clickhouse" else self.kafka.link
+            await _disturb(link, accident)
         else:
-            await self.runtime.kill("kafka")
-            await asyncio.sleep(accident.seconds)
-            await self.runtime.restart("kafka")
+            await self._hurt_kafka(accident)
 
     async def _hurt_role(self, accident: Accident) -> None:
         pid = self.role_pids().get(accident.role)
@@ -154,17 +175,45 @@ class Pipeline:
         with contextlib.suppress(ProcessLookupError):
             if accident.kind == "kill":
                 os.kill(pid, signal.SIGKILL)
-                return
-            os.kill(pid, signal.SIGSTOP)
+            elif accident.kind == "terminate":
+                started = time.monotonic()
+                os.kill(pid, signal.SIGTERM)
+                while read_process(pid):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                self.endings_s.append(round(time.monotonic() - started, 2))
+            else:
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(accident.seconds)
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+
+    async def _hurt_kafka(self, accident: Accident) -> None:
+        kafka = self.kafka
+        if accident.kind == "kill":
+            await kafka.kill()
+            await asyncio.sleep(accident.seconds)
+            await kafka.restart()
+        elif accident.kind == "freeze":
+            kafka.freeze()
             try:
                 await asyncio.sleep(accident.seconds)
             finally:
-                os.kill(pid, signal.SIGCONT)
+                kafka.thaw()
+        else:
+            assert self.disk is not None, "the plan fills a disk that was not made"
+            await self.disk.run_full(kafka, accident.seconds)
 
-    def _disturb_exchange(self, accident: Accident) -> None:
+    async def _disturb_exchange(self, accident: Accident) -> None:
         faults = self.exchange.faults
         trades = self.random.randrange(1, 200)
-        if accident.kind in REST_FAULTS:
+        if accident.kind == "storm":
+            closes = round(accident.seconds * STORM_CLOSES_PER_S)
+            for _ in range(closes):
+                faults.add(StreamFault(self.random.choice(("close", "abort")), 0, 1))
+                await asyncio.sleep(1 / STORM_CLOSES_PER_S)
+            await self._reconnected()
+        elif accident.kind in REST_FAULTS:
             # Asked for is only what was lost.
             for _ in range(3):
                 faults.add(RestFault(accident.kind, 0, accident.seconds, TRADE_PATHS))
@@ -173,18 +222,34 @@ class Pipeline:
             garbage = self.random.choice(GARBAGE_KINDS)
             faults.add(StreamFault(accident.kind, 0, trades, accident.seconds, garbage))
 
-    async def _disturb_clickhouse(self, accident: Accident) -> None:
-        link = self.link
-        if accident.kind in _REFUSALS:
-            link.answer(_refusal(*_REFUSALS[accident.kind]))
-        elif accident.kind == "hold":
-            link.hold()
-        else:
-            link.cut()
-        try:
-            await asyncio.sleep(accident.seconds)
-        finally:
-            link.heal()
+    async def _reconnected(self) -> None:
+        started = time.monotonic()
+        async with asyncio.timeout(RECONNECT_S_MAX):
+            while self.exchange.faults.next_at_trade is not None or not self._subscribed_once():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        self.reconnected_s = round(time.monotonic() - started, 2)
+
+    def _subscribed_once(self) -> bool:
+        channels = Counter(
+            channel
+            for socket in self.exchange.conductor.sockets.values()
+            for channel in socket.channels
+        )
+        trades = [channel for channel in channels if channel.kind == "trades"]
+        return len(trades) == len(self.exchange.feeds) and set(channels.values()) == {1}
+
+
+async def _disturb(link: Link, accident: Accident) -> None:
+    if accident.kind in _REFUSALS:
+        link.answer(_refusal(*_REFUSALS[accident.kind]))
+    elif accident.kind == "hold":
+        link.hold()
+    else:
+        link.cut()
+    try:
+        await asyncio.sleep(accident.seconds)
+    finally:
+        link.heal()
 
 
 def _refusal(status: int, code: int, text: str) -> bytes:

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.class_archive import ClassArchive
 from alpha_pulse.embedded.errors import ChildDiedError, EmbeddedRuntimeError
+from alpha_pulse.embedded.kafka_listeners import KafkaSecurity
 from alpha_pulse.embedded.ports import HOST, free_port
 
 DEFAULT_PORT = 19092
@@ -36,10 +37,10 @@ _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{more_listeners}
+advertised.listeners=PLAINTEXT://{host}:{port}{more_listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{more_protocols}
 log.dirs={log_dir}
 auto.create.topics.enable=false
 default.replication.factor=1
@@ -83,9 +84,17 @@ rootLogger.appenderRef.file.ref=file
 class KafkaServer:
     """The broker's files and, once started, its process."""
 
-    def __init__(self, directory: Path, jars: list[Path], lock_fd: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        jars: list[Path],
+        lock_fd: int,
+        security: KafkaSecurity | None = None,
+    ) -> None:
         self.directory = directory
         self.port = 0
+        self.secure_ports: dict[str, int] = {}
+        self._security = security or KafkaSecurity()
         self.child: Child | None = None
         self._classpath = ":".join(str(jar) for jar in jars)
         self._lock_fd = lock_fd
@@ -95,6 +104,10 @@ class KafkaServer:
     def address(self) -> str:
         """Bootstrap server."""
         return f"{HOST}:{self.port}"
+
+    def secure_address(self, name: str) -> str:
+        """Bootstrap server of a secure listener."""
+        return f"{HOST}:{self.secure_ports[name]}"
 
     async def start(self, port: int | None) -> None:
         """Start the broker and return when it answers; a port lost to another process is retried.
@@ -127,13 +140,22 @@ class KafkaServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         log_dir = self.directory / "data"
         settings = self.directory / "server.properties"
+        secure = self._security.listeners
+        self.secure_ports = {
+            one.name: self.secure_ports.get(one.name) or free_port(0, 0, one.name) for one in secure
+        }
         settings.write_text(
             _SETTINGS.format(
                 host=HOST,
                 port=self.port,
                 controller_port=free_port(0, 0, "Kafka's controller"),
                 log_dir=log_dir,
+                more_listeners="".join(
+                    f",{name}://{self.secure_address(name)}" for name in self.secure_ports
+                ),
+                more_protocols="".join(f",{one.name}:{one.protocol}" for one in secure),
             )
+            + self._security.settings()
         )
         (self.directory / "log4j2.properties").write_text(
             _LOG4J.format(log=self.directory / "server.log")
@@ -164,6 +186,7 @@ class KafkaServer:
             cluster_id,
             "--config",
             str(settings),
+            *self._security.format_arguments(),
         ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:

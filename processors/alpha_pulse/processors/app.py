@@ -21,6 +21,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.processors.audit import add_audits
+from alpha_pulse.processors.credentials import faust_credentials
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.trade_path import TradePath
 
@@ -79,6 +80,7 @@ def create_app(config: Config) -> ProcessorApp:
     created = ProcessorApp(
         config.named(f"{settings.group}-faust"),
         broker="kafka://" + config.kafka.bootstrap.replace(",", ";"),
+        broker_credentials=faust_credentials(config.kafka),
         store="memory://",
         topic_partitions=config.topics.partitions,
         topic_replication_factor=config.topics.replication_factor,

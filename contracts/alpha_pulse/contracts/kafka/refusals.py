@@ -19,7 +19,7 @@ PROBE_TIMEOUT_MS = 4_000
 _REFUSALS: dict[type[BaseException], str] = {
     errors.TopicAuthorizationFailedError: "grant this user the operation on the topic",
     errors.GroupAuthorizationFailedError: "grant this user READ on the consumer group",
-    errors.ClusterAuthorizationFailedError: "grant this user the operation on the cluster",
+    errors.ClusterAuthorizationFailedError: "grant this user WRITE on the topics it publishes to",
     errors.TransactionalIdAuthorizationFailed: "grant this user WRITE on the transactional id",
 }
 

@@ -12,8 +12,7 @@ import lz4.frame
 import pytest
 from backports import zstd
 
-from alpha_pulse.embedded.front.city_hash import city_hash_128
-from alpha_pulse.embedded.front.compression import decompress_blocks
+from alpha_pulse.embedded.front.compression import checksum, decompress_blocks
 from alpha_pulse.embedded.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("runtime")
@@ -317,15 +316,19 @@ async def test_clickhouses_own_blocks_go_both_ways(
     packed = lz4.block.compress(rows, store_size=False)
     sizes = (len(packed) + 9).to_bytes(4, "little") + len(rows).to_bytes(4, "little")
     block = b"\x82" + sizes + packed
-    body = city_hash_128(block) + block
+    body = checksum(block) + block
     insert = f"INSERT INTO {database}.t FORMAT TSV"
     await run(http, runtime.clickhouse, body, query=insert, decompress="1")
     async with http.post(
         runtime.clickhouse, params={"compress": "1"}, data=f"SELECT sum(a) FROM {database}.t"
     ) as response:
         content = await response.read()
-    assert content[:16] == city_hash_128(content[16:])
+    assert content[:16] == checksum(content[16:])
     assert decompress_blocks(content, 1000) == b"6\n"
+    spoiled = bytes([body[0] ^ 1]) + body[1:]
+    assert "checksum" in await run(
+        http, runtime.clickhouse, spoiled, query=insert, decompress="1", status=400
+    )
     assert "cut short" in await run(
         http, runtime.clickhouse, body[:-1], query=insert, decompress="1", status=400
     )

@@ -11,12 +11,20 @@ from typing import Protocol
 import lz4.block
 import lz4.frame
 from backports import zstd
-
-from alpha_pulse.embedded.front.city_hash import city_hash_128
+from clickhouse_cityhash import cityhash
 
 BLOCK_BYTES = 1024 * 1024
 _CHECKSUM_BYTES, _HEADER_BYTES = 16, 9
 _NONE, _LZ4, _ZSTD = 0x02, 0x82, 0x90
+
+
+def checksum(block: bytes) -> bytes:
+    """Return the 16 bytes that stand before a block: CityHash128 of version 1.0.2.
+
+    ClickHouse kept that version when CityHash moved on, so no newer implementation fits.
+    """
+    number: int = cityhash.CityHash128(block)
+    return struct.pack("<QQ", number >> 64, number & (1 << 64) - 1)
 
 
 def decompress_content(body: bytes, encoding: str, bytes_max: int) -> bytes:
@@ -131,7 +139,7 @@ class BlockEncoder:
             packed = lz4.block.compress(content, store_size=False)
             sizes = struct.pack("<BII", _LZ4, len(packed) + _HEADER_BYTES, len(content))
             block = sizes + packed
-            blocks += [city_hash_128(block), block]
+            blocks += [checksum(block), block]
         return b"".join(blocks)
 
     def end(self) -> bytes:
@@ -175,6 +183,8 @@ def decompress_blocks(body: bytes, bytes_max: int) -> bytes:
             raise OverflowError
         if packed_bytes < _HEADER_BYTES or len(content) != packed_bytes - _HEADER_BYTES:
             raise ValueError("a compressed block is cut short")
+        if body[at:start] != checksum(body[start : start + packed_bytes]):
+            raise ValueError("a compressed block's checksum does not match")
         if method == _LZ4:
             try:
                 parts.append(lz4.block.decompress(content, content_bytes))

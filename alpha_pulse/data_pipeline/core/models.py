@@ -12,9 +12,9 @@ from alpha_pulse.contracts.market import ExchangeType, Timeframe
 class CoverageReport:
     """What of a window is in the storage, counted there after everything was fetched.
 
-    start_us, end_us: the window in whole candles. had: candles that were stored before. fetched:
-    candles that were missing, came from the exchange and are stored now. missing: the others, with
-    the reason; every candle of the window is in one of the three.
+    start_us, end_us: the window in whole candles. had: candles that were stored already.
+    fetched: candles that were missing, came from the exchange and are stored now. missing: the
+    others, with the reason; every candle of the window is in one of the three.
     """
 
     exchange: str

@@ -105,8 +105,7 @@ class HistoricalDataManager:
         """
         wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
         try:
-            had = await self._missing(wanted)
-            return await self._completed(wanted, had)
+            return await self._completed(wanted, await self._missing(wanted))
         except AlphaPulseError as error:
             error.about = error.about or wanted.about
             raise
@@ -133,9 +132,7 @@ class HistoricalDataManager:
 
     async def _completed(self, wanted: _Wanted, missing: Sequence[Window]) -> CoverageReport:
         count = _candles(Window(wanted.start_us, wanted.end_us), wanted.frame)
-        had = count - sum(_candles(window, wanted.frame) for window in missing)
-        reasons: list[MissingCandles] = []
-        fetched = 0
+        left, reasons, fetched = missing, list[MissingCandles](), 0
         if missing:
             async with self.fetcher.connected(wanted.exchange):
                 now_us = await self.fetcher.now_us(wanted.exchange)
@@ -144,15 +141,21 @@ class HistoricalDataManager:
                 left = await self._missing(wanted)
                 for window in left:
                     reasons += await self._why_missing(wanted, window, closed_us)
-            stored = count - had - sum(_candles(window, wanted.frame) for window in left)
-            if stored < fetched:
-                raise StorageError(
-                    f"expected {fetched} fetched candles to be stored, found {stored}; look at the "
-                    "storage, then call again",
-                    wanted.about,
-                )
+        stored = count - sum(_candles(window, wanted.frame) for window in left)
+        had = count - sum(_candles(window, wanted.frame) for window in missing)
+        if stored < had + fetched:
+            raise StorageError(
+                f"expected {had + fetched} candles to be stored, {fetched} of them fetched just now"
+                f", found {stored}; look at the storage, then call again",
+                wanted.about,
+            )
         return CoverageReport(
-            *wanted.market, wanted.start_us, wanted.end_us, had, fetched, tuple(reasons)
+            *wanted.market,
+            wanted.start_us,
+            wanted.end_us,
+            had=stored - fetched,
+            fetched=fetched,
+            missing=tuple(reasons),
         )
 
     async def _missing(self, wanted: _Wanted) -> list[Window]:

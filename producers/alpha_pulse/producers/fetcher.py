@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -116,9 +116,7 @@ class ExchangeFetcher:
     async def now_us(self, exchange: str) -> int:
         """Return the exchange's clock."""
         async with self.connected(exchange) as history:
-            if not history.client.has.get("fetchTime"):
-                return time.time_ns() // 1000
-            return await history.clock_us()
+            return await _clock_us(history)
 
     async def fetch_candles(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -131,9 +129,11 @@ class ExchangeFetcher:
         async with self.connected(exchange) as history:
             _check_listed(history, symbol)
             try:
-                async for page in history.candle_pages(symbol, timeframe, start_us, end_us):
-                    if page.candles:
-                        yield page.candles
+                pages = history.candle_pages(symbol, timeframe, start_us, end_us)
+                async with aclosing(pages):
+                    async for page in pages:
+                        if page.candles:
+                            yield page.candles
             except DataFetchError as error:
                 error.about = error.about or about
                 raise
@@ -202,7 +202,7 @@ async def _learn(
 ) -> Known:
     # What explains that a window has no candle at all, by asking no more than is needed.
     window = Window(start_us, end_us)
-    closed_us = frame.open_time_us(await history.clock_us())
+    closed_us = frame.open_time_us(await _clock_us(history))
     listed_us = await history.listed_from_us(symbol)
     known = Known(listed_from_us=listed_us, closed_until_us=closed_us)
     end_us = min(end_us, closed_us)
@@ -224,11 +224,13 @@ async def _reason(
     history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
 ) -> MissingReason:
     source, _ = history.source(frame.name)
-    async for page in history.candle_pages(symbol, frame.name, start_us, end_us):
-        if not page.offered:
-            return "not_offered"
-        if page.candles:
-            return "unanswered"  # it has them after all
+    pages = history.candle_pages(symbol, frame.name, start_us, end_us)
+    async with aclosing(pages):
+        async for page in pages:
+            if not page.offered:
+                return "not_offered"
+            if page.candles:
+                return "unanswered"  # it has them after all
     try:
         silent = await history.no_trade_in(symbol, start_us, end_us)
     except NotOfferedError:
@@ -242,7 +244,15 @@ async def _reason(
     # Its trades prove nothing. It has candles of quiet times too: had it begun, it was halted.
     look_back_us = LOOK_BACK_CANDLES * frame.duration_us
     earlier = history.candle_pages(symbol, frame.name, start_us - look_back_us, start_us)
-    async for page in earlier:
-        if page.candles:
-            return "halted"
+    async with aclosing(earlier):
+        async for page in earlier:
+            if page.candles:
+                return "halted"
     return "not_offered"
+
+
+async def _clock_us(history: History) -> int:
+    # Few exchanges do not tell their time; then ours must do.
+    if not history.client.has.get("fetchTime"):
+        return time.time_ns() // 1000
+    return await history.clock_us()

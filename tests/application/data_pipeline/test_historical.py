@@ -1,5 +1,6 @@
 """What `ensure_data_available` promises: what is missing is fetched, short is never complete."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -130,8 +131,29 @@ async def test_a_storage_that_forgets_is_an_error_and_not_a_report() -> None:
         async def save_candles(self, candles: Any) -> int:
             return len(list(candles))
 
-    with pytest.raises(StorageError, match=r"10 fetched candles.*found 0"):
+    with pytest.raises(StorageError, match=r"10 candles.*found 0"):
         await ensure(Forgetful(), MemoryFetcher(range(10)), 0, 10)
+
+
+async def test_what_somebody_else_stored_meanwhile_counts_as_had() -> None:
+    storage = MemoryStorage()
+
+    class Shared(MemoryFetcher):
+        async def fetch_candles(self, *arguments: Any) -> Any:
+            # The exchange has minutes 0 to 4 only; another program knows 5 to 7.
+            await storage.save_candles([make_candle(number) for number in range(5, 8)])
+            yield [make_candle(number) for number in range(5)]
+
+    report = await ensure(storage, Shared([]), 0, 10)
+    assert (report.had, report.fetched, report.missing_count) == (3, 5, 2)
+
+
+async def test_two_calls_at_once_end_as_one() -> None:
+    storage, fetcher = MemoryStorage(), MemoryFetcher(range(50))
+    reports = await asyncio.gather(*(ensure(storage, fetcher, 0, 60) for _ in range(2)))
+    assert stored_minutes(storage) == list(range(50))
+    assert {report.expected for report in reports} == {60}
+    assert {report.missing_count for report in reports} == {10}
 
 
 async def test_a_candle_that_breaks_the_rules_is_refused() -> None:

@@ -6,7 +6,7 @@ then asked on beyond, until two answers agree that there is no more.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +107,7 @@ class History:
 
     async def candle_pages(
         self, symbol: str, timeframe: str, start_us: int, end_us: int
-    ) -> AsyncIterator[CandlePage]:
+    ) -> AsyncGenerator[CandlePage, None]:
         """Yield the pages of `[start_us, end_us)` in order, as complete as the exchange has them.
 
         Every candle of the window is asked for, whether earlier pages were empty or not. end_us

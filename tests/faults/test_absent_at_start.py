@@ -1,0 +1,124 @@
+"""Kafka, ClickHouse and the exchange are not there when the roles start: alive, not ready, patient.
+
+3 s by default, 60 s with `ALPHA_PULSE_FAULTS=full`. What comes up later is used without a restart.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+
+from alpha_pulse.contracts.config import (
+    ClickHouseConfig,
+    Config,
+    KafkaConfig,
+    MetricsConfig,
+    ProducerConfig,
+    TopicsConfig,
+    config_environment,
+)
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.embedded.ports import free_port
+from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.sinks.clickhouse import ClickHouse
+from tests.faults.link import Link
+
+ABSENT_S = 60.0 if os.environ.get("ALPHA_PULSE_FAULTS") == "full" else 3.0
+COMES_S_MAX = 90.0
+END_S_MAX = 10.0
+ROLES = ("producers", "processors", "sinks")
+
+
+@asynccontextmanager
+async def running(
+    role: str, config: Config, log: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ALPHA_PULSE_")}
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            f"alpha_pulse.{role}",
+            env={**inherited, **config_environment(config)},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=file,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def status(port: int, page: str) -> int:
+    """Return a page's status, 0 where nothing listens yet."""
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/{page}") as response,
+        ):
+            return response.status
+    except aiohttp.ClientError:
+        return 0
+
+
+async def test_roles_wait_for_what_is_absent_and_use_it_when_it_comes(
+    runtime: Runtime, namespace: str, tmp_path: Path
+) -> None:
+    kafka, clickhouse = (
+        Link(int(address.rpartition(":")[2])) for address in (runtime.kafka, runtime.clickhouse)
+    )
+    exchange_port, *ports = (free_port(0, 0, "a test") for _ in range(4))
+    async with AsyncExitStack() as stack:
+        for link in (kafka, clickhouse):
+            await stack.enter_async_context(link.serve())
+            link.cut()
+        config = Config(
+            namespace=namespace,
+            data_dir=str(tmp_path),
+            kafka=KafkaConfig(bootstrap=f"127.0.0.1:{kafka.port}", request_timeout_ms=5_000),
+            clickhouse=ClickHouseConfig(url=f"http://127.0.0.1:{clickhouse.port}"),
+            topics=TopicsConfig(partitions=2),
+            producer=ProducerConfig(exchange_url=f"http://127.0.0.1:{exchange_port}"),
+            metrics=MetricsConfig(
+                producer_port=ports[0], processor_port=ports[1], sink_port=ports[2]
+            ),
+        )
+        processes = [
+            await stack.enter_async_context(running(role, config, tmp_path / f"{role}.log"))
+            for role in ROLES
+        ]
+        await asyncio.sleep(ABSENT_S)
+        assert [process.returncode for process in processes] == [None] * len(ROLES)
+        assert 200 not in [await status(port, "readyz") for port in ports]
+        kafka.heal()
+        await ensure_topics(replace(config, kafka=KafkaConfig(bootstrap=runtime.kafka)))
+        clickhouse.heal()
+        market = SyntheticMarket("BTC/USDT", trades_per_minute=1_200)
+        await stack.enter_async_context(ReplayExchange([market], live=True, port=exchange_port))
+        storage = await ClickHouse.connect(ClickHouseConfig(url=runtime.clickhouse))
+        stack.push_async_callback(storage.close)
+        drop = f"DROP DATABASE IF EXISTS {config.database}"
+        stack.push_async_callback(storage.command, drop)
+        tables = f"SELECT count() FROM system.tables WHERE database = '{config.database}'"
+        async with asyncio.timeout(COMES_S_MAX):
+            stored = 0
+            while not stored:
+                await asyncio.sleep(0.2)
+                assert [process.returncode for process in processes] == [None] * len(ROLES)
+                if (await storage.rows(f"{tables} AND name = 'latest'"))[0][0]:
+                    sql = f"SELECT count() FROM {config.database}.trades_log"
+                    stored = (await storage.rows(sql))[0][0]
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(END_S_MAX):
+            assert [await process.wait() for process in processes] == [0] * len(ROLES)

@@ -87,7 +87,7 @@ def test_names_follow_the_conventions() -> None:
 def test_what_is_read_is_the_value_of_that_moment() -> None:
     metric = Metric("alpha_pulse_x_total", "counter", "x", ("exchange",))
     registry = CollectorRegistry()
-    values = {("a",): 1.0}
+    values: dict[tuple[str, ...], float] = {("a",): 1.0}
     registry.register(Readings([metric], lambda: {metric: values}))
     assert 'alpha_pulse_x_total{exchange="a"} 1.0' in generate_latest(registry).decode()
     values["a",] = 2.0

@@ -189,6 +189,19 @@ class PageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetupConfig:
+    """What the one-shot set-up makes besides topics and schema; without a password no user."""
+
+    wait_s_max: Amount = 120.0  # for Kafka, and for ClickHouse
+    writer_user: str = "alpha_pulse_writer"
+    writer_password: str = field(default="", repr=False, metadata=_SECRET)
+    migrator_user: str = "alpha_pulse_migrator"
+    migrator_password: str = field(default="", repr=False, metadata=_SECRET)
+    reader_user: str = "alpha_pulse_reader"
+    reader_password: str = field(default="", repr=False, metadata=_SECRET)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of one pipeline."""
 
@@ -203,6 +216,7 @@ class Config:
     metrics: MetricsConfig = MetricsConfig()
     history: HistoryConfig = HistoryConfig()
     page: PageConfig = PageConfig()
+    setup: SetupConfig = SetupConfig()
 
     def named(self, name: str) -> str:
         """Return a group's or transaction's name inside the namespace."""

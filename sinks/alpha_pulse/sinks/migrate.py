@@ -106,10 +106,12 @@ async def migrate(
     """
     migrations = load_migrations() if migrations is None else migrations
     values = placeholders(config)
-    await _prepare(clickhouse, values)
     applied = await _applied(clickhouse, config.database)
     _check(applied, migrations, config.database)
     fresh = [migration for migration in migrations if migration.number not in applied]
+    if fresh:
+        # Nothing is asked for when nothing is to do: a sink's user needs no right to make tables.
+        await _prepare(clickhouse, values)
     for migration in fresh:
         for statement in statements(migration.text, values):
             await _run(clickhouse, statement, migration.name)
@@ -145,6 +147,13 @@ async def _prepare(clickhouse: ClickHouse, values: dict[str, str]) -> None:
 
 
 async def _applied(clickhouse: ClickHouse, database: str) -> dict[int, tuple[str, str]]:
+    known = await clickhouse.rows(
+        "SELECT count() FROM system.tables WHERE database = {database:String} "
+        "AND name = 'schema_migrations'",
+        {"database": database},
+    )
+    if not known[0][0]:
+        return {}
     rows = await clickhouse.rows(
         f"SELECT DISTINCT number, name, checksum FROM {database}.schema_migrations ORDER BY number"
     )

@@ -1,0 +1,86 @@
+"""What a browser is handed: bounded, the newest of all, and word of what it missed."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
+from alpha_pulse.page.history import Chart, ChartCandle
+from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
+
+CANDLE = EXAMPLES[Candle]["contiguous"]
+
+
+def candle(number: int, **changes: object) -> Candle:
+    open_time_us = CANDLE.open_time_us // MINUTE_US * MINUTE_US + number * MINUTE_US
+    return msgspec.structs.replace(
+        CANDLE,
+        timeframe="1m",
+        open_time_us=open_time_us,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def mailbox(timeframe: str = "1m", symbol: str = CANDLE.symbol, pending_max: int = 500) -> Mailbox:
+    return Mailbox(Chart(CANDLE.exchange, symbol, get_timeframe(timeframe)), pending_max)
+
+
+async def closes(box: Mailbox) -> list[tuple[str, str]]:
+    _, messages = await asyncio.wait_for(box.take(), 5)
+    return [(m.timeframe, m.close) for m in messages if isinstance(m, ChartCandle)]
+
+
+async def test_of_one_candle_only_the_newest_state_is_kept() -> None:
+    live, box = LiveMarket(Config()), mailbox()
+    live.join(box)
+    for close in ("1", "2", "3"):
+        live.put_candle(candle(0, close=close), is_open=True)
+    live.put_candle(candle(1, close="4"), is_open=True)
+    assert await closes(box) == [("1m", "3"), ("1m", "4")]
+
+
+async def test_a_browser_hears_of_its_own_market_and_timeframe_and_of_minutes() -> None:
+    live, box = LiveMarket(Config()), mailbox("5m")
+    live.join(box)
+    live.put_candle(candle(0, close="1", symbol="OTHER/USDT"), is_open=True)
+    live.put_candle(candle(0, close="2"), is_open=True)
+    live.put_candle(msgspec.structs.replace(candle(0), timeframe="5m", close="3"), is_open=False)
+    live.put_candle(msgspec.structs.replace(candle(0), timeframe="1h", close="4"), is_open=False)
+    assert await closes(box) == [("1m", "2"), ("5m", "3")]
+
+
+async def test_one_that_joins_is_given_what_clickhouse_may_not_have_yet() -> None:
+    live = LiveMarket(Config())
+    for number in range(RECENT_MAX + 3):
+        live.put_candle(candle(number, close=str(number + 1)), is_open=False)
+    live.put_candle(candle(9, close="90"), is_open=True)
+    box = mailbox()
+    live.join(box)
+    newest = [("1m", str(number + 1)) for number in range(3, RECENT_MAX + 3)]
+    assert sorted(await closes(box)) == sorted([*newest, ("1m", "90")])
+
+
+async def test_a_browser_that_does_not_keep_up_is_told_to_load_anew() -> None:
+    live, box = LiveMarket(Config()), mailbox(pending_max=10)
+    live.join(box)
+    for number in range(25):
+        live.put_candle(candle(number), is_open=False)
+    reload, messages = await box.take()
+    assert reload
+    assert len(messages) <= 10
+    live.put_candle(candle(30), is_open=False)
+    assert (await box.take())[0] is False
+
+
+async def test_one_that_left_is_handed_nothing() -> None:
+    live, box = LiveMarket(Config()), mailbox()
+    live.join(box)
+    live.leave(box)
+    live.leave(box)
+    live.put_candle(candle(0), is_open=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(box.take(), 0.01)

@@ -124,9 +124,14 @@ class Backfill:
                     return await self.trades(symbol, start_us, min(end_us, clock_us))
                 return await self.candles(symbol, timeframe, start_us, end_us, clock_us)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(symbol)) for symbol in symbols]
-        return [task.result() for task in tasks]
+        tasks = [asyncio.create_task(one(symbol)) for symbol in symbols]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            # One symbol's fault is the pipeline's: the others would wait for the same.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- candles ------------------------------------------------------------------------------
 
@@ -323,7 +328,7 @@ class Backfill:
     ) -> list[tuple[Job, int]]:
         """Publish candles of the exchange, a job for each unbroken run; return the jobs."""
         jobs: list[tuple[Job, int]] = []
-        for run in _runs(candles, frame):
+        for run in runs_of(candles, frame):
             end_us = run[-1].open_time_us + frame.duration_us
             job = await self._writer.begin(market, frame, run[0].open_time_us, end_us, kind)
             await self._writer.put(job, run)
@@ -485,7 +490,8 @@ def _join(windows: list[Window], more: Iterable[Window]) -> None:
             windows.append(window)
 
 
-def _runs(candles: Sequence[Candle], frame: Timeframe) -> list[list[Candle]]:
+def runs_of(candles: Sequence[Candle], frame: Timeframe) -> list[list[Candle]]:
+    """Return ascending candles as unbroken runs: each is one job."""
     runs: list[list[Candle]] = []
     for candle in candles:
         if runs and runs[-1][-1].open_time_us + frame.duration_us == candle.open_time_us:

@@ -24,6 +24,7 @@ from alpha_pulse.producers.gaps import Reason, Window
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
 STILL_S_MAX = 60.0
 POLL_S = 0.1
+IDS_AT_ONCE_MAX = 5_000
 POLL_S_MAX = 0.5
 
 
@@ -128,6 +129,19 @@ async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
         return await stored.count_trades(job.market, job.start_us, job.end_us)
 
     await _wait(arrived, count, f"trades of the job {job.name}")
+
+
+async def wait_for_ids(
+    stored: StoredMarket, market: Market, ids: Sequence[str], start_us: int, end_us: int
+) -> None:
+    """Return once trades with these ids, of that window, are in ClickHouse; raises as above."""
+    for first in range(0, len(ids), IDS_AT_ONCE_MAX):
+        wanted = list(ids[first : first + IDS_AT_ONCE_MAX])
+
+        async def arrived(wanted: list[str] = wanted) -> int:
+            return await stored.count_ids(market, wanted, start_us, end_us)
+
+        await _wait(arrived, len(wanted), f"trades of {market.symbol}")
 
 
 async def wait_for_windows(stored: StoredMarket, job: Job, minutes: set[int]) -> None:

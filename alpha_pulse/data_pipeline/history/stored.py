@@ -175,6 +175,17 @@ class StoredMarket:
         )
         return int(rows[0][0])
 
+    async def count_ids(
+        self, market: Market, ids: Sequence[str], start_us: int, end_us: int
+    ) -> int:
+        """Return how many of the trades with these ids are stored."""
+        rows = await self.rows(
+            f"SELECT uniqExact(trade_id) FROM {{db}}.trades_log WHERE {_TRADES} "
+            "AND trade_id IN {ids:Array(String)}",
+            {**market.parameters, "start": start_us, "end": end_us, "ids": list(ids)},
+        )
+        return int(rows[0][0])
+
     async def missing_ids(
         self, market: Market, start_us: int, end_us: int, first_id: int, last_id: int
     ) -> list[MissingIds]:

@@ -15,18 +15,12 @@ from alpha_pulse.contracts.errors import (
     StorageError,
     ValidationError,
 )
-from alpha_pulse.contracts.events import (
-    Candle,
-    Gap,
-    Heartbeat,
-    IngestEvent,
-    StreamState,
-    Trade,
-)
+from alpha_pulse.contracts.events import Candle, IngestEvent, Trade
 from alpha_pulse.contracts.interfaces import Provider, Storage
 from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.data_pipeline.core.config import MarketDataConfig
 from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate
+from alpha_pulse.data_pipeline.managers.followed_symbol import FollowedSymbol
 from alpha_pulse.producers.limiter import backoff_s
 
 log = structlog.get_logger()
@@ -39,42 +33,6 @@ WAITING_MAX = 100_000
 STORAGE_WAIT_S_MAX = 30.0
 # How long `stop` tries to store what is left.
 STOP_S_MAX = 10.0
-
-
-class _Followed:
-    # One symbol: the newest of it, with our monotonic time, and what is still to be told.
-    def __init__(self) -> None:
-        self.state: StreamState | None = None
-        self.told_state: StreamState | None = None
-        self.trade: Trade | None = None
-        self.trade_at_s = 0.0
-        self.candle: Candle | None = None
-        self.candle_at_s = 0.0
-        self.trades: list[Trade] = []
-        self.candles: list[Candle] = []
-        self.gaps: list[Gap] = []
-
-    @property
-    def has_news(self) -> bool:
-        changed = self.state != self.told_state
-        return bool(changed or self.trades or self.candles or self.gaps)
-
-    def take(self, event: IngestEvent, now_s: float) -> bool:
-        # Returns whether it is something that is stored.
-        if isinstance(event, Trade):
-            self.trade, self.trade_at_s = event, now_s
-            self.trades.append(event)
-            return True
-        if isinstance(event, Candle):
-            if self.candle is None or event.open_time_us >= self.candle.open_time_us:
-                self.candle, self.candle_at_s = event, now_s
-            self.candles.append(event)
-            return True
-        if isinstance(event, Gap):
-            self.gaps.append(event)
-        elif isinstance(event, Heartbeat):
-            self.state = event.state
-        return False
 
 
 class RealTimeDataManager:
@@ -97,7 +55,7 @@ class RealTimeDataManager:
         self.config = config or MarketDataConfig()
         self.stored = 0  # trades and candles, since it was made
         self._clock = clock
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, FollowedSymbol] = {}
         self._subscriptions: list[_Subscription] = []
         self._unstored: list[Trade | Candle] = []
         self._untold = 0
@@ -138,7 +96,7 @@ class RealTimeDataManager:
             )
         # An error of the storage comes now rather than with the first batch.
         await self.storage.flush()
-        self._followed = {symbol: _Followed() for symbol in wanted}
+        self._followed = {symbol: FollowedSymbol() for symbol in wanted}
         self._draining = False
         self._last_round.clear()
         self._tasks = [
@@ -199,13 +157,7 @@ class RealTimeDataManager:
                 MarketWindow(self.provider.exchange, symbol if isinstance(symbol, str) else None),
             )
         since_s = self._clock() - self.config.cache_duration
-        return MarketSnapshot(
-            self.provider.exchange,
-            symbol,
-            followed.state,
-            followed.trade if followed.trade_at_s > since_s else None,
-            followed.candle if followed.candle_at_s > since_s else None,
-        )
+        return followed.snapshot(self.provider.exchange, symbol, since_s)
 
     async def _take(self, events: Sequence[IngestEvent]) -> None:
         while max(len(self._unstored), self._untold) >= WAITING_MAX and not self._draining:
@@ -235,16 +187,7 @@ class RealTimeDataManager:
         for symbol, followed in self._followed.items():
             if not followed.has_news:
                 continue
-            update = MarketUpdate(
-                self.provider.exchange,
-                symbol,
-                followed.state,
-                tuple(followed.trades),
-                tuple(followed.candles),
-                tuple(followed.gaps),
-            )
-            followed.trades, followed.candles, followed.gaps = [], [], []
-            followed.told_state = followed.state
+            update = followed.take_update(self.provider.exchange, symbol)
             for subscription in list(self._subscriptions):
                 if subscription.symbol in (None, symbol):
                     await _call(subscription.callback, update)
@@ -294,9 +237,13 @@ class RealTimeDataManager:
         for task in watching:
             task.cancel()
         await asyncio.wait(rounds, timeout=STOP_S_MAX)
+        if not rounds[0].done():
+            # What is not stored is an error of `stop`; this is in the storage.
+            log.error("subscribers.stuck", exchange=self.provider.exchange, untold=self._untold)
         for task in rounds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._untold = 0
 
     async def _finish_storing(self) -> None:
         if self._unstored:

@@ -174,6 +174,24 @@ async def test_a_subscriber_that_fails_harms_nobody() -> None:
     assert [line["event"] for line in logs] == ["subscriber.failed"] * 2
 
 
+async def test_a_subscriber_that_never_returns_does_not_keep_stop_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(real_time, "STOP_S_MAX", 0.05)
+    manager, provider, storage = manager_of(OFTEN)
+
+    async def stuck(update: MarketUpdate) -> None:
+        await asyncio.Event().wait()
+
+    manager.subscribe(stuck)
+    with structlog.testing.capture_logs() as logs:
+        await manager.start(["BTC/USDT"])
+        await provider.send(make_trade(1), make_trade(2))
+        await manager.stop()
+    assert stored_ids(storage) == [1001, 1002]
+    assert [(line["event"], line["untold"]) for line in logs] == [("subscribers.stuck", 2)]
+
+
 async def test_a_state_is_told_once_and_a_gap_each_time() -> None:
     manager, provider, _ = manager_of(OFTEN)
     updates = Updates()

@@ -1,0 +1,73 @@
+"""What a live manager holds of one symbol; pure: time is an argument."""
+
+from alpha_pulse.contracts.events import (
+    Candle,
+    Gap,
+    Heartbeat,
+    IngestEvent,
+    StreamState,
+    Trade,
+)
+from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate
+
+
+class FollowedSymbol:
+    """The newest of one symbol, with our monotonic time, and what is still to be told of it."""
+
+    def __init__(self) -> None:
+        self.state: StreamState | None = None
+        self.told_state: StreamState | None = None
+        self.trade: Trade | None = None
+        self.trade_at_s = 0.0
+        self.candle: Candle | None = None
+        self.candle_at_s = 0.0
+        self.trades: list[Trade] = []
+        self.candles: list[Candle] = []
+        self.gaps: list[Gap] = []
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything that was not told yet."""
+        changed = self.state != self.told_state
+        return bool(changed or self.trades or self.candles or self.gaps)
+
+    def take(self, event: IngestEvent, now_s: float) -> bool:
+        """Take an event in; return whether it is one that is stored."""
+        if isinstance(event, Trade):
+            self.trade, self.trade_at_s = event, now_s
+            self.trades.append(event)
+            return True
+        if isinstance(event, Candle):
+            if self.candle is None or event.open_time_us >= self.candle.open_time_us:
+                self.candle, self.candle_at_s = event, now_s
+            self.candles.append(event)
+            return True
+        if isinstance(event, Gap):
+            self.gaps.append(event)
+        elif isinstance(event, Heartbeat):
+            self.state = event.state
+        return False
+
+    def take_update(self, exchange: str, symbol: str) -> MarketUpdate:
+        """Return what was not told yet; from now on it counts as told."""
+        update = MarketUpdate(
+            exchange,
+            symbol,
+            self.state,
+            tuple(self.trades),
+            tuple(self.candles),
+            tuple(self.gaps),
+        )
+        self.trades, self.candles, self.gaps = [], [], []
+        self.told_state = self.state
+        return update
+
+    def snapshot(self, exchange: str, symbol: str, since_s: float) -> MarketSnapshot:
+        """Return the newest, without what came before a monotonic time."""
+        return MarketSnapshot(
+            exchange,
+            symbol,
+            self.state,
+            self.trade if self.trade_at_s > since_s else None,
+            self.candle if self.candle_at_s > since_s else None,
+        )

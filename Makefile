@@ -10,7 +10,7 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: help demo test setup check faults soak fuzz bench format lock clean
+.PHONY: secrets help demo test setup check faults soak fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
@@ -20,6 +20,7 @@ help:
 	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
 	@echo "make bench NAME=producers|processors|sinks|end_to_end|history   against peers, in one run"
+	@echo "make secrets passwords for compose.yaml, once, into secrets/"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 
 demo: setup
@@ -35,10 +36,12 @@ test: setup
 faults: setup
 	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults -s $(ARGS)
 
-# SEED=… has the same accidents at the same times; RATE=400 trades a second, SYMBOLS=8.
+# SEED=… has the same accidents at the same times; RATE=400 trades a second, SYMBOLS=8. SCENARIO=…
+# is one of docs/faults.md instead of random accidents.
 soak: setup
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(RATE),--rate $(RATE)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) $(ARGS)
+	  $(if $(RATE),--rate $(RATE)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+	  $(if $(SCENARIO),--scenario "$(SCENARIO)") $(ARGS)
 
 # SEED=… repeats a run. atheris has wheels for Linux on x86-64 only, so it is no part of the set-up.
 fuzz: setup
@@ -84,6 +87,16 @@ lock: setup
 	$(COMPILE) pyproject.toml --extra embedded --extra sql --group dev -o requirements/dev.txt
 	echo uv | $(COMPILE) - -o requirements/uv.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+
+# One line each. The folder keeps others out; the files can be read inside the containers.
+SECRETS := clickhouse_admin clickhouse_writer clickhouse_reader grafana_admin
+secrets:
+	@mkdir -p -m 700 secrets
+	@for name in $(SECRETS); do \
+	  [ -e secrets/$$name ] || $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > secrets/$$name; \
+	  chmod 644 secrets/$$name; \
+	done
+	@echo "secrets/ holds $(SECRETS)"
 
 clean:
 	rm -rf $(VENV) .alpha-pulse .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

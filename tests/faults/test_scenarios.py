@@ -1,0 +1,39 @@
+"""Each scenario through the whole path, held against the exchange's ledger: long form only.
+
+`make faults` runs them (`ALPHA_PULSE_FAULTS=full`); one alone: `make soak SCENARIO="network cut"`.
+What failed is left in the test's directory: logs, ledger.json, summary.json, data.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.faults.soak.__main__ import soak
+from tests.faults.soak.pipeline import Load
+from tests.faults.soak.plan import ROLES, SCENARIOS, plan_scenario
+from tests.faults.soak.small_disk import can_mount
+
+SEED = int(os.environ.get("SEED", "20261122"))
+KILLS = 20
+LOAD = Load(symbols=4, rate=300.0, seed=SEED)
+
+pytestmark = [
+    pytest.mark.skipif(
+        os.environ.get("ALPHA_PULSE_FAULTS") != "full",
+        reason="minutes each: make faults, or ALPHA_PULSE_FAULTS=full",
+    ),
+    pytest.mark.timeout(1_800),
+]
+
+
+@pytest.mark.parametrize("name", [*SCENARIOS, *(f"kill {role}" for role in ROLES), "terminate"])
+def test_nothing_is_lost_doubled_or_different(name: str, tmp_path: Path) -> None:
+    if name == "full disk" and not can_mount(tmp_path):
+        pytest.skip("needs the right to mount a tmpfs")
+    plan = plan_scenario(name, SEED, times=KILLS)
+    seconds = max(accident.at_s + accident.seconds for accident in plan)
+    summary = soak(tmp_path, LOAD, plan, seconds)
+    print(json.dumps(summary))
+    assert summary["failures"] == [], f"left in {tmp_path}"

@@ -30,6 +30,8 @@ from alpha_pulse.producers.limiter import Limiter
 # Answers that agree before candles count as absent; and how often a page is asked at all.
 AGREEING_ANSWERS = 2
 ANSWERS_MAX = 20
+# A list of trades that is empty is asked for so often before it is believed.
+EMPTY_ANSWERS_MAX = 4
 # Coinbase pages by time: the first step forward from a trade, and the longest.
 STEP_US = 60 * SECOND_US
 STEP_US_MAX = 7 * 86_400 * SECOND_US
@@ -173,12 +175,18 @@ class History:
         # Whatever is asked for, the newest candles come: one request brings all there are.
         asking = Asking(self.name, self.client, symbol, frame, frame.duration_us, end_us)
         found: dict[int, Candle] = {}
-        for _ in range(AGREEING_ANSWERS):
+        agreeing = 0
+        for _ in range(ANSWERS_MAX):
+            before = len(found)
             for candle in await self._ask_candles(source, name, asking):
-                found[candle.open_time_us] = candle
+                found.setdefault(candle.open_time_us, candle)
             offered_us = min(found, default=end_us)
-            wanted = (max(start_us, offered_us), end_us)
-            if found and not missing_windows(found, frame, *wanted):
+            if found and not missing_windows(found, frame, max(start_us, offered_us), end_us):
+                break
+            agreeing = 1 if len(found) > before else agreeing + 1
+            # The newest are what is shown for certain: without them an answer is doubtful.
+            has_end = end_us - frame.duration_us in found
+            if agreeing >= (AGREEING_ANSWERS if has_end else EMPTY_ANSWERS_MAX):
                 break
         if start_us < offered_us:
             yield CandlePage(start_us, min(offered_us, end_us), [], offered=False)
@@ -222,7 +230,7 @@ class History:
     async def _ask_marks(self, request: Any, symbol: str, time_us: int) -> list[Mark]:
         what = f"trades of {symbol} around {time_us} µs"
         found: list[Mark] = []
-        for _ in range(AGREEING_ANSWERS):
+        for _ in range(EMPTY_ANSWERS_MAX):
             found = await self.ask(what, lambda: request(self.client, symbol, time_us))
             if found:
                 break

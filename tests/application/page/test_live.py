@@ -12,7 +12,9 @@ from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
 from alpha_pulse.page.history import Chart, ChartCandle
 from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
 
-CANDLE = EXAMPLES[Candle]["contiguous"]
+_EXAMPLE = EXAMPLES[Candle]["contiguous"]
+assert isinstance(_EXAMPLE, Candle)
+CANDLE = _EXAMPLE
 
 
 def candle(number: int, **changes: object) -> Candle:
@@ -21,7 +23,7 @@ def candle(number: int, **changes: object) -> Candle:
         CANDLE,
         timeframe="1m",
         open_time_us=open_time_us,
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
 
 

@@ -35,6 +35,9 @@ class FollowedSymbol:
         """Take an event in; return whether it is one that is stored."""
         if isinstance(event, Trade):
             self.trade, self.trade_at_s = event, now_s
+            if self.state is None:
+                # The heartbeat that says so may follow only with the minute's end.
+                self.state = "live"
             self.trades.append(event)
             return True
         if isinstance(event, Candle):

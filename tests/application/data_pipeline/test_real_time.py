@@ -174,6 +174,17 @@ async def test_a_subscriber_that_fails_harms_nobody() -> None:
     assert [line["event"] for line in logs] == ["subscriber.failed"] * 2
 
 
+async def test_the_first_trade_shows_that_a_stream_is_live() -> None:
+    manager, provider, _ = manager_of(NEVER)
+    await manager.start(["BTC/USDT", "ETH/USDT"])
+    await provider.send(make_trade(1))
+    assert manager.latest("BTC/USDT").state == "live"
+    assert manager.latest("ETH/USDT").state is None
+    await provider.send(make_heartbeat("disconnected"), make_trade(2))
+    assert manager.latest("BTC/USDT").state == "disconnected"
+    await manager.stop()
+
+
 async def test_a_subscriber_that_never_returns_does_not_keep_stop_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

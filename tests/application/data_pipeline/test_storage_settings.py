@@ -50,16 +50,15 @@ async def test_no_more_connections_than_allowed_are_in_use(tmp_path: Path, most:
 async def test_after_the_timeout_a_call_is_an_error_that_names_market_and_window(
     tmp_path: Path,
 ) -> None:
-    async with opened(tmp_path) as storage:
-        await storage.flush()  # on a busy machine that may take longer than the timeout below
-        storage.config = StorageConfig(timeout=0.2)
+    # Long enough for a busy machine to open a file.
+    async with opened(tmp_path, timeout=2.0) as storage:
+        await storage.flush()
         other = sqlite3.connect(tmp_path / "market.db")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StorageError, match="store 2 candles") as raised:
             await storage.save_candles([make_candle(0), make_candle(1)])
         other.rollback()
         other.close()
-        storage.config = StorageConfig()
         assert "binance BTC/USDT 1m from 2026-01-01T00:00:00Z" in str(raised.value)
         assert await storage.save_candles([make_candle(0)]) == 1
 

@@ -1,18 +1,24 @@
 """Storages, fetchers and providers in memory, for the rules; the replay exchange for the rest."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import pytest
 
+from alpha_pulse.cli.role_processes import RoleProcesses
+from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import DataFetchError, StorageError
 from alpha_pulse.contracts.events import Candle, Heartbeat, IngestEvent, Trade
 from alpha_pulse.contracts.interfaces import MissingCandles, OnEvents
+from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
+from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
 
 START_US = 1_767_225_600_000_000  # 2026-01-01, a midnight
@@ -222,3 +228,31 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SQLAlchemyStorage]:
     """A new SQLite file."""
     async with SQLAlchemyStorage(f"sqlite+aiosqlite:///{tmp_path}/market.db") as storage:
         yield storage
+
+
+@pytest.fixture(scope="session")
+def pipeline(
+    runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Config, RoleProcesses]]:
+    """A processor and a sink at work, for the session; keep to symbols of your own."""
+    namespace = f"t{uuid.uuid4().hex[:12]}"
+    base = Config(namespace=namespace, data_dir=str(tmp_path_factory.mktemp("pipeline")))
+    config = replace(
+        base,
+        kafka=replace(base.kafka, bootstrap=runtime.kafka),
+        clickhouse=replace(base.clickhouse, url=runtime.clickhouse),
+        topics=replace(base.topics, partitions=2),
+        processor=replace(base.processor, commit_interval_s=0.1),
+        sink=replace(base.sink, batch_age_s_max=0.1),
+        metrics=replace(base.metrics, enabled=False),
+        history=replace(base.history, limit_share=0.0, retry_delay_s=0.01),
+    )
+    roles = RoleProcesses(Path(config.data_dir) / "logs")
+    with asyncio.Runner() as runner:
+        runner.run(ensure_topics(config))
+        try:
+            for role in ("sink", "processor"):
+                roles.start(role, role, config)
+            yield config, roles
+        finally:
+            runner.run(roles.stop_all())

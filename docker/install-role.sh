@@ -23,5 +23,5 @@ if [ -n "$index" ]; then
 fi
 python3 -m venv --without-pip "$target"
 "$tools/venv/bin/uv" pip install --quiet --python "$target/bin/python" --require-hashes -r "requirements/$role.txt"
-"$tools/venv/bin/uv" pip install --quiet --python "$target/bin/python" --no-deps ./contracts "./$role"
+"$tools/venv/bin/uv" pip install --quiet --python "$target/bin/python" --no-deps --no-sources ./contracts "./$role"
 "$target/bin/python" -m compileall -q "$target/lib"

@@ -1,4 +1,4 @@
-"""The containers without an engine, in their long form: Compose's own reader, the images' install step.
+"""The containers in their long form: Compose's own reader, the images' install step.
 
 `make faults` runs them; where an engine answers, the images are built and started for real.
 """
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ def test_the_install_step_gives_a_role_that_runs_and_no_other(
 
 
 @pytest.fixture
-def engine() -> Iterator[str]:
+def engine() -> str:
     """The docker command, where an engine answers."""
     docker = shutil.which("docker")
     if docker is None:
@@ -101,7 +100,7 @@ def engine() -> Iterator[str]:
     answer = subprocess.run([docker, "version"], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         pytest.skip(f"no Docker engine answers: {answer.stderr.strip().splitlines()[-1:]}")
-    yield docker
+    return docker
 
 
 @pytest.mark.docker
@@ -115,9 +114,10 @@ def test_an_image_is_built_and_runs_as_nobody_on_a_read_only_root(
         [engine, "build", "--build-arg", f"ROLE={role}", "--tag", tag, str(source)], check=True
     )
     try:
+        asking = "import os; print(os.getuid(), os.environ['ALPHA_PULSE_ROLE'])"
+        limits = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
         shown = subprocess.run(
-            [engine, "run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", tag]
-            + ["python", "-c", "import os; print(os.getuid(), os.environ['ALPHA_PULSE_ROLE'])"],
+            [engine, "run", "--rm", *limits, tag, "python", "-c", asking],
             capture_output=True,
             text=True,
             check=True,

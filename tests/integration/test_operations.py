@@ -1,6 +1,11 @@
-"""A running pipeline as its operator sees it: pages of each role, status, doctor."""
+"""A running pipeline as its operator sees it: commands of compose.yaml, pages, status, doctor."""
 
 import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -18,26 +24,19 @@ from alpha_pulse.cli.checks.kafka import check_kafka
 from alpha_pulse.cli.doctor import run_checks
 from alpha_pulse.cli.main import app
 from alpha_pulse.cli.pipeline_status import read_status
-from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
-from alpha_pulse.contracts.config import (
-    ClickHouseConfig,
-    Config,
-    KafkaConfig,
-    MetricsConfig,
-    ProducerConfig,
-    TopicsConfig,
-    config_environment,
-)
-from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.cli.role_processes import role_processes
+from alpha_pulse.contracts.config import Config, TopicsConfig, config_environment, load_config
+from alpha_pulse.contracts.metrics import probe
 from alpha_pulse.contracts.topics import TOPICS
+from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
-from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
-from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
+from alpha_pulse.sinks.setup import set_up
 
+ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
-DECLARED = {"producer": PRODUCER_METRICS, "processor": PROCESSOR_METRICS, "sink": SINK_METRICS}
+SERVICES = {"producer": "producer-1", "processor": "processor", "sink": "sink"}
+_DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -46,47 +45,94 @@ class Pipeline:
     pages: dict[str, str]  # role -> address
 
 
+def written_environment(service: dict[str, Any], runtime: Runtime) -> dict[str, str]:
+    """The variables of a service in compose.yaml, but for addresses and users (there are none)."""
+    written = {
+        key: _DEFAULT.sub(r"\1", str(value))
+        for key, value in service["environment"].items()
+        if not key.endswith("_FILE") and key != "ALPHA_PULSE_CLICKHOUSE_USER"
+    }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    servers = {"ALPHA_PULSE_KAFKA": runtime.kafka, "ALPHA_PULSE_CLICKHOUSE": runtime.clickhouse}
+    return {"PATH": path, **written, **servers, "ALPHA_PULSE_METRICS_HOST": "127.0.0.1"}
+
+
+async def run(
+    command: list[str], environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    return await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 @asynccontextmanager
-async def running(config: Config, logs: Path) -> AsyncIterator[Pipeline]:
-    async with role_processes(logs) as roles:
-        url = await roles.start_exchange(
+async def running(runtime: Runtime, directory: Path) -> AsyncIterator[Pipeline]:
+    """The commands of compose.yaml, as they are written: set-up, roles, health checks, SIGTERM."""
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    shared = {
+        "ALPHA_PULSE_NAMESPACE": f"t{uuid.uuid4().hex[:12]}",
+        "ALPHA_PULSE_DATA_DIR": str(directory),
+        "ALPHA_PULSE_TOPICS_PARTITIONS": "2",
+    }
+    init = written_environment(compose["init"], runtime) | shared
+    done = await run(compose["init"]["command"], init)
+    assert done.returncode == 0, done.stderr
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    async with role_processes(directory / "logs") as exchange:
+        shared["ALPHA_PULSE_EXCHANGE_URL"] = await exchange.start_exchange(
             ["--synthetic", ",".join(SYMBOLS), "--speed", "1.0", "--port", "0"]
         )
-        config = replace(config, producer=replace(config.producer, exchange_url=url))
-        await ensure_topics(config)
-        for role in ("sink", "processor", "producer"):
-            roles.start(role, role, config)
-        yield Pipeline(config, {role: await address(roles, role) for role in DECLARED})
+        config, pages = Config(), {}
+        try:
+            for role, name in SERVICES.items():
+                port = free_port(0, 0, role)
+                shared[f"ALPHA_PULSE_METRICS_{role.upper()}_PORT"] = str(port)
+                pages[role] = f"http://127.0.0.1:{port}"
+                environment = written_environment(compose[name], runtime) | shared
+                config = load_config(None, environment)
+                with (directory / f"{role}.log").open("wb") as log:
+                    processes[role] = await asyncio.to_thread(
+                        subprocess.Popen, compose[name]["command"], env=environment, stderr=log
+                    )
+            for role, name in SERVICES.items():
+                environment = written_environment(compose[name], runtime) | shared
+                await until_healthy(processes[role], compose[name]["healthcheck"], environment)
+            yield Pipeline(
+                replace(config, producer=replace(config.producer, symbols=SYMBOLS)), pages
+            )
+            for role, name in SERVICES.items():
+                processes[role].send_signal(signal.SIGTERM)
+                grace_s = float(compose[name]["stop_grace_period"].removesuffix("s"))
+                code = await asyncio.to_thread(processes[role].wait, grace_s)
+                assert code == 0, (directory / f"{role}.log").read_text()
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.wait()
 
 
-async def address(roles: RoleProcesses, role: str) -> str:
+async def until_healthy(
+    process: "subprocess.Popen[bytes]", check: dict[str, Any], environment: dict[str, str]
+) -> None:
+    kind, *command = check["test"]
+    assert kind == "CMD"
     async with asyncio.timeout(WAIT_S):
-        while True:
-            for line in roles[role].log_text().splitlines():
-                if '"metrics.served"' in line:
-                    port = line.split('"port": ')[1].split(",")[0].rstrip("}")
-                    return f"http://127.0.0.1:{port}"
-            assert roles[role].exit_code is None, roles[role].log_text()
-            await asyncio.sleep(0.05)
+        while (await run(command, environment)).returncode:
+            assert process.poll() is None
+            await asyncio.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
 def pipeline(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    config = Config(
-        namespace=f"t{uuid.uuid4().hex[:12]}",
-        data_dir=str(tmp_path_factory.mktemp("data")),
-        kafka=KafkaConfig(bootstrap=runtime.kafka),
-        clickhouse=ClickHouseConfig(url=runtime.clickhouse),
-        topics=TopicsConfig(partitions=2),
-        producer=ProducerConfig(symbols=SYMBOLS),
-        metrics=MetricsConfig(producer_port=0, processor_port=0, sink_port=0),
-    )
     with asyncio.Runner() as runner:
-        context = running(config, tmp_path_factory.mktemp("logs"))
-        try:
-            yield runner.run(context.__aenter__())
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+        context = running(runtime, tmp_path_factory.mktemp("operations"))
+        yield runner.run(context.__aenter__())
+        # What it says of how the roles ended is a failure of this module's last test.
+        runner.run(context.__aexit__(None, None, None))
+
+
+async def test_the_set_up_can_be_repeated(pipeline: Pipeline) -> None:
+    await set_up(pipeline.config)
 
 
 async def page(url: str) -> tuple[int, str]:
@@ -103,7 +149,7 @@ async def samples(url: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("role", DECLARED)
+@pytest.mark.parametrize("role", SERVICES)
 async def test_a_role_that_works_is_ready_and_counts_its_work(
     pipeline: Pipeline, role: str
 ) -> None:
@@ -220,3 +266,19 @@ def test_doctor_ends_with_1_when_something_is_away(monkeypatch: pytest.MonkeyPat
     assert checks["kafka"]["verdict"] == checks["clickhouse"]["verdict"] == "failure"
     assert all(check["next"] for check in checks.values() if check["verdict"] != "ok")
     assert "canary" not in result.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["sink", "--now"]])
+def test_the_probe_says_how_it_is_asked(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert probe.main(arguments) == 2
+    assert "expected one of producer, processor, sink" in capsys.readouterr().out
+
+
+def test_the_probe_fails_where_nothing_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALPHA_PULSE_METRICS_SINK_PORT", str(free_port(0, 0, "sink")))
+    assert probe.main(["sink"]) == 1
+    assert "expected an answer of http://127.0.0.1:" in capsys.readouterr().out

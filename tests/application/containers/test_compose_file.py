@@ -168,7 +168,7 @@ def test_what_is_mounted_exists(services: Services, compose: dict[str, Any]) -> 
 def test_prometheus_asks_every_role_on_its_default_port(services: Services) -> None:
     document = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())
     metrics = Config().metrics
-    asked = {}
+    asked: dict[str, int] = {}
     for job in document["scrape_configs"]:
         (found,) = job["dns_sd_configs"]
         asked |= dict.fromkeys(found["names"], found["port"])

@@ -27,6 +27,7 @@ class ClickHouseServer:
         lock_fd: int,
         logins: Sequence[Login] = (),
         users_file: Path | None = None,
+        certificate_file: Path | None = None,
     ) -> None:
         self.directory = directory
         self.port = 0
@@ -34,11 +35,12 @@ class ClickHouseServer:
         self._lock_fd = lock_fd
         self._logins = logins
         self._given_users_file = users_file
+        self._certificate_file = certificate_file  # PEM, key and chain: HTTPS instead of HTTP
 
     @property
     def address(self) -> str:
         """Base URL, with the first administrator's name and password where it has any."""
-        url = f"http://{HOST}:{self.port}"
+        url = self._base_url()
         administrators = [login for login in self._logins if login.role is Role.ADMIN]
         if any(login.name == "default" and not login.password for login in administrators):
             return url  # who says no name is `default`
@@ -61,6 +63,7 @@ class ClickHouseServer:
                     str(self.directory / "data"),
                     str(listener.fileno()),
                     *self._users_file(),
+                    *self._certificate(),
                 ],
                 log=self.directory / "server.log",
                 keep_fds=[self._lock_fd, listener.fileno()],
@@ -77,15 +80,24 @@ class ClickHouseServer:
         if self.child is not None:
             await self.child.stop(STOP_GRACE_S + 5)
 
+    def _base_url(self) -> str:
+        scheme = "https" if self._certificate_file else "http"
+        return f"{scheme}://{HOST}:{self.port}"
+
+    def _certificate(self) -> list[str]:
+        if self._certificate_file is None:
+            return []
+        return ["--certificate", str(self._certificate_file.resolve())]
+
     def _users_file(self) -> list[str]:
         if self._given_users_file is not None:
             load_users(self._given_users_file)  # a mistake is told here, before anything starts
-            return [str(self._given_users_file.resolve())]
+            return ["--users", str(self._given_users_file.resolve())]
         if not self._logins:
             return []
         path = self.directory / "users.toml"
         save_users(path, self._logins)
-        return [str(path)]
+        return ["--users", str(path)]
 
     async def _wait_until_ready(self) -> None:
         # The socket listens from the first moment, so one request waits until the engine is up.
@@ -112,7 +124,10 @@ class ClickHouseServer:
     async def _ping(self, session: aiohttp.ClientSession) -> bool:
         timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_S)
         try:
-            async with session.get(f"http://{HOST}:{self.port}/ping", timeout=timeout) as response:
+            # Only whether it is up: who it is, its clients verify.
+            async with session.get(
+                f"{self._base_url()}/ping", timeout=timeout, ssl=False
+            ) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(0.05)

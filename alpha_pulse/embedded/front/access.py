@@ -109,6 +109,8 @@ _FREE_SETTINGS = frozenset(
         "max_result_bytes",
         "max_result_rows",
         "max_threads",
+        "min_insert_block_size_bytes",
+        "min_insert_block_size_rows",
         "offset",
         "prefer_column_name_to_alias",
         "priority",
@@ -117,6 +119,7 @@ _FREE_SETTINGS = frozenset(
         "send_logs_level",
         "session_timezone",
         "sort_overflow_mode",
+        "throw_on_max_partitions_per_insert_block",
         "timeout_overflow_mode",
         "union_default_mode",
         "use_query_cache",
@@ -235,7 +238,11 @@ def check_kind(role: Role, kind: str, text: bytes, head: InsertHead | None) -> N
 
 
 def check_tree(
-    tree: str, text: bytes, head: InsertHead | None, table_functions: Iterable[str]
+    tree: str,
+    text: bytes,
+    head: InsertHead | None,
+    table_functions: Iterable[str],
+    role: Role = Role.READER,
 ) -> None:
     """Refuse a statement that reaches outside the database.
 
@@ -250,9 +257,15 @@ def check_tree(
         raise QueryFailure(ACCESS_DENIED, "Not enough privileges for SHOW … WHERE; use LIKE")
     if "ColumnsApplyTransformer" in tree:
         raise QueryFailure(ACCESS_DENIED, "Not enough privileges for APPLY")
+    has_settings = re.search(r"^\s*Set\b", tree, re.MULTILINE) is not None
+    if role is Role.WRITER and root != "InsertQuery" and has_settings:
+        # A reader's are refused by the engine, which also knows the limits of each.
+        raise QueryFailure(
+            ACCESS_DENIED, "Not enough privileges for SETTINGS in a query; send them as parameters"
+        )
     if root == "InsertQuery":
         # The settings before rows were checked by name; the tree does not tell names.
-        if head is None and re.search(r"^\s*Set\b", tree, re.MULTILINE):
+        if head is None and has_settings:
             raise QueryFailure(
                 ACCESS_DENIED,
                 "Not enough privileges for SETTINGS in an INSERT; send them as parameters",

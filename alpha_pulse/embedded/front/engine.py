@@ -149,7 +149,7 @@ class Engine:
             if head is not None:
                 access.check_settings(role, head.settings)
             access.check_kind(role, kind, request.text, head)
-            access.check_tree(tree, statement, head, self._table_functions)
+            access.check_tree(tree, statement, head, self._table_functions, role)
         return kind
 
     def is_one_statement(self, text: bytes) -> bool:
@@ -202,7 +202,9 @@ class Engine:
             connection.handle.query(f"SET {', '.join(pairs)}")
             if read_only:
                 connection.settings = dict(settings or {})
-                connection.handle.query("SET readonly = 1")
+                # Clients ask which settings they may send: to a reader the answer is none. A writer
+                # sends some with its rows; `check_tree` refuses those in the text of its queries.
+                connection.handle.query(f"SET readonly = {1 if role is Role.READER else 2}")
         except (RuntimeError, ValueError) as error:
             connection.handle.close()
             raise from_engine(error) from error

@@ -1,10 +1,15 @@
-"""The HTTP server: `python -m alpha_pulse.embedded.front.server DIRECTORY LISTENING_FD [USERS]`."""
+"""The HTTP server: `python -m alpha_pulse.embedded.front.server DIRECTORY LISTENING_FD`.
 
+`--users FILE` names who may come in, `--certificate FILE` (PEM: key and chain) makes it HTTPS.
+"""
+
+import argparse
 import asyncio
 import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -159,7 +164,9 @@ class Front:
         task.add_done_callback(self._endings.discard)
 
 
-async def serve(directory: Path, listener: socket.socket, users: Users) -> None:
+async def serve(
+    directory: Path, listener: socket.socket, users: Users, tls: ssl.SSLContext | None = None
+) -> None:
     """Serve until SIGTERM."""
     engine = await asyncio.to_thread(Engine, directory)
     front = Front(engine, users)
@@ -172,7 +179,7 @@ async def serve(directory: Path, listener: socket.socket, users: Users) -> None:
         shutdown_timeout=2.0,
     )
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listener, ssl_context=tls).start()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -185,14 +192,24 @@ async def serve(directory: Path, listener: socket.socket, users: Users) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the server that the arguments describe."""
-    users = load_users(Path(arguments[2])) if len(arguments) > 2 else []
-    listener = socket.socket(fileno=int(arguments[1]))
-    directory = Path(arguments[0]).resolve()
+    parser = argparse.ArgumentParser(prog="python -m alpha_pulse.embedded.front.server")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("listening_fd", type=int)
+    parser.add_argument("--users", type=Path)
+    parser.add_argument("--certificate", type=Path)
+    options = parser.parse_args(arguments)
+    users = load_users(options.users) if options.users else []
+    tls = None
+    if options.certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(options.certificate)
+    listener = socket.socket(fileno=options.listening_fd)
+    directory = options.directory.resolve()
     # The engine takes a table's name that it does not know for a file here: let it find none.
     empty = directory.parent / "empty"
     empty.mkdir(exist_ok=True)
     os.chdir(empty)
-    asyncio.run(serve(directory, listener, Users(users)))
+    asyncio.run(serve(directory, listener, Users(users), tls))
 
 
 if __name__ == "__main__":

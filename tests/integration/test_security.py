@@ -1,6 +1,5 @@
-"""A Kafka with TLS, SCRAM, client certificates and rights: who connects, and how the rest is told.
-
-The rights are the ones of docs/security.md, applied as written there.
+"""A Kafka with TLS, SCRAM, client certificates and rights, a ClickHouse with TLS and users: who
+connects, and how the rest is told. Kafka's rights are those of docs/security.md, as written there.
 """
 
 import asyncio
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
+from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
@@ -54,14 +54,16 @@ from alpha_pulse.contracts.topics import (
     TRADES,
     TopicOf,
 )
+from alpha_pulse.embedded.clickhouse import ClickHouseServer
+from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.jars import default_cache_dir, fetch_jars, pinned_jars
 from alpha_pulse.embedded.kafka import KafkaServer
 from alpha_pulse.embedded.kafka_listeners import KafkaSecurity, SecureListener
-from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.credentials import faust_credentials
 from alpha_pulse.producers.resume import last_trades
-from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
+from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.sinks.migrate import migrate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 PASSWORD = "canary-7f3a91c2-of-kafka"
@@ -130,6 +132,7 @@ class Secured:
     plain: KafkaConfig  # this machine's administrator
     authority: Authority
     stranger: Authority
+    server_file: Path  # key and certificate of a server on 127.0.0.1
     scram_address: str
     mtls_address: str
     log_dir: Path
@@ -211,10 +214,32 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
                 plain=KafkaConfig(bootstrap=server.address),
                 authority=authority,
                 stranger=stranger,
+                server_file=store,
                 scram_address=server.secure_address("SCRAM"),
                 mtls_address=server.secure_address("MTLS"),
                 log_dir=folder / "kafka",
             )
+        finally:
+            runner.run(server.stop())
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def clickhouse_url(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A ClickHouse over TLS with a user for each thing to do."""
+    folder = tmp_path_factory.mktemp("clickhouse")
+    logins = [
+        Login("migrator", PASSWORD, Role.ADMIN),
+        Login("writer", PASSWORD, Role.WRITER),
+        Login("reader", PASSWORD, Role.READER),
+    ]
+    with (folder / "lock").open("w") as lock, asyncio.Runner() as runner:
+        server = ClickHouseServer(
+            folder / "data", lock.fileno(), logins, certificate_file=secured.server_file
+        )
+        try:
+            runner.run(server.start(0))
+            yield f"https://127.0.0.1:{server.port}"
         finally:
             runner.run(server.stop())
     shutil.rmtree(folder)
@@ -387,53 +412,105 @@ async def until(check: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_every_role_does_its_work_with_the_rights_of_the_page(
-    secured: Secured, runtime: Runtime, namespace: str, tmp_path: Path
+    secured: Secured, clickhouse_url: str, tmp_path: Path
 ) -> None:
     """Producer, processor and sink with passwords, reader with a client certificate."""
     by_partition: dict[int, str] = {}
     for number in range(20):
         key = message_key("binance", f"S{number}/USDT")
         by_partition.setdefault(DefaultPartitioner()(key, [0, 1], [0, 1]), f"S{number}/USDT")
+    symbols = set(by_partition.values())
     publisher = Publisher(secured.scram("producer"), "test")
     await publisher.start()
-    for symbol in by_partition.values():
+    for symbol in symbols:
         await publisher.publish(INGEST.name, message_key("binance", symbol), events_of(symbol))
     await publisher.stop()
-    config = config_of(secured.scram("producer"))
-    last = await last_trades(config, "binance", list(by_partition.values()))
+    last = await last_trades(config_of(secured.scram("producer")), "binance", list(symbols))
     assert {trade_id for trade_id, _ in last.values()} == {"107"}
 
+    def clickhouse(user: str) -> ClickHouseConfig:
+        return ClickHouseConfig(
+            url=clickhouse_url,
+            user=user,
+            password=PASSWORD,
+            tls_ca_file=str(secured.authority.file),
+        )
+
+    migrator = await ClickHouse.connect(clickhouse("migrator"))
+    await migrate(config_of(secured.plain, clickhouse=clickhouse("migrator")), migrator)
     reader = config_of(secured.mtls("reader"))
-    clickhouse = ClickHouseConfig(url=runtime.clickhouse, database=f"{namespace}_secured")
-    sink_config = config_of(secured.scram("sink"), clickhouse=clickhouse)
+    connection = await ClickHouse.connect(clickhouse("reader"))
     stop = asyncio.Event()
     async with processor(secured.scram("processor"), tmp_path) as log:
+        sink_config = config_of(secured.scram("sink"), clickhouse=clickhouse("writer"))
         sink = asyncio.create_task(Sink(sink_config).run(stop))
-        connection = await ClickHouse.connect(clickhouse)
         try:
 
             async def is_stored() -> bool:
-                try:
-                    sql = f"SELECT uniqExact(symbol) FROM {clickhouse.database}.candles_log"
-                    return bool((await connection.rows(sql))[0][0] == 2)
-                except PassingFault:
-                    return False  # no table yet
+                rows = await connection.rows("SELECT DISTINCT symbol FROM alpha_pulse.candles")
+                assert not sink.done() or sink.result()
+                return {row[0] for row in rows} == symbols
 
             for topic in (CANDLES["1m"], AUDITS):
-                await seen(topic, reader, set(by_partition.values()))
+                await seen(topic, reader, symbols)
             await until(is_stored)
         except BaseException:
             print(log.read_text()[-3000:])
             raise
         finally:
             stop.set()
-            await sink
-            await connection.command(f"DROP DATABASE IF EXISTS {clickhouse.database}")
+            await asyncio.wait([sink], timeout=20)
+            sink.cancel()
             await connection.close()
+            await migrator.close()
         group = [e async for e in read(TRADES, reader, group="reader.of-trades", until_end=True)]
         assert len(group) == 16
         assert "AuthorizationFailed" not in log.read_text()
         assert PASSWORD not in log.read_text()
+
+
+async def test_clickhouse_refuses_what_a_user_may_not_and_whoever_can_not_prove_who_he_is(
+    secured: Secured, clickhouse_url: str
+) -> None:
+    good = ClickHouseConfig(
+        url=clickhouse_url,
+        user="reader",
+        password=PASSWORD,
+        tls_ca_file=str(secured.authority.file),
+        connect_timeout_s=3.0,
+    )
+    cases = {
+        r"Authentication failed": replace(good, password="wrong"),
+        r"(?i)authentication failed": replace(good, user="mallory"),
+        r"certificate verify failed": replace(good, tls_ca_file=str(secured.stranger.file)),
+        r"certificate verify failed: unable": replace(good, tls_ca_file=""),
+        r"StorageError|expected ClickHouse at": replace(
+            good, url=clickhouse_url.replace("https", "http")
+        ),
+    }
+    for words, config in cases.items():
+        async with refused(words):
+            await asyncio.to_thread(connect, config)
+    migrator = await ClickHouse.connect(replace(good, user="migrator"))
+    await migrator.command("CREATE DATABASE IF NOT EXISTS rights ENGINE = Atomic")
+    await migrator.command("CREATE TABLE rights.t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    for user, statement, may in (
+        ("reader", "INSERT INTO rights.t (a) VALUES (1)", False),
+        ("reader", "DROP TABLE rights.t", False),
+        ("writer", "INSERT INTO rights.t (a) VALUES (1)", True),
+        ("writer", "DROP TABLE rights.t", False),
+        ("migrator", "DROP TABLE rights.t", True),
+    ):
+        connection = await ClickHouse.connect(replace(good, user=user))
+        try:
+            if may:
+                await connection.command(statement)
+            else:
+                async with refused(r"Not enough privileges|readonly"):
+                    await connection.command(statement)
+        finally:
+            await connection.close()
+    await migrator.close()
 
 
 def test_faust_proves_who_it_is_as_every_other_client(secured: Secured) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import structlog
 import typer
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, PageConfig
@@ -38,6 +40,8 @@ async def page_beside(config: Config, page: PageConfig) -> AsyncIterator[None]:
     """
     async with contextlib.AsyncExitStack() as stack:
         if page.enabled:
+            # What the page says stays away from what the command prints.
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
             try:
                 address = await stack.enter_async_context(shown_page(replace(config, page=page)))
             except (AlphaPulseError, OSError) as error:

@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from alpha_pulse.contracts.config import ClickHouseConfig, PageConfig
+from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import SECOND_US, Timeframe, get_timeframe
@@ -182,7 +183,7 @@ class History:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
                 f"expected an address such as http://127.0.0.1:8123 in [clickhouse] url, found "
-                f"{clickhouse.url!r}"
+                f"{without_password(clickhouse.url)!r}"
             )
         self._url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
         self._database = database
@@ -337,7 +338,13 @@ class History:
             return []
         if text:
             raise StorageError(f"expected ClickHouse to answer the page, found: {text.strip()}")
-        return msgspec.json.decode(body, type=_Result).data
+        try:
+            return msgspec.json.decode(body, type=_Result).data
+        except msgspec.DecodeError as error:
+            # A failure half way follows the rows.
+            raise StorageError(
+                f"expected ClickHouse to finish its answer, found {body[-300:]!r}"
+            ) from error
 
 
 class _Result(msgspec.Struct):

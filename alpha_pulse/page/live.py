@@ -72,6 +72,7 @@ class LiveMarket:
         self._mailboxes: dict[tuple[str, str], set[Mailbox]] = {}
         # By exchange, symbol and timeframe; the open minute stands under "".
         self._recent: OrderedDict[tuple[str, str, str], dict[int, ChartCandle]] = OrderedDict()
+        self.ignored = 0  # records that break the contract
 
     def join(self, mailbox: Mailbox) -> None:
         """Hand events of the mailbox's market to it, beginning with what came lately."""
@@ -127,7 +128,9 @@ class LiveMarket:
                 try:
                     event = decode_event(value)
                 except ValidationError as error:
-                    log.warning("page.record_ignored", error=str(error))
+                    self.ignored += 1
+                    if self.ignored == 1:  # one says it: a flood of them would fill the log
+                        log.warning("page.record_ignored", error=str(error))
                     continue
                 if isinstance(event, Candle) and event.job is None:
                     self.put_candle(event, is_open=is_open)

@@ -5,9 +5,11 @@ import asyncio
 import msgspec
 import pytest
 
+from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
 from alpha_pulse.page.history import Chart, ChartCandle
 from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
@@ -86,3 +88,20 @@ async def test_one_that_left_is_handed_nothing() -> None:
     live.put_candle(candle(0), is_open=True)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(box.take(), 0.01)
+
+
+async def test_a_record_that_breaks_the_contract_is_counted_and_the_next_one_shown() -> None:
+    live, box = LiveMarket(Config()), mailbox()
+    live.join(box)
+    values = [b"{", b'{"event":"candle"}', None, encode(candle(0, close="5"))]
+    live._take([RecordBatch([0, 1, 2, 3], [b"k"] * 4, values, 4, 0)], is_open=True)
+    assert live.ignored == 2
+    assert await closes(box) == [("1m", "5")]
+
+
+async def test_history_jobs_are_not_shown_as_live() -> None:
+    live, box = LiveMarket(Config()), mailbox()
+    live.join(box)
+    values: list[bytes | None] = [encode(candle(0, job="j")), encode(candle(1, close="6"))]
+    live._take([RecordBatch([0, 1], [b"k"] * 2, values, 2, 0)], is_open=False)
+    assert await closes(box) == [("1m", "6")]

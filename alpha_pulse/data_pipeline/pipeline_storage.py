@@ -19,9 +19,8 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import get_timeframe
 from alpha_pulse.contracts.validation import validate_candle
-from alpha_pulse.data_pipeline.history.backfill import runs_of
+from alpha_pulse.data_pipeline.history.backfill import Brought, runs_of
 from alpha_pulse.data_pipeline.history.jobs import (
-    Job,
     JobWriter,
     wait_for_candles,
     wait_for_ids,
@@ -92,14 +91,14 @@ class PipelineStorage:
             stored, writer = await self._connected()
             candles, self._candles = self._candles, defaultdict(dict)
             trades, self._trades = self._trades, defaultdict(dict)
-            jobs: list[tuple[Job, int]] = []
+            jobs: list[Brought] = []
             for (market, timeframe), found in candles.items():
                 jobs += await self._write_candles(market, timeframe, found)
             for market, saved in trades.items():
                 await self._write_trades(market, list(saved.values()))
             await writer.flush()
-            for job, count in jobs:
-                await wait_for_candles(stored, job, count)
+            for job, opens in jobs:
+                await wait_for_candles(stored, job, opens)
             for market, saved in trades.items():
                 times_us = [trade.trade_time_us for trade in saved.values()]
                 await wait_for_ids(stored, market, list(saved), min(times_us), max(times_us) + 1)
@@ -159,7 +158,7 @@ class PipelineStorage:
 
     async def _write_candles(
         self, market: Market, timeframe: str, saved: dict[int, Candle]
-    ) -> list[tuple[Job, int]]:
+    ) -> list[Brought]:
         stored, writer = await self._connected()
         frame = get_timeframe(timeframe)
         known = {
@@ -182,7 +181,7 @@ class PipelineStorage:
             job = await writer.begin(market, frame, run[0].open_time_us, end_us, "storage")
             await writer.put(job, run)
             await writer.end(job)
-            jobs.append((job, len(run)))
+            jobs.append((job, [candle.open_time_us for candle in run]))
         return jobs
 
     async def _write_trades(self, market: Market, trades: Sequence[Trade]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, HistoryMarker
 from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.kernel import REVISION_EPOCH, Kernel
 from alpha_pulse.processors.state import StateWriter, restore
 
@@ -34,6 +35,8 @@ def test_history_leaves_the_live_watermark_where_it_is(feed: Any) -> None:
     live = next(iter(feed.kernel.symbols.values())).live
     before = live.watermark_us
     mark(feed, "start", 10)
+    job = next(iter(feed.kernel.symbols.values())).jobs["h"]
+    assert isinstance(job, CandleJob), "the lean way: there may be millions"
     for minute in range(10):
         feed.exchange_candle(minute, job="h")
     mark(feed, "end", 10)

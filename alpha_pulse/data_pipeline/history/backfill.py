@@ -27,7 +27,6 @@ from alpha_pulse.data_pipeline.history.jobs import (
     JobWriter,
     wait_for_candles,
     wait_for_trades,
-    wait_for_windows,
 )
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
 from alpha_pulse.producers.gaps import (
@@ -52,6 +51,7 @@ SYMBOLS_AT_ONCE_MAX = 8
 JOB_CANDLES_MAX = 500_000
 
 Progress = Callable[["Report"], None]
+Brought = tuple[Job, list[int]]  # a job that was published, and the open times of its candles
 
 
 @dataclass(slots=True)
@@ -196,7 +196,7 @@ class Backfill:
         market, writer = report.market, self._writer
         offered_from_us: int | None = None
         job: Job | None = None
-        published = 0
+        published: list[int] = []
         absent: list[Window] = []
         pages = self.history.candle_pages(market.symbol, frame.name, window.start_us, window.end_us)
         try:
@@ -208,7 +208,7 @@ class Backfill:
                     # It begins where the exchange does, so that what it covers is whole.
                     job = await writer.begin(market, frame, page.start_us, window.end_us)
                 await writer.put(job, page.candles)
-                published += len(page.candles)
+                published += [candle.open_time_us for candle in page.candles]
                 report.fetched += len(page.candles)
                 if page.absent:
                     have = [candle.open_time_us for candle in page.candles]
@@ -252,7 +252,7 @@ class Backfill:
         wanted = range(gone.start_us, gone.end_us, frame.duration_us)
         jobs = await self.take(market, frame, wanted, "backfill")
         await self.wait(jobs)
-        report.fetched += sum(count for _, count in jobs)
+        report.fetched += sum(len(opens) for _, opens in jobs)
 
     async def _has_sides(self, report: Report, frame: Timeframe, gone: Window) -> bool:
         # Agreeing empty answers, and candles on both sides of them.
@@ -285,7 +285,7 @@ class Backfill:
         A job publishes only what lies whole inside it: where jobs meet, the windows across the
         seam are asked for, one by one.
         """
-        jobs: list[tuple[Job, int]] = []
+        jobs: list[Brought] = []
         parts: list[int] | None = None
         for name in PUBLISHED_TIMEFRAMES:
             longer = TIMEFRAMES[name]
@@ -309,13 +309,13 @@ class Backfill:
             ]
             jobs += await self.take(market, longer, wanted, "longer")
         await self.wait(jobs)
-        return sum(count for _, count in jobs)
+        return sum(len(opens) for _, opens in jobs)
 
     async def take(
         self, market: Market, frame: Timeframe, open_times_us: Sequence[int], kind: str
-    ) -> list[tuple[Job, int]]:
+    ) -> list[Brought]:
         """Fetch single candles from the exchange and bring them; return the jobs to wait for."""
-        jobs: list[tuple[Job, int]] = []
+        jobs: list[Brought] = []
         for window in _windows(open_times_us, frame):
             async for page in self.history.candle_pages(
                 market.symbol, frame.name, window.start_us, window.end_us
@@ -325,21 +325,21 @@ class Backfill:
 
     async def put(
         self, market: Market, frame: Timeframe, candles: Sequence[Candle], kind: str
-    ) -> list[tuple[Job, int]]:
+    ) -> list[Brought]:
         """Publish candles of the exchange, a job for each unbroken run; return the jobs."""
-        jobs: list[tuple[Job, int]] = []
+        jobs: list[Brought] = []
         for run in runs_of(candles, frame):
             end_us = run[-1].open_time_us + frame.duration_us
             job = await self._writer.begin(market, frame, run[0].open_time_us, end_us, kind)
             await self._writer.put(job, run)
             await self._writer.end(job)
-            jobs.append((job, len(run)))
+            jobs.append((job, [candle.open_time_us for candle in run]))
         return jobs
 
-    async def wait(self, jobs: Iterable[tuple[Job, int]]) -> None:
+    async def wait(self, jobs: Iterable[Brought]) -> None:
         """Return once the candles of jobs are in ClickHouse."""
-        for job, count in jobs:
-            await wait_for_candles(self._stored, job, count)
+        for job, opens in jobs:
+            await wait_for_candles(self._stored, job, opens)
 
     # --- trades -------------------------------------------------------------------------------
 
@@ -447,7 +447,7 @@ class Backfill:
                 await writer.end(job)
         if job is not None:
             await wait_for_trades(self._stored, job, len(ids))
-            await wait_for_windows(self._stored, job, minutes)
+            await wait_for_candles(self._stored, job, minutes)
 
 
 def _with(

@@ -6,7 +6,7 @@ windows is whole. Each has an id of its own, by which its rows are recognized in
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -16,7 +16,12 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, IngestEvent, Trade
 from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.market import TIMEFRAMES, Timeframe, message_key
+from alpha_pulse.contracts.market import (
+    PUBLISHED_TIMEFRAMES,
+    TIMEFRAMES,
+    Timeframe,
+    message_key,
+)
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, reason_text
 from alpha_pulse.producers.gaps import Reason, Window
@@ -106,20 +111,33 @@ class JobWriter:
         await self._publisher.publish(self._topic, key, values)
 
 
-async def wait_for_candles(stored: StoredMarket, job: Job, count: int) -> None:
-    """Return once so many candles of the job are in ClickHouse.
+async def wait_for_candles(stored: StoredMarket, job: Job, open_times_us: Iterable[int]) -> None:
+    """Return once the job's candles, and the longer ones made of them, are in ClickHouse.
 
+    open_times_us: of the candles that it brought, or that its trades make.
     Raises: StorageError when nothing more arrives although it was published.
     """
-    assert job.timeframe is not None
 
     async def arrived() -> int:
-        assert job.timeframe is not None
-        return await stored.count_of_job(
-            job.market, job.timeframe, job.start_us, job.end_us, job.name
-        )
+        return await stored.count_of_job(job.market, job.start_us, job.end_us, job.name)
 
-    await _wait(arrived, count, f"candles of the job {job.name}")
+    await _wait(arrived, expected_windows(job, open_times_us), f"candles of the job {job.name}")
+
+
+def expected_windows(job: Job, open_times_us: Iterable[int]) -> int:
+    """Return how many windows the processors publish of a job, of all timeframes."""
+    opens = set(open_times_us)
+    shortest = TIMEFRAMES["1m"] if job.timeframe is None else job.timeframe
+    count = len(opens)
+    for name in PUBLISHED_TIMEFRAMES:
+        longer = TIMEFRAMES[name]
+        if longer.duration_us > shortest.duration_us:
+            opens = {longer.open_time_us(open_us) for open_us in opens}
+            count += sum(
+                job.start_us <= open_us and open_us + longer.duration_us <= job.end_us
+                for open_us in opens
+            )
+    return count
 
 
 async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
@@ -142,16 +160,6 @@ async def wait_for_ids(
             return await stored.count_ids(market, wanted, start_us, end_us)
 
         await _wait(arrived, len(wanted), f"trades of {market.symbol}")
-
-
-async def wait_for_windows(stored: StoredMarket, job: Job, minutes: set[int]) -> None:
-    """Return once the minutes that a job of trades built are in ClickHouse; raises as above."""
-    frame = TIMEFRAMES["1m"]
-
-    async def arrived() -> int:
-        return await stored.count_of_job(job.market, frame, job.start_us, job.end_us, job.name)
-
-    await _wait(arrived, len(minutes), f"1m candles of the job {job.name}")
 
 
 async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) -> None:

@@ -13,6 +13,9 @@ from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
 from alpha_pulse.producers.history.pages import History, open_history
 
+# A candle costs the processors ten times a trade: smaller batches leave them time in between.
+BATCH_BYTES_MAX = 250_000
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -48,7 +51,7 @@ async def open_pipeline(
     publisher = Publisher(
         config.kafka,
         "alpha-pulse-history",
-        batch_bytes_max=config.producer.publish_batch_bytes_max,
+        batch_bytes_max=min(config.producer.publish_batch_bytes_max, BATCH_BYTES_MAX),
         pending_bytes_max=config.producer.publish_pending_bytes_max,
     )
     async with (

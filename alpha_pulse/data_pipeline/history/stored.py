@@ -133,14 +133,13 @@ class StoredMarket:
         )
         return [row[0] for row in rows]
 
-    async def count_of_job(
-        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int, job: str
-    ) -> int:
-        """Return how many candles of a history job are stored."""
+    async def count_of_job(self, market: Market, start_us: int, end_us: int, job: str) -> int:
+        """Return how many candles of a history job are stored, of all timeframes."""
         rows = await self.rows(
-            f"SELECT uniqExact(open_time) FROM {{db}}.candles_log WHERE {_CANDLES} "
-            "AND job = {job:String}",
-            {**self._candles_of(market, timeframe, start_us, end_us), "job": job},
+            f"SELECT uniqExact(timeframe, open_time) FROM {{db}}.candles_log WHERE {_MARKET} AND "
+            "open_time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
+            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}",
+            {**market.parameters, "start": start_us, "end": end_us, "job": job},
         )
         return int(rows[0][0])
 

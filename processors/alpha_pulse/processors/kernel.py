@@ -45,6 +45,7 @@ from alpha_pulse.processors.admission import (
     decode_batch,
     expected_start,
 )
+from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.candles import ascii_units, parse_units, widen
 from alpha_pulse.processors.proof import Span
 from alpha_pulse.processors.stream import Job, Rules, Stream
@@ -67,7 +68,7 @@ class Symbol:
 
     key: bytes
     live: Stream
-    jobs: dict[str, Stream] = field(default_factory=dict)
+    jobs: dict[str, Stream | CandleJob] = field(default_factory=dict)
     open_second: int = 0
 
 
@@ -208,7 +209,10 @@ class Kernel:
                                 self._close(key, stream, offset)
                         continue
             try:
-                self._cold(key, value, offset, limit_us)
+                if event is None or event.__class__ is HotTrade:
+                    self._cold(key, value, offset, limit_us)
+                else:
+                    self._event(event, key, offset, limit_us)
             except Refused as refused:
                 self._refuse(offset, key, value, timestamp_ms, refused)
         self.dirty.update(key for key in set(keys) if key in streams)
@@ -388,16 +392,20 @@ class Kernel:
             symbol.jobs.pop(marker.job, None)
             while len(symbol.jobs) >= JOBS_MAX:
                 symbol.jobs.pop(next(iter(symbol.jobs)))
-            symbol.jobs[marker.job] = Stream.new(
-                live.exchange,
-                live.symbol,
-                self.rules,
-                Job(marker.job, marker.start_time_us, marker.end_time_us),
-            )
+            symbol.jobs[marker.job] = self._new_job(live, marker)
             return
         job = symbol.jobs.get(marker.job)
         if job is not None:
             job.finish(publish)
+
+    def _new_job(self, live: Stream, marker: HistoryMarker) -> Stream | CandleJob:
+        name, start_us, end_us = marker.job, marker.start_time_us, marker.end_time_us
+        if marker.timeframe is None:
+            return Stream.new(live.exchange, live.symbol, self.rules, Job(name, start_us, end_us))
+        return CandleJob(
+            live.exchange, live.symbol, self.rules.timeframes, name, marker.timeframe, start_us,
+            end_us,
+        )  # fmt: skip
 
     # --- state and outputs --------------------------------------------------------------------
 

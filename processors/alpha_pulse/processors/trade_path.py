@@ -7,7 +7,7 @@ but does not transport it: its path per event is 50 times slower and left holes 
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import aiokafka
@@ -31,6 +31,9 @@ POLL_MS = 100
 POLL_BATCHES_MAX = 8
 FETCH_BYTES_MAX = 512 * 1024
 RETRY_WAIT_S = 0.5
+CONSUMER_STOP_S_MAX = 5.0
+# From here on a batch owes running transactions as much time as it took.
+LONG_BATCH_S = 0.02
 # Without a commit for so long, although there is work, a worker is not ready.
 STALLED_S = 10.0
 # What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
@@ -114,7 +117,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 if self.failure is None and self._ending.is_set():
                     await self._commit_all()
                 await self._release()
-            await consumer.stop()
+            await _end_within(CONSUMER_STOP_S_MAX, consumer.stop())
             if self._open_candles is not None:
                 await self._open_candles.stop()
             log.info("trade_path.stopped", records=self.records)
@@ -141,13 +144,24 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 return  # went back to its last commit: these come again
             if batch.offsets[0] > partition.kernel.position:
                 await self._check_lost(partition, batch.offsets[0])
+            began_s = self._now_s()
             self.records += partition.process(batch)
             # Heartbeats to the group and commits under way get their turn.
             await asyncio.sleep(0)
+            await self._let_commits_go_on(self._now_s() - began_s)
             pending = partition.kernel.position - partition.begun
             if pending > self.config.processor.pending_records_max:
                 # Memory is bounded: so much goes into a transaction at once, before its time.
                 await self._commit_now(partition)
+
+    async def _let_commits_go_on(self, took_s: float) -> None:
+        # A transaction takes many turns of the loop. Where a batch takes long (history: candles
+        # cost ten times a trade), one turn per batch would let it time out, again and again.
+        if took_s >= LONG_BATCH_S:
+            commits = [partition.commit for partition in self.partitions.values()]
+            running = [commit for commit in commits if commit is not None and not commit.done()]
+            if running:
+                await asyncio.wait(running, timeout=took_s)
 
     async def _commit_now(self, partition: Partition) -> None:
         if partition.commit is not None:
@@ -176,6 +190,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 if not partition.commit.done():
                     continue
                 await self._conclude(partition)
+                if partition.commit is not None:
+                    continue  # Kafka is still away: the next round tries to open it again
             if partition.is_behind and now_s - partition.committed_at_s >= interval_s:
                 partition.committed_at_s = now_s
                 partition.begin_commit()
@@ -330,6 +346,18 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._trade_path.assigned(assigned)
+
+
+async def _end_within(seconds: float, ending: Coroutine[Any, Any, None]) -> None:
+    # A client whose broker is away may take for ever to leave its group, and until then nobody
+    # would learn why this worker ends.
+    task = asyncio.ensure_future(ending)
+    await asyncio.wait([task], timeout=seconds)
+    if task.done():
+        task.result()
+    else:
+        task.cancel()
+        log.warning("consumer.abandoned", after_s=seconds)
 
 
 async def _fail(error: BaseException) -> None:

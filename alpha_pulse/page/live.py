@@ -112,8 +112,8 @@ class LiveMarket:
             fetch_max_wait_ms=200,
         )
         consumer.subscribe([open_topic, *topics])
-        await consumer.start()
         try:
+            await consumer.start()
             while True:
                 for where, batches in (await consumer.getmany(timeout_ms=500)).items():
                     self._take(batches, is_open=where.topic == open_topic)

@@ -1,6 +1,8 @@
 """Who is answered, and that nothing hostile comes near a query."""
 
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.cli.show_page import page_reader
+from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.market import check_exchange, check_symbol
@@ -217,3 +219,24 @@ def test_the_open_window_is_made_of_its_minutes_each_once(tmp_path: Path) -> Non
         "kept": [[2, "8"], [3, "8"]],
         "week": 1794182400000000,  # 2026-11-09, the Monday before Sunday 2026-11-15
     }
+
+
+async def test_the_command_says_where_the_page_is_and_goes_on_without_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(page=replace(Config().page, port=0))
+    async with page_beside(config, config.page):
+        (address,) = re.findall(
+            r"in a browser: (http://127[.]0[.]0[.]1:\d+/)", capsys.readouterr().err
+        )
+        async with ClientSession() as session, session.get(address) as response:
+            assert "<title>AlphaPulse</title>" in await response.text()
+        # Its port is taken now: another one is.
+        taken = replace(config.page, port=int(address.rstrip("/").rpartition(":")[2]))
+        async with page_beside(config, taken):
+            assert address not in capsys.readouterr().err
+    async with page_beside(config, replace(config.page, enabled=False)):
+        assert "browser" not in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    async with page_beside(config, config.page):
+        assert "no page: expected the package plotly" in capsys.readouterr().err

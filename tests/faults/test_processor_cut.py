@@ -1,0 +1,67 @@
+"""A processor that cannot reach Kafka for longer than a transaction lasts tries again, for ever."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.processors import trade_path as trade_path_module
+from alpha_pulse.processors.partition import Partition
+from alpha_pulse.processors.trade_path import TradePath
+
+
+class Consumer:
+    """Remembers where reading goes on."""
+
+    def __init__(self) -> None:
+        self.sought: list[tuple[Any, int]] = []
+
+    def seek(self, where: Any, offset: int) -> None:
+        self.sought.append((where, offset))
+
+
+async def fail() -> None:
+    raise TimeoutError
+
+
+async def test_a_commit_that_timed_out_is_tried_again_until_kafka_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trade_path_module, "RETRY_WAIT_S", 0.0)
+    opened: list[bool] = []
+
+    async def open_again(self: Partition) -> None:
+        opened.append(len(opened) >= 3)
+        if not opened[-1]:
+            raise KafkaConnectionError("away")
+        self.kernel = self._new_kernel()
+        self.committed = self.begun = 0
+
+    monkeypatch.setattr(Partition, "open", open_again)
+    config = Config()
+    path = TradePath(config)
+    path._consumer = consumer = Consumer()
+    partition = path.partitions[0] = Partition(config, 0)
+    # There is work: records taken in and no transaction that holds them.
+    partition.kernel.position = 10
+    partition.committed_at_s = -1_000.0
+    partition.commit = asyncio.create_task(fail())
+    async with asyncio.timeout(10):
+        while not consumer.sought:
+            await path._commit_due()
+            await asyncio.sleep(0)
+    assert opened == [False, False, False, True]
+    assert [(where.topic, offset) for where, offset in consumer.sought] == [(INGEST.name, 0)]
+    assert partition.commit is None
+
+
+async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_ends() -> None:
+    never = asyncio.Event()
+
+    async def stop() -> None:
+        await never.wait()
+
+    await asyncio.wait_for(trade_path_module._end_within(0.01, stop()), 5)

@@ -9,8 +9,8 @@ import pytest
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.processors.admission import dead_letter, decode
+from alpha_pulse.contracts.events import DeadLetter, Heartbeat, Trade
+from alpha_pulse.processors.admission import dead_letter, decode, decode_batch
 from alpha_pulse.processors.candles import ascii_units, parse_units, quote_text, units_text
 from alpha_pulse.processors.kernel import Kernel, TooManyDeadLettersError
 
@@ -172,3 +172,21 @@ def test_sums_are_the_shortest_plain_text() -> None:
     assert quote_text(5 * 10**11) == "0"
     assert quote_text(15 * 10**11) == "0.000000000002"
     assert quote_text(25 * 10**11) == "0.000000000002"
+
+
+def test_a_bad_value_costs_only_itself() -> None:
+    good = encode(
+        Heartbeat(
+            exchange="binance", symbol="B/C", complete_until_us=1_763_942_400_000_000, state="live"
+        )
+    )
+    bad: list[bytes | None] = [None, b"", b"null", b"{", good + b"\n" + good, b" " * 90, b"\xff"]
+    values: list[bytes | None] = [good] * 20
+    for place, value in enumerate(bad):
+        values[place * 3] = value
+
+    events = decode_batch(values)
+
+    assert len(events) == len(values)
+    for value, event in zip(values, events, strict=True):
+        assert event == (decode(good) if value == good else None)

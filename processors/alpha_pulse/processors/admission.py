@@ -74,15 +74,18 @@ class Refused(ValidationError):
 def decode_batch(values: list[bytes | None]) -> list[Any]:
     """Return the event of each value; None for one to be looked at alone, with `decode`."""
     try:
-        joined = b"\n".join(values)  # type: ignore[arg-type]
         # A value with a line break in it would shift all that follow.
-        if joined.count(b"\n") == len(values) - 1:
-            events: list[Any] = _decode_lines(joined)
+        if b"\n" not in b"".join(values):  # type: ignore[arg-type]
+            events: list[Any] = _decode_lines(b"\n".join(values))  # type: ignore[arg-type]
             if len(events) == len(values):
                 return events
     except (TypeError, *_DECODE_ERRORS):
         pass
-    return [None] * len(values)
+    if len(values) <= 1:
+        return [None] * len(values)
+    # One bad value does not make all its neighbours dear.
+    middle = len(values) // 2
+    return decode_batch(values[:middle]) + decode_batch(values[middle:])
 
 
 def decode(value: bytes | None) -> LeanTrade | Candle | Heartbeat | Gap | HistoryMarker:

@@ -182,6 +182,9 @@ def _cause_of_end(producer: aiokafka.AIOKafkaProducer) -> BaseException | None:
     # aiokafka's sender runs in the background. When it is the first to see the fencing, it ends,
     # and whatever is called next only says that there is no transaction: a zombie would look like a
     # mistake of ours. This leans on aiokafka 0.14; tests/processors/test_partition.py holds it.
+    ended = producer._txn_manager.wait_for_transaction_end()
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()  # seen; else Python complains that nobody looked
     task = producer._sender.sender_task
     if task is None or not task.done() or task.cancelled():
         return None

@@ -20,6 +20,7 @@ from alpha_pulse.cli.running import announced, start_runtime, with_servers
 from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.stopping import stop_when_told
@@ -102,7 +103,7 @@ async def _demo(
             return {
                 "seconds": round(time.monotonic() - started, 1),
                 "kafka": config.kafka.bootstrap,
-                "clickhouse": config.clickhouse.url,
+                "clickhouse": without_password(config.clickhouse.url),
                 "database": config.database,
                 **_stored(config),
             }

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from alpha_pulse.cli.stored import connect, processor_lag
 from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.kafka.reader import read
@@ -94,7 +95,7 @@ class MarketWatch:
         config = self._config
         snapshot = Snapshot(
             kafka=config.kafka.bootstrap,
-            clickhouse=config.clickhouse.url,
+            clickhouse=without_password(config.clickhouse.url),
             database=config.database,
             lag=self._lag,
         )

@@ -1,6 +1,7 @@
 """Find the servers that a command talks to: given ones, a running demo's, or own ones."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -51,9 +52,11 @@ def announced(config: Config) -> Iterator[None]:
     """Leave the addresses in the data directory while they are good, for other commands."""
     file = Path(config.data_dir) / _FILE
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(
-        orjson.dumps({"kafka": config.kafka.bootstrap, "clickhouse": config.clickhouse.url})
-    )
+    # The address may carry a password: it is for the owner alone.
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+        target.write(
+            orjson.dumps({"kafka": config.kafka.bootstrap, "clickhouse": config.clickhouse.url})
+        )
     try:
         yield
     finally:

@@ -13,6 +13,9 @@ from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.embedded.child import Child
 
 STOP_GRACE_S = 10.0
+# All roles together end within this; of it each stage leaves so much to every later one.
+STOP_ALL_S = 10.0
+STOP_RESERVE_S = 2.0
 EXCHANGE_START_S = 30.0
 
 # Producers end first and sinks last, so that what was published is stored.
@@ -26,7 +29,7 @@ ROLE_MODULES = {
 class RoleProcesses:
     """Running roles by name: `processor`, or `processor-2` where there are several.
 
-    Each writes its log to `<log_dir>/<name>.log`.
+    Each writes its log to `<log_dir>/<name>.log`; that of the one before it is `<name>.log.1`.
     """
 
     def __init__(self, log_dir: Path) -> None:
@@ -63,21 +66,36 @@ class RoleProcesses:
         """End a role as `kill -9` does."""
         await self._children.pop(name).kill()
 
-    async def stop(self, name: str) -> int:
-        """End a role in order and return its exit code."""
-        return await self._children.pop(name).stop(STOP_GRACE_S + 5)
+    async def stop(self, name: str, timeout_s: float = STOP_GRACE_S + 5) -> int:
+        """End a role in order, kill it after the time-out; return its exit code."""
+        return await self._children.pop(name).stop(timeout_s)
 
-    async def stop_all(self) -> None:
-        """End every role, in the order of the flow."""
-        for role in (*ROLE_MODULES, "exchange"):
-            names = [name for name in self._children if name.split("-")[0] == role]
-            await asyncio.gather(*(self.stop(name) for name in names))
+    async def stop_all(self, within_s: float = STOP_ALL_S) -> None:
+        """End every role, in the order of the flow; what takes too long is killed.
+
+        Nothing is lost by that: what was not settled is read, or fetched, again.
+        """
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + within_s
+        stages = [
+            [name for name in self._children if name.split("-")[0] == role]
+            for role in (*ROLE_MODULES, "exchange")
+        ]
+        stages = [names for names in stages if names]
+        for number, names in enumerate(stages, 1):
+            reserve_s = STOP_RESERVE_S * (len(stages) - number)
+            left_s = max(STOP_RESERVE_S / 2, end_s - loop.time() - reserve_s)
+            await asyncio.gather(*(self.stop(name, left_s) for name in names))
 
     def _start(self, name: str, module: list[str], config: Config | None) -> Child:
+        log = self._log_dir / f"{name}.log"
+        if log.exists():
+            # What a role that died said last stays beside what the next one says.
+            log.replace(log.with_suffix(".log.1"))
         child = Child.start(
             name,
             [sys.executable, "-m", *module],
-            log=self._log_dir / f"{name}.log",
+            log=log,
             grace_s=STOP_GRACE_S,
             environment=config_environment(config) if config else {},
         )

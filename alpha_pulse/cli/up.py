@@ -68,4 +68,5 @@ async def _up(settings: Config, workers: int) -> None:
                             Worker("producer", "producer", config),
                         ],
                         runtime.data_dir / "logs",
+                        runtime,
                     )

@@ -92,10 +92,14 @@ class Runtime:
 
     async def wait_dead(self) -> ChildDiedError:
         """Return once one of our own servers has ended by itself: which, how, its last lines."""
+        return (await self.wait_dead_server())[1]
+
+    async def wait_dead_server(self) -> tuple[str, ChildDiedError]:
+        """Return what `wait_dead` does, and the name that `restart` takes."""
         while True:
-            for child in self._children():
+            for name, child in self._children().items():
                 if child.exit_code is not None:
-                    return child.death()
+                    return name, child.death()
             await asyncio.sleep(0.2)
 
     async def kill(self, name: str) -> None:
@@ -162,9 +166,13 @@ class Runtime:
         # Finished even when the caller is being cancelled: no server is left behind.
         await asyncio.shield(asyncio.gather(*(server.stop() for server in servers)))
 
-    def _children(self) -> list[Child]:
-        servers = (self._kafka_server, self._clickhouse_server)
-        return [s.child for s in servers if s is not None and s.child is not None]
+    def _children(self) -> dict[str, Child]:
+        servers = {"kafka": self._kafka_server, "clickhouse": self._clickhouse_server}
+        return {
+            name: server.child
+            for name, server in servers.items()
+            if server is not None and server.child is not None
+        }
 
     def _server(self, name: str) -> KafkaServer | ClickHouseServer:
         server = {"kafka": self._kafka_server, "clickhouse": self._clickhouse_server}[name]

@@ -1,24 +1,52 @@
-"""A proxy in front of ClickHouse that fails on demand, and a sink in a process of its own."""
+"""A sink in a process of its own, load for it, and a proxy of ClickHouse that fails on demand."""
 
 import asyncio
 import os
+import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
-from alpha_pulse.contracts.config import Config, config_environment
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.config import (
+    ClickHouseConfig,
+    Config,
+    KafkaConfig,
+    SinkConfig,
+    TopicsConfig,
+    config_environment,
+)
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.topics import TRADES
+from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.migrate import migrate
 
 # Asked before an insert is passed on and after it was stored; returns None to go on, a response to
 # answer instead, or raises to cut the connection.
 Hook = Callable[[str], Awaitable[web.Response | None]]
 
 START_S_MAX = 120.0
+WAIT_S = 180.0
+ROWS_PER_S = 10_000
+SYMBOLS = [f"S{number}/USDT" for number in range(4)]
+TRADE: Any = EXAMPLES[Trade]["binance"]
+FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
+# How long Kafka waits for a killed member. A broker of somebody else's may allow no less than 6 s.
+SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 2.0
 
 
 def clickhouse_error(status: int, code: int, text: str) -> web.Response:
@@ -151,3 +179,109 @@ async def new_sink(tmp_path: Path) -> AsyncIterator[Callable[[Config], SinkProce
 @pytest.fixture
 def refusal() -> Callable[[int, int, str], web.Response]:
     return clickhouse_error
+
+
+class Load:
+    """Publishes trades at a steady rate and remembers how many."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.sent = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Load"]:
+        """Publish while the block runs."""
+        publisher = Publisher(self._config.kafka, "load")
+        await publisher.start()
+        task = asyncio.create_task(self._publish(publisher))
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await publisher.stop()
+
+    async def _publish(self, publisher: Publisher) -> None:
+        topic, rows, started_s = TRADES.full_name(self._config.namespace), 500, time.monotonic()
+        while True:
+            symbol = SYMBOLS[self.sent // rows % len(SYMBOLS)]
+            values = [
+                encode(msgspec.structs.replace(TRADE, symbol=symbol, trade_id=str(self.sent + n)))
+                for n in range(rows)
+            ]
+            await publisher.publish(topic, message_key(TRADE.exchange, symbol), values)
+            self.sent += rows
+            await asyncio.sleep(max(0.0, started_s + self.sent / ROWS_PER_S - time.monotonic()))
+
+
+class Stored:
+    """What a run's trades_log holds."""
+
+    def __init__(self, clickhouse: ClickHouse, database: str) -> None:
+        self.clickhouse = clickhouse
+        self._table = f"{database}.trades_log"
+
+    async def figures(self) -> tuple[int, int, int]:
+        """Return rows, distinct positions, distinct identities."""
+        rows = await self.clickhouse.rows(
+            "SELECT count(), uniqExact(k_topic, k_partition, k_offset), "
+            f"uniqExact(exchange, symbol, trade_id) FROM {self._table}"
+        )
+        stored, positions, identities = rows[0]
+        return stored, positions, identities
+
+    async def reaches(self, least: int) -> None:
+        """Return once so many trades are stored."""
+        async with asyncio.timeout(WAIT_S):
+            while (await self.figures())[2] < least:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def seed() -> int:
+    chosen = int(os.environ.get("SEED", random.randrange(2**32)))
+    print(f"SEED={chosen}")
+    return chosen
+
+
+@pytest.fixture
+def sink_settings() -> SinkConfig:
+    return SinkConfig(
+        batch_age_s_max=0.3,
+        progress_interval_s=1.0,
+        retry_wait_s_max=0.5,
+        session_timeout_s=SESSION_S,
+    )
+
+
+@pytest.fixture
+def config(runtime: Runtime, namespace: str, sink_settings: SinkConfig) -> Config:
+    return Config(
+        namespace=namespace,
+        kafka=KafkaConfig(bootstrap=runtime.kafka),
+        clickhouse=ClickHouseConfig(url=runtime.clickhouse, request_timeout_s=20.0),
+        topics=TopicsConfig(partitions=4),
+        sink=sink_settings,
+    )
+
+
+@pytest.fixture
+async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
+    connection = await ClickHouse.connect(config.clickhouse)
+    await ensure_topics(config)
+    await migrate(config, connection)
+    try:
+        yield connection
+    finally:
+        await connection.command(f"DROP DATABASE IF EXISTS {config.database}")
+        await connection.close()
+
+
+@pytest.fixture
+def load(config: Config) -> Load:
+    return Load(config)
+
+
+@pytest.fixture
+def stored(clickhouse: ClickHouse, config: Config) -> Stored:
+    return Stored(clickhouse, config.database)

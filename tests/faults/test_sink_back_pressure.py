@@ -1,7 +1,7 @@
 """ClickHouse away for a while: memory stays bounded, partitions are paused, all is stored later."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.config import (
-    ClickHouseConfig,
-    Config,
-    KafkaConfig,
-    SinkConfig,
-    TopicsConfig,
-)
+from alpha_pulse.contracts.config import Config, SinkConfig
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
-from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
 ROWS = 400_000
@@ -37,31 +28,13 @@ WAIT_S = 180.0
 
 
 @pytest.fixture
-def config(runtime: Runtime, namespace: str) -> Config:
-    return Config(
-        namespace=namespace,
-        kafka=KafkaConfig(bootstrap=runtime.kafka),
-        clickhouse=ClickHouseConfig(url=runtime.clickhouse),
-        topics=TopicsConfig(partitions=4),
-        sink=SinkConfig(
-            batch_rows_max=20_000,
-            buffered_bytes_max=16 * 2**20,
-            progress_interval_s=1.0,
-            retry_wait_s_max=1.0,
-        ),
+def sink_settings() -> SinkConfig:
+    return SinkConfig(
+        batch_rows_max=20_000,
+        buffered_bytes_max=16 * 2**20,
+        progress_interval_s=1.0,
+        retry_wait_s_max=0.3,
     )
-
-
-@pytest.fixture
-async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
-    connection = await ClickHouse.connect(config.clickhouse)
-    await ensure_topics(config)
-    await migrate(config, connection)
-    try:
-        yield connection
-    finally:
-        await connection.command(f"DROP DATABASE IF EXISTS {config.database}")
-        await connection.close()
 
 
 def rss_bytes(pid: int) -> int:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_pulse.sinks.batch import Batch, Waiting, drop_known
+from alpha_pulse.sinks.resume import announced_range
 
 VALUES = st.lists(st.binary(max_size=40) | st.none(), min_size=1, max_size=60)
 
@@ -114,3 +115,49 @@ def test_a_time_inside_a_string_is_no_time() -> None:
 
 def test_known_rows_are_dropped() -> None:
     assert drop_known([1, 2, 3], [b"a", b"b", b"c"], [True, False, True]) == ([2], [b"b"])
+
+
+def test_an_announced_batch_waits_until_it_is_whole_and_goes_as_it_was() -> None:
+    rows = waiting(rows_max=2, age_s_max=1.0)
+    rows.expect(5)
+    rows.add([2, 3], [b"{}", b"{}"], 4, 0, now_s=100.0)
+    rows.reached(4)
+    # Neither age nor size makes a part of it due, and a partition that is read on is not paused.
+    assert (rows.due_s(), rows.is_full, rows.is_whole) == (None, False, False)
+    rows.add([5, 6, 7], [b"{}"] * 3, 8, 0, now_s=101.0)
+    rows.reached(8)
+    assert rows.due_s() == 100.0
+    announced = rows.take(101.0)
+    assert (list(announced.offsets), announced.settled_before) == ([2, 3, 5], 6)
+    assert list(rows.take(101.0).offsets) == [6, 7]
+
+
+def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
+    rows = waiting(age_s_max=1.0)
+    rows.expect(5)
+    rows.add([7], [b"{}"], 8, 0, now_s=100.0)
+    rows.reached(8)
+    assert rows.due_s() == 101.0
+    assert list(rows.take(101.0).offsets) == [7]
+
+
+@given(st.sets(st.integers(0, 60), min_size=1), st.data())
+def test_an_heir_makes_the_announced_batch_again_whatever_the_fetches(
+    offsets: set[int], data: st.DataObject
+) -> None:
+    ordered = sorted(offsets)
+    first = waiting(rows_max=7)
+    first.add(ordered, [b"{}"] * len(ordered), ordered[-1] + 1, 0, 0.0)
+    announced = first.take(0.0).token(1)
+    found = announced_range(announced, "t", 0, 1)
+    assert found is not None
+    heir = waiting(rows_max=data.draw(st.integers(1, 20)))
+    heir.expect(found[1])
+    while ordered:
+        size = data.draw(st.integers(1, len(ordered)))
+        fetched, ordered = ordered[:size], ordered[size:]
+        heir.add(fetched, [b"{}"] * size, fetched[-1] + 1, 0, 0.0)
+        heir.reached(fetched[-1] + 1)
+        if heir.due_s() is not None:
+            break
+    assert heir.take(0.0).token(1) == announced

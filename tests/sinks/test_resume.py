@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.sinks.resume import KnownOffsets, TopicRecreated, plan
+from alpha_pulse.sinks.resume import KnownOffsets, TopicRecreated, announced_range, plan
 
 WHERE = "market.trades.v1 3"
 OFFSETS = st.sets(st.integers(0, 60))
@@ -90,3 +90,15 @@ def test_a_table_beyond_the_topics_end_means_another_topic(
 def test_a_table_that_ends_where_the_topic_ends_is_complete() -> None:
     going_on = plan(WHERE, settled_before=90, known=KnownOffsets(), log_start=0, log_end=90)
     assert (going_on.start, going_on.lost) == (90, None)
+
+
+def test_an_announcement_counts_for_its_own_partition_and_life_only() -> None:
+    token = "market.trades.v1#2:3:10-20:4"
+    assert announced_range(token, "market.trades.v1#2", 3, 4) == (10, 20)
+    for name, partition, generation in (
+        ("market.trades.v1", 3, 4),
+        ("market.trades.v1#2", 13, 4),
+        ("market.trades.v1#2", 3, 5),
+    ):
+        assert announced_range(token, name, partition, generation) is None
+    assert announced_range("somebody else's words", "market.trades.v1", 3, 1) is None

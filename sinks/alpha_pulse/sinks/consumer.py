@@ -13,11 +13,11 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 from aiokafka.errors import KafkaError as AiokafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.sinks.announcements import Announcements, PartitionLost
 from alpha_pulse.sinks.batch import Batch
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault, retries
 from alpha_pulse.sinks.connections import DeadLetterPublisher, start_consumer
@@ -89,6 +89,7 @@ class Sink:
             consumer = self._consumer = await _unless(stop, start_consumer(config))
             if consumer is None:
                 return
+            self._announcements = Announcements(config, consumer)
             self._opener = LaneOpener(consumer, self._offsets, self._tables, self._settings)
             consumer.subscribe(sorted(self._tables), listener=_Rebalances(self))
             log.info("sink.started", topics=len(self._tables), database=config.database)
@@ -185,18 +186,37 @@ class Sink:
 
     def _start_flights(self) -> None:
         now_s = time.monotonic()
-        for lane in self._lanes.values():
-            if lane.is_due(now_s):
-                self._take_off(lane, now_s)
+        self._take_off([lane for lane in self._lanes.values() if lane.is_due(now_s)], now_s)
 
-    def _take_off(self, lane: Lane, now_s: float) -> None:
-        batch = lane.waiting.take(now_s)
-        lane.flight_bytes = batch.size_bytes
-        lane.flight = asyncio.create_task(self._fly(lane, batch))
-        self._watch(lane.flight)
+    def _take_off(self, lanes: Sequence[Lane], now_s: float) -> None:
+        if not lanes:
+            return
+        batches = [lane.take(now_s) for lane in lanes]
+        announced = asyncio.create_task(self._announce(lanes))
+        self._watch(announced)
+        for lane, batch in zip(lanes, batches, strict=True):
+            lane.flight = asyncio.create_task(self._fly(lane, batch, announced))
+            self._watch(lane.flight)
 
-    async def _fly(self, lane: Lane, batch: Batch) -> None:
+    async def _announce(self, lanes: Sequence[Lane]) -> bool:
+        """Return whether the lanes are still ours and their next inserts known to an heir."""
+        async for attempt in retries(self._settings.retry_wait_s_max):
+            with attempt:
+                try:
+                    await self._announcements.write(lanes)
+                except PartitionLost as error:
+                    log.warning("partitions.lost", partitions=len(lanes), error=str(error)[:300])
+                    return False
+        return True
+
+    async def _fly(self, lane: Lane, batch: Batch, announced: "asyncio.Task[bool]") -> None:
         try:
+            if not await asyncio.shield(announced):
+                # A rebalance follows: whoever gets the partition reads the rows again.
+                lane.is_lost = True
+                if self._lanes.get(lane.where) is lane:
+                    del self._lanes[lane.where]
+                return
             async with self._slots:
                 started_s = time.monotonic()
                 await self._writer.store(batch, lane.table, lane.where.topic, lane.epoch.generation)
@@ -223,7 +243,10 @@ class Sink:
         too_much = total >= self._settings.buffered_bytes_max
         paused = self._consumer.paused()
         for where, lane in self._lanes.items():
-            wait = lane.waiting.is_full or (too_much and len(lane.waiting) > 0)
+            # What is expected must be read whole before any of it can be stored.
+            wait = lane.waiting.is_full or (
+                too_much and lane.waiting.is_whole and len(lane.waiting) > 0
+            )
             try:
                 if wait and where not in paused:
                     self._consumer.pause(where)
@@ -275,7 +298,8 @@ class Sink:
                 return
             with attempt:
                 try:
-                    lanes = await self._opener.open(partitions)
+                    announced = await self._announcements.read(partitions)
+                    lanes = await self._opener.open(partitions, announced)
                     await self._save_progress(lanes)
                 except AiokafkaError as error:
                     raise PassingFault(
@@ -312,8 +336,10 @@ class Sink:
     async def _report_progress(self, lanes: Sequence[Lane]) -> None:
         try:
             await self._save_progress(lanes)
-            await self._commit(lanes)
-        except (PassingFault, AiokafkaError) as error:
+            await self._announcements.write(
+                lane for lane in lanes if self._lanes.get(lane.where) is lane
+            )
+        except (PassingFault, PartitionLost, AiokafkaError) as error:
             # The next report says it again; nothing depends on it but the length of a resume.
             log.warning("progress.postponed", error=str(error)[:300])
 
@@ -325,20 +351,6 @@ class Sink:
         )
         for lane, settled in moved:
             lane.saved = settled
-
-    async def _commit(self, lanes: Iterable[Lane]) -> None:
-        """Commit to Kafka, for lag displays only."""
-        assert self._consumer is not None
-        offsets = {
-            lane.where: OffsetAndMetadata(lane.settled, "")
-            for lane in lanes
-            if self._lanes.get(lane.where) is lane
-        }
-        if offsets:
-            try:
-                await self._consumer.commit(offsets)
-            except IllegalStateError as error:
-                log.debug("commit.skipped", error=str(error))
 
     async def _land(self, lanes: Sequence[Lane], timeout_s: float) -> None:
         """Store what the lanes hold and record their progress; drop what takes too long."""
@@ -354,9 +366,11 @@ class Sink:
             log.warning("batches.dropped", lanes=len(flights), note="they are read again")
 
     async def _empty(self, lane: Lane) -> None:
-        while lane.flight is not None or lane.waiting:
+        while lane.flight is not None or (lane.waiting and lane.waiting.is_whole):
+            if lane.is_lost:
+                return
             if lane.flight is None:
-                self._take_off(lane, time.monotonic())
+                self._take_off([lane], time.monotonic())
             flight = lane.flight
             if flight is not None:
                 await asyncio.wait([flight])
@@ -372,11 +386,11 @@ class Sink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _watch(self, task: "asyncio.Task[None]") -> None:
+    def _watch(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
-    def _finished(self, task: "asyncio.Task[None]") -> None:
+    def _finished(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None and self._failure is None:
             self._failure = task.exception()

@@ -11,7 +11,7 @@ from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.sinks.batch import Batch, Waiting, drop_known
 from alpha_pulse.sinks.offsets import Epoch, OffsetStore, Stored
-from alpha_pulse.sinks.resume import KnownOffsets, plan
+from alpha_pulse.sinks.resume import KnownOffsets, announced_range, plan
 from alpha_pulse.sinks.tables import Table
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 class Lane:
     """State of one assigned partition.
 
-    position: where reading goes on. settled: every earlier offset is stored or skipped.
+    position: where reading goes on. settled: every earlier offset is stored or skipped. announced:
+    token of the batch that may be on its way into the table. is_lost: Kafka has given the partition
+    to somebody.
     """
 
     where: TopicPartition
@@ -31,6 +33,8 @@ class Lane:
     known: KnownOffsets
     position: int
     settled: int
+    announced: str = ""
+    is_lost: bool = False
     saved: int = -1
     flight: asyncio.Task[None] | None = None
     flight_bytes: int = 0
@@ -57,11 +61,19 @@ class Lane:
             self.waiting.add(offsets, values, self.position, batch.timestamp_ms, now_s)
         elif not self.waiting and self.flight is None:
             self.settled = self.position
+        self.waiting.reached(self.position)
 
     def is_due(self, now_s: float) -> bool:
         """Whether an insert should start."""
         due_s = self.waiting.due_s()
         return self.flight is None and due_s is not None and due_s <= now_s
+
+    def take(self, now_s: float) -> Batch:
+        """Take what one insert stores next."""
+        batch = self.waiting.take(now_s)
+        self.announced = batch.token(self.epoch.generation)
+        self.flight_bytes = batch.size_bytes
+        return batch
 
     def landed(self, batch: Batch) -> None:
         """Note that a batch is stored."""
@@ -83,9 +95,12 @@ class LaneOpener:
         self._tables = tables
         self._settings = settings
 
-    async def open(self, partitions: Sequence[TopicPartition]) -> list[Lane]:
+    async def open(
+        self, partitions: Sequence[TopicPartition], announced: Mapping[TopicPartition, str]
+    ) -> list[Lane]:
         """Return a lane for each partition, at the position where reading goes on.
 
+        announced: tokens of batches that may be on their way into the table.
         Raises: PassingFault, TopicRecreated, and aiokafka's errors.
         """
         starts = await self._consumer.beginning_offsets(partitions)
@@ -102,7 +117,9 @@ class LaneOpener:
             )
             for where in mine:
                 found = stored[where.partition]
-                lanes.append(await self._lane(where, epoch, found, starts[where], ends[where]))
+                lane = await self._lane(where, epoch, found, starts[where], ends[where])
+                _expect(lane, announced.get(where, ""), ends[where])
+                lanes.append(lane)
         return lanes
 
     async def _lane(
@@ -142,3 +159,11 @@ class LaneOpener:
             position=going_on.start,
             settled=going_on.start,
         )
+
+
+def _expect(lane: Lane, token: str, log_end: int) -> None:
+    # Rows that were announced and are not in the table yet go as the same batch once more.
+    found = announced_range(token, lane.name, lane.where.partition, lane.epoch.generation)
+    if found is not None and lane.position <= found[1] < log_end:
+        lane.announced = token
+        lane.waiting.expect(found[1])

@@ -1,5 +1,6 @@
 """Where a sink goes on in a Kafka partition, and which records are stored already. Pure."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from alpha_pulse.contracts.errors import StorageError
 
 Range = tuple[int, int]  # first and last offset, both included
+
+_TOKEN = re.compile(r"(?P<batch>.+:\d+):(?P<first>\d+)-(?P<last>\d+):(?P<generation>\d+)")
 
 
 class TopicRecreated(StorageError):
@@ -78,6 +81,16 @@ def plan(
         return Plan(log_start, known, _hole(known, log_start) if known.end else None)
     lost = _lost(settled_before, log_start, known)
     return Plan(max(settled_before, log_start), known, lost)
+
+
+def announced_range(token: str, name: str, partition: int, generation: int) -> Range | None:
+    """Return the offsets of an announced batch; None when it is of another life of the topic."""
+    found = _TOKEN.fullmatch(token)
+    if found is None or found["batch"] != f"{name}:{partition}":
+        return None
+    if int(found["generation"]) != generation:
+        return None
+    return int(found["first"]), int(found["last"])
 
 
 def _hole(known: KnownOffsets, log_start: int) -> Range | None:

@@ -20,6 +20,7 @@ EXCHANGE_START_S = 30.0
 
 # Producers end first and sinks last, so that what was published is stored.
 ROLE_MODULES = {
+    "repair": "alpha_pulse.data_pipeline.history",
     "producer": "alpha_pulse.producers",
     "processor": "alpha_pulse.processors",
     "sink": "alpha_pulse.sinks",

@@ -60,12 +60,14 @@ async def _up(settings: Config, workers: int) -> None:
                     f"{config.database}; Ctrl-C ends it"
                 )
                 processors = [f"processor-{number}" for number in range(1, workers + 1)]
+                repair = ["repair"] if config.history.repair else []
                 async with page_beside(config, page):
                     await supervise(
                         [
                             Worker("sink", "sink", config),
                             *(Worker(name, "processor", config) for name in processors),
                             Worker("producer", "producer", config),
+                            *(Worker(name, name, config) for name in repair),
                         ],
                         runtime.data_dir / "logs",
                         runtime,

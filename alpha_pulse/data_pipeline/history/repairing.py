@@ -1,6 +1,8 @@
 """The repair that `up` runs: gaps and mismatches of the last day, again and again."""
 
 import asyncio
+import logging
+import sys
 
 import structlog
 
@@ -24,8 +26,9 @@ async def keep_repairing(config: Config, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             async with open_pipeline(config, share=config.history.repair_limit_share) as pipeline:
-                while not await _stopped(stop, config.history.repair_interval_s):
+                while not stop.is_set():
                     await repair_once(config, pipeline)
+                    await _stopped(stop, config.history.repair_interval_s)
         except AlphaPulseError as error:
             log.warning("repair.failed", error=str(error)[:300])
             await _stopped(stop, min(config.history.repair_interval_s, 30.0))
@@ -59,6 +62,19 @@ async def _repair(pipeline: Pipeline, market: Market, start_us: int, end_us: int
         )
     if done.error:
         log.warning("repair.postponed", symbol=market.symbol, error=done.error[:300])
+
+
+def log_as_json() -> None:
+    """Write the log as JSON lines to stderr, as the roles do."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
 
 
 async def _stopped(stop: asyncio.Event, wait_s: float) -> bool:

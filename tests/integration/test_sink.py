@@ -51,6 +51,7 @@ def config(runtime: Runtime, namespace: str) -> Config:
 @pytest.fixture
 async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
     connection = await ClickHouse.connect(config.clickhouse)
+    await ensure_topics(config)
     try:
         yield connection
     finally:
@@ -138,10 +139,15 @@ async def settled(clickhouse: ClickHouse, config: Config, topic: Topic, partitio
     return stored[partition].settled_before or 0
 
 
+async def run_until_stored(config: Config, clickhouse: ClickHouse, rows: int) -> None:
+    """Run a sink until the table holds so many trades, then end it."""
+    async with running(config) as sink:
+        await until(holds(clickhouse, config, rows), sink)
+
+
 async def test_every_topic_is_stored_with_its_position(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     for topic in STORED_TOPICS:
         event = next(iter(EXAMPLES[topic.events[0]].values()))
         if topic in CANDLES.values():
@@ -164,14 +170,11 @@ async def test_every_topic_is_stored_with_its_position(
 async def test_a_second_run_goes_on_where_the_first_ended(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(500))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 500), sink)
+    await run_until_stored(config, clickhouse, 500)
     assert await settled(clickhouse, config, TRADES) == 500
     await publish(config, TRADES, trades(300, first=500))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 800), sink)
+    await run_until_stored(config, clickhouse, 800)
     d = config.database
     assert await clickhouse.rows(
         f"SELECT count(), uniqExact(k_topic, k_partition, k_offset), uniqExact(trade_id) "
@@ -183,14 +186,11 @@ async def test_a_second_run_goes_on_where_the_first_ended(
 async def test_offsets_that_no_reader_sees_are_not_missed(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     values = trades(20)
     await publish(config, TRADES, values[:10], transactional=f"{config.namespace}-a")
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 10), sink)
+    await run_until_stored(config, clickhouse, 10)
     await publish(config, TRADES, values[10:], transactional=f"{config.namespace}-b")
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 20), sink)
+    await run_until_stored(config, clickhouse, 20)
     assert await count(clickhouse, config, "trades_log") == 20
     assert await count(clickhouse, config, "skipped_offsets") == 0
 
@@ -198,42 +198,33 @@ async def test_offsets_that_no_reader_sees_are_not_missed(
 async def test_a_wiped_database_fills_again_from_kafka(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(200))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     await clickhouse.command(f"DROP DATABASE {config.database} SYNC")
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     assert await count(clickhouse, config, "trades_log") == 200
 
 
 async def test_lost_progress_rows_cost_only_time(config: Config, clickhouse: ClickHouse) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(200))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     await clickhouse.command(f"TRUNCATE TABLE {config.database}.sink_progress")
     await publish(config, TRADES, trades(50, first=200))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 250), sink)
+    await run_until_stored(config, clickhouse, 250)
     assert await count(clickhouse, config, "trades_log") == 250
 
 
 async def test_rows_deleted_by_hand_come_back_with_a_new_generation(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(200))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     d = config.database
     await clickhouse.command(
         f"ALTER TABLE {d}.trades_log DELETE WHERE k_offset % 2 = 0 SETTINGS mutations_sync = 2"
     )
     await OffsetStore(clickhouse, d).raise_generation(TRADES.full_name(config.namespace))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     assert await clickhouse.rows(
         f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
     ) == [(200, 200)]
@@ -242,10 +233,8 @@ async def test_rows_deleted_by_hand_come_back_with_a_new_generation(
 async def test_a_topic_made_anew_stops_the_sink_until_a_new_epoch_begins(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(200))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 200), sink)
+    await run_until_stored(config, clickhouse, 200)
     name = TRADES.full_name(config.namespace)
     admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))
     await admin.start()
@@ -259,26 +248,22 @@ async def test_a_topic_made_anew_stops_the_sink_until_a_new_epoch_begins(
         async with asyncio.timeout(WAIT_S):
             await Sink(config).run(asyncio.Event())
     await OffsetStore(clickhouse, config.database).begin_epoch(name)
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 250), sink)
+    await run_until_stored(config, clickhouse, 250)
     assert await count(clickhouse, config, "trades") == 250
 
 
 async def test_retention_that_outran_the_sink_is_recorded(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     await publish(config, TRADES, trades(100))
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 100), sink)
+    await run_until_stored(config, clickhouse, 100)
     await publish(config, TRADES, trades(100, first=100))
     name = TRADES.full_name(config.namespace)
     admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))
     await admin.start()
     await admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=150)})
     await admin.close()
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 150), sink)
+    await run_until_stored(config, clickhouse, 150)
     d = config.database
     assert await clickhouse.rows(
         f"SELECT k_topic, first_offset, last_offset, reason FROM {d}.skipped_offsets"
@@ -289,7 +274,6 @@ async def test_retention_that_outran_the_sink_is_recorded(
 async def test_a_refused_row_becomes_a_dead_letter_and_its_neighbours_are_stored(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     bad = json.dumps({**json.loads(trades(1)[0]), "price": "1.0000000000001"}).encode()
     await publish(config, TRADES, [*trades(70), bad, *trades(70, first=70), b"rubbish"])
     async with running(config) as sink:
@@ -332,7 +316,6 @@ async def read_all(config: Config, topic: Topic) -> list[bytes]:
 async def test_a_batch_that_spans_two_months_is_stored_once(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     november_us = 1_793_491_200_000_000
     values = [
         encode(
@@ -343,8 +326,7 @@ async def test_a_batch_that_spans_two_months_is_stored_once(
         for number in range(100)
     ]
     await publish(config, TRADES, values)
-    async with running(config) as sink:
-        await until(holds(clickhouse, config, 100), sink)
+    await run_until_stored(config, clickhouse, 100)
     assert await clickhouse.rows(
         f"SELECT toYYYYMM(trade_time) AS month, count() FROM {config.database}.trades_log "
         "GROUP BY month ORDER BY month"
@@ -354,7 +336,6 @@ async def test_a_batch_that_spans_two_months_is_stored_once(
 async def test_two_sinks_share_the_partitions_and_store_each_record_once(
     config: Config, clickhouse: ClickHouse
 ) -> None:
-    await ensure_topics(config)
     slow = replace(config, sink=replace(config.sink, batch_age_s_max=0.02))
     total = 0
     async with running(slow) as first:

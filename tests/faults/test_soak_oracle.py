@@ -1,8 +1,10 @@
 """The oracle, the plan and the link of the soak can fail: each kind of damage is found."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from alpha_pulse.replay.verdict import StoredCandle, StoredTrade, recompute_cand
 from tests.faults.link import Link
 from tests.faults.soak.judge import endings
 from tests.faults.soak.oracle import Published, judge_candles, judge_trades
-from tests.faults.soak.plan import LASTS_S, plan_scenario, plan_soak
+from tests.faults.soak.plan import LASTS_S, ROLES, SCENARIOS, plan_scenario, plan_soak
 from tests.faults.soak.samples import Samples
 
+ROOT = Path(__file__).parents[2]
 MARKET = SyntheticMarket("BTC/USDT", 5, trades_per_minute=60)
 FIRST = MARKET.position_at(BEGIN_US + 20_000_000)
 END = MARKET.position_at(BEGIN_US + 7 * MINUTE_US)
@@ -193,3 +196,13 @@ async def test_a_link_cuts_holds_answers_and_heals() -> None:
         writer.write(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
         assert await reader.read() == b"HTTP/1.1 503 No\r\n\r\n"
         writer.close()
+
+
+def test_the_page_of_faults_names_tests_and_scenarios_that_exist() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    files = set(re.findall(r"`([a-z_]+/test_[a-z_]+\.py)`", page))
+    assert len(files) > 15
+    assert [name for name in files if not (ROOT / "tests" / name).exists()] == []
+    named = re.findall(r"\[([a-z]+ [a-z0-9-]+|terminate)\]", page)
+    known = {*SCENARIOS, "terminate", *(f"kill {role}" for role in ROLES)}
+    assert set(named) == known

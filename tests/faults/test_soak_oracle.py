@@ -203,6 +203,6 @@ def test_the_page_of_faults_names_tests_and_scenarios_that_exist() -> None:
     files = set(re.findall(r"`([a-z_]+/test_[a-z_]+\.py)`", page))
     assert len(files) > 15
     assert [name for name in files if not (ROOT / "tests" / name).exists()] == []
-    named = re.findall(r"\[([a-z]+ [a-z0-9-]+|terminate)\]", page)
+    named = re.findall(r"`(?:scenarios)?\[([a-z0-9 -]+)\]`", page)
     known = {*SCENARIOS, "terminate", *(f"kill {role}" for role in ROLES)}
     assert set(named) == known

@@ -119,7 +119,7 @@ def test_known_rows_are_dropped() -> None:
 
 def test_an_announced_batch_waits_until_it_is_whole_and_goes_as_it_was() -> None:
     rows = waiting(rows_max=2, age_s_max=1.0)
-    rows.expect(5)
+    rows.expect(2, 5)
     rows.add([2, 3], [b"{}", b"{}"], 4, 0, now_s=100.0)
     rows.reached(4)
     # Neither age nor size makes a part of it due, and a partition that is read on is not paused.
@@ -134,11 +134,22 @@ def test_an_announced_batch_waits_until_it_is_whole_and_goes_as_it_was() -> None
 
 def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
     rows = waiting(age_s_max=1.0)
-    rows.expect(5)
+    rows.expect(2, 5)
     rows.add([7], [b"{}"], 8, 0, now_s=100.0)
     rows.reached(8)
     assert rows.due_s() == 101.0
     assert list(rows.take(101.0).offsets) == [7]
+
+
+def test_what_comes_before_an_announced_batch_goes_as_usual_and_apart() -> None:
+    # The table was emptied: all of the topic is stored again, and the batch is far away.
+    rows = waiting(rows_max=3, age_s_max=1.0)
+    rows.expect(4, 5)
+    for offset in range(8):
+        rows.add([offset], [b"{}"], offset + 1, 0, now_s=100.0)
+        rows.reached(offset + 1)
+    taken = [list(rows.take(100.0).offsets) for _ in range(4)]
+    assert taken == [[0, 1, 2], [3], [4, 5], [6, 7]]
 
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.data())
@@ -152,7 +163,7 @@ def test_an_heir_makes_the_announced_batch_again_whatever_the_fetches(
     found = announced_range(announced, "t", 0, 1)
     assert found is not None
     heir = waiting(rows_max=data.draw(st.integers(1, 20)))
-    heir.expect(found[1])
+    heir.expect(*found)
     while ordered:
         size = data.draw(st.integers(1, len(ordered)))
         fetched, ordered = ordered[:size], ordered[size:]

@@ -1,7 +1,7 @@
 """Rows waiting to be stored: bounded by rows, bytes and age; joined without decoding. Pure."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,8 +104,8 @@ class Waiting:
         self._settled_before = 0
         self._timestamp_ms = 0
         self._since_s = 0.0
-        self._announced_last: int | None = None
-        self._is_whole = True
+        self._announced: tuple[int, int] | None = None
+        self._read_before = 0
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -128,44 +128,52 @@ class Waiting:
         self._settled_before = settled_before
         self._timestamp_ms = max(self._timestamp_ms, timestamp_ms)
 
-    def expect(self, last_offset: int) -> None:
-        """Let the next insert take the rows up to an offset, all of them and no other."""
-        self._announced_last = last_offset
-        self._is_whole = False
+    def expect(self, first_offset: int, last_offset: int) -> None:
+        """Let one insert take the rows of these offsets, all of them and no other."""
+        self._announced = (first_offset, last_offset)
 
     def reached(self, position: int) -> None:
         """Note that everything before an offset has been read."""
-        last = self._announced_last
-        if last is not None and position > last:
-            self._is_whole = True
-            if not self._offsets or self._offsets[0] > last:
-                self._announced_last = None  # all of it was stored already
+        self._read_before = position
+
+    @property
+    def _is_at_announced(self) -> bool:
+        if self._announced is None or not self._offsets:
+            return False
+        first, last = self._announced
+        return first <= self._offsets[0] <= last
 
     @property
     def is_whole(self) -> bool:
         """Whether an insert may take rows: not while an expected one is read in parts."""
-        return self._is_whole
+        if not self._is_at_announced or self._announced is None:
+            return True
+        return self._read_before > self._announced[1]
 
     @property
     def is_full(self) -> bool:
         """Whether an insert could not take much more."""
-        if not self._is_whole:
+        if not self.is_whole:
             return False
         return len(self._offsets) >= self._rows_max or self.size_bytes >= self._bytes_max
 
     def due_s(self) -> float | None:
         """Return when the rows are due (monotonic seconds); None: nothing waits."""
-        if not self._offsets or not self._is_whole:
+        if not self._offsets or not self.is_whole:
             return None
-        is_due = self.is_full or self._announced_last is not None
+        is_due = self.is_full or self._is_at_announced
         return self._since_s if is_due else self._since_s + self._age_s_max
 
     def take(self, now_s: float) -> Batch:
         """Remove and return the rows of one insert, oldest first."""
         count = self._count_within_bounds()
-        if self._announced_last is not None:
-            count = bisect_right(self._offsets, self._announced_last)
-            self._announced_last = None
+        if self._announced is not None and self._offsets:
+            first, last = self._announced
+            if self._offsets[0] < first:
+                count = min(count, bisect_left(self._offsets, first))
+            else:
+                count = bisect_right(self._offsets, last) or count
+                self._announced = None
         offsets, self._offsets = self._offsets[:count], self._offsets[count:]
         values, self._values = self._values[:count], self._values[count:]
         settled_before = self._offsets[0] if self._offsets else self._settled_before

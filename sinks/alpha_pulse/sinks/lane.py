@@ -166,4 +166,4 @@ def _expect(lane: Lane, token: str, log_end: int) -> None:
     found = announced_range(token, lane.name, lane.where.partition, lane.epoch.generation)
     if found is not None and lane.position <= found[1] < log_end:
         lane.announced = token
-        lane.waiting.expect(found[1])
+        lane.waiting.expect(*found)

@@ -1,8 +1,10 @@
 """From Kafka into ClickHouse: our sink, ClickHouse's own Kafka engine, row inserts, and the limit.
 
-`python -m benchmarks sinks [--rows N] [--json]`: every path fills the same tables with the same
-CHECKs and projections on one embedded engine, one after the other, from one topic. `limit` inserts
-ready bytes without Kafka: what ClickHouse itself takes.
+`python -m benchmarks sinks [--rows N] [--rounds N] [--json]`: every path fills the same tables with
+the same CHECKs and projections on one embedded engine, one after the other, from one topic, round
+after round. `limit` inserts ready bytes without Kafka: what ClickHouse itself takes. A ratio is
+made within each round, where both sides met much the same machine; its median counts, and the
+smallest and largest tell how far it can be trusted.
 """
 
 import argparse
@@ -73,21 +75,22 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks sinks", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--paths", default=",".join(PATHS), help="some of them only")
-    parser.add_argument("--rounds", type=int, default=1, help="each path so often, medians count")
+    parser.add_argument("--rounds", type=int, default=3, help="each path so often, medians count")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
     names = options.paths.split(",") * options.rounds
     results = asyncio.run(run(options.rows, names))
-    rates = {
-        name: statistics.median(one.rows_per_s for one in results if one.path == name)
-        for name in dict.fromkeys(names)
-    }
+    rates = {name: statistics.median(rates_of(results, name)) for name in dict.fromkeys(names)}
+    kafka_engine, limits = ratios(results, "kafka_engine"), ratios(results, "limit")
     summary = {
         "rows": options.rows,
         "paths": [asdict(result) for result in results],
         "median_rows_per_s": rates,
-        "times_kafka_engine": _ratio(rates, "sink", "kafka_engine"),
-        "share_of_limit": _ratio(rates, "sink", "limit"),
+        "spread_rows_per_s": {name: spread(rates_of(results, name)) for name in rates},
+        "times_kafka_engine": median_of(kafka_engine),
+        "times_kafka_engine_spread": spread(kafka_engine),
+        "share_of_limit": median_of(limits),
+        "share_of_limit_spread": spread(limits),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
     }
@@ -96,15 +99,30 @@ def main(arguments: list[str]) -> int:
     else:
         for result in results:
             print(f"{result.path:14} {result.rows_per_s:>9,} rows/s   {result}")
-        print(f"sink / Kafka engine: {summary['times_kafka_engine']}")
-        print(f"sink / limit: {summary['share_of_limit']}")
+        print(f"sink / Kafka engine: {summary['times_kafka_engine']} in {spread(kafka_engine)}")
+        print(f"sink / limit: {summary['share_of_limit']} in {spread(limits)}")
     return 0
 
 
-def _ratio(rates: dict[str, float], above: str, below: str) -> float | None:
-    if above not in rates or below not in rates:
-        return None
-    return round(rates[above] / rates[below], 2)
+def rates_of(results: list[Result], path: str) -> list[float]:
+    """Return the rows per second of a path, round by round."""
+    return [one.rows_per_s for one in results if one.path == path]
+
+
+def ratios(results: list[Result], below: str) -> list[float]:
+    """Return our sink's rate over another path's, round by round."""
+    pairs = zip(rates_of(results, "sink"), rates_of(results, below), strict=False)
+    return [round(ours / other, 2) for ours, other in pairs]
+
+
+def median_of(values: list[float]) -> float | None:
+    """Return the median; None of nothing."""
+    return round(statistics.median(values), 2) if values else None
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return the smallest and the largest."""
+    return [min(values), max(values)] if values else []
 
 
 async def run(rows: int, names: list[str]) -> list[Result]:

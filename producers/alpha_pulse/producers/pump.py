@@ -105,20 +105,32 @@ class Pump:
             await self.publish_all()
 
     async def publish_all(self) -> None:
-        """Hand everything to the publisher; waits while too much is pending there."""
+        """Hand everything to the publisher; waits while too much is pending there.
+
+        Cancelled while it waits, it loses nothing: the next call goes on from there.
+        """
         while self._dirty or self._letters:
-            letters, self._letters = self._letters, []
-            for letter in letters:
+            while self._letters:
+                letter = self._letters[0]
                 key = letter.identity.encode()
                 await self._publisher.publish(self._dead_letter_topic, key, [encode(letter)])
-            feeds, self._dirty = self._dirty, set()
-            for feed in feeds:
-                values, feed.outbox = feed.outbox, []
-                if self._publisher.pending_bytes > self._pending_bytes_max:
-                    self._gate.close("kafka")
-                await self._publisher.publish(self._topic, feed.key, values)
-                self._on_published(feed)
+                del self._letters[0]
+            for feed in list(self._dirty):
+                await self._publish(feed)
             self._gate.open("kafka")
+
+    async def _publish(self, feed: SymbolFeed) -> None:
+        self._dirty.discard(feed)
+        values, feed.outbox = feed.outbox, []
+        if self._publisher.pending_bytes > self._pending_bytes_max:
+            self._gate.close("kafka")
+        try:
+            await self._publisher.publish(self._topic, feed.key, values)
+        except BaseException:
+            feed.outbox[:0] = values
+            self._dirty.add(feed)
+            raise
+        self._on_published(feed)
 
     async def flush(self) -> None:
         """Publish everything and wait until Kafka has acknowledged it."""

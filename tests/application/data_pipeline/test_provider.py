@@ -89,7 +89,7 @@ async def test_every_trade_and_candle_is_told_and_stored_whatever_the_stream_doe
 async def test_a_slow_program_slows_the_reading_and_loses_nothing() -> None:
     async with ReplayExchange(markets()) as exchange:
         provider = provider_of(exchange, publish_pending_bytes_max=20_000)
-        program = Program(wait_s=0.0001)
+        program = Program(wait_s=0.03)
         await provider.start(SYMBOLS, program)
         await asyncio.wait_for(provider.wait(), 60)
         await provider.stop()

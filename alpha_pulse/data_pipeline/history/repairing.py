@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
@@ -27,7 +29,7 @@ async def keep_repairing(config: Config, stop: asyncio.Event) -> None:
         try:
             async with open_pipeline(config, share=config.history.repair_limit_share) as pipeline:
                 while not stop.is_set():
-                    await repair_once(config, pipeline)
+                    await _unless_stopped(stop, repair_once(config, pipeline))
                     await _stopped(stop, config.history.repair_interval_s)
         except AlphaPulseError as error:
             log.warning("repair.failed", error=str(error)[:300])
@@ -75,6 +77,19 @@ def log_as_json() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    # A round may be cut anywhere: the next one finds what this one stored.
+    stopping = asyncio.create_task(stop.wait())
+    working = asyncio.create_task(work)
+    await asyncio.wait([stopping, working], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return
+    working.result()
 
 
 async def _stopped(stop: asyncio.Event, wait_s: float) -> bool:

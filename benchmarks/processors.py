@@ -1,9 +1,12 @@
 """Trades to candles: our processor, Kafka Streams, Quix Streams and textbook Faust, in one run.
 
-`python -m benchmarks processors [--trades N] [--symbols N] [--workers N] [--only NAMES] [--json]`:
-each reads the same topic of one Kafka and writes valid trades and candles. Ours and Kafka Streams
-write 1m to 1d; the two slow ones write 1m only. What counts is trades per CPU-second of the
-process, from being ready to the last commit; wall time is noisy.
+`python -m benchmarks processors [--trades N] [--symbols N,…] [--workers N,…] [--only NAMES]`: each
+reads the same topic of one Kafka and writes valid trades and candles. Ours and Kafka Streams
+write 1m to 1d; the two slow ones write 1m only, and textbook Faust gets 20,000 trades, because it
+would need an hour for more. What counts is trades per CPU-second of the process (with the JVM's
+compiler and collector threads), from being ready to the last commit; wall time is noisy, and the
+machine's load is printed beside it. `--symbols 10,200,5000 --workers 1,2 --only ours` shows how
+ours scales.
 """
 
 import argparse
@@ -33,6 +36,8 @@ from benchmarks.processors_workload import CHECKED, Workload, compare, make_work
 HERE = Path(__file__).parent
 PARTITIONS = 4
 SLOW_S_MAX = 40.0
+FAUST_TRADES = 20_000
+FAUST_S_MAX = 120.0
 PATH_S_MAX = 400.0
 POLL_S = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,21 +47,28 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Result:
     """One processor.
 
-    exact: candles equal to the reference, of those expected; `cut off` when time ran out.
+    exact: candles equal to the reference, of those expected; `cut off` when time ran out. load: of
+    the machine over the last minute, everything together.
     """
 
     name: str
+    symbols: int
+    workers: int
     trades: int
     trades_per_cpu_s: int
     trades_per_s: int
     rss_mib: int
     exact: str
     trades_out: int
+    load: float
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to do the work: its command, and what of the outputs it writes."""
+    """A way to do the work: its command, and what of the outputs it writes.
+
+    trades_max: the workload is cut to so many.
+    """
 
     name: str
     command: list[str]
@@ -67,27 +79,46 @@ class Contender:
     timeframes: Sequence[str]
     seconds_max: float
     processes: int = 1
+    trades_max: int | None = None
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a text such as `10,200`."""
+    return [int(number) for number in text.split(",")]
 
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks processors", description=__doc__)
     parser.add_argument("--trades", type=int, default=2_000_000)
-    parser.add_argument("--symbols", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=1, help="of ours")
+    parser.add_argument("--symbols", type=numbers, default=[200], help="one or several")
+    parser.add_argument("--workers", type=numbers, default=[1], help="of ours")
     parser.add_argument("--only", default="", help="names with commas, such as ours,streams-eos")
     parser.add_argument("--kafka", default=os.environ.get("ALPHA_PULSE_KAFKA", ""))
     parser.add_argument("--quix-python", default=sys.executable, help="one that has quixstreams")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
     results = asyncio.run(run(options))
-    rates = {result.name: result.trades_per_cpu_s for result in results}
-    ours = rates.get("ours", 0)
-    times = {n: round(ours / rate, 1) for n, rate in rates.items() if rate and n != "ours"}
     if options.json:
-        print(json.dumps({"results": [asdict(result) for result in results], "times": times}))
+        found = [asdict(result) for result in results]
+        print(json.dumps({"results": found, "times": times_of(results)}))
     wrong = [r for r in results if r.name == "ours" and not is_exact(r)]
     return 1 if wrong else 0
+
+
+def times_of(results: list[Result]) -> dict[str, float]:
+    """Return how many times faster our first result is than each peer and each other form."""
+    ours = next((result for result in results if result.name == "ours"), None)
+    if ours is None:
+        return {}
+    times = {}
+    for result in results:
+        name = result.name
+        if (result.symbols, result.workers) != (ours.symbols, ours.workers):
+            name += f", {result.symbols} symbols, {result.workers} workers"
+        if result is not ours and result.trades_per_cpu_s:
+            times[name] = round(ours.trades_per_cpu_s / result.trades_per_cpu_s, 2)
+    return times
 
 
 def is_exact(result: Result) -> bool:
@@ -98,9 +129,6 @@ def is_exact(result: Result) -> bool:
 
 async def run(options: argparse.Namespace) -> list[Result]:
     """Make the workload, publish it once per contender, and measure one after the other."""
-    started = time.perf_counter()
-    workload = make_workload(options.trades, options.symbols)
-    say(f"{len(workload.records)} records made in {time.perf_counter() - started:.0f} s")
     directory = Path(tempfile.mkdtemp(prefix="benchmark-"))
     try:
         # ClickHouse is not needed: an address that nobody asks.
@@ -108,16 +136,28 @@ async def run(options: argparse.Namespace) -> list[Result]:
             directory, kafka=options.kafka or None, clickhouse="http://127.0.0.1:1", kafka_port=0
         ) as runtime:
             results = []
-            for contender in await contenders(runtime.kafka, options, directory):
-                result = await measure(runtime.kafka, contender, workload)
-                say(
-                    f"{result.name:20} {result.trades_per_cpu_s:>9,} trades/CPU-s "
-                    f"{result.trades_per_s:>9,}/s {result.rss_mib:>6} MiB  exact {result.exact}"
-                )
-                results.append(result)
+            for symbols in options.symbols:
+                workload = make_workload(options.trades, symbols)
+                for contender in await contenders(runtime.kafka, options, directory):
+                    mine = workload
+                    if contender.trades_max is not None and contender.trades_max < options.trades:
+                        mine = make_workload(contender.trades_max, symbols)
+                        say(f"{contender.name}: {contender.trades_max:,} trades only")
+                    result = await measure(runtime.kafka, contender, mine, symbols)
+                    results.append(result)
+                    say(line_of(result))
             return results
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def line_of(result: Result) -> str:
+    """Return a result as a person reads it."""
+    return (
+        f"{result.name:12} {result.symbols:>5} symbols {result.workers} workers "
+        f"{result.trades_per_cpu_s:>9,} trades/CPU-s {result.trades_per_s:>9,}/s "
+        f"{result.rss_mib:>5} MiB  exact {result.exact}  load {result.load}"
+    )
 
 
 async def contenders(kafka: str, options: argparse.Namespace, directory: Path) -> list[Contender]:
@@ -131,13 +171,13 @@ async def contenders(kafka: str, options: argparse.Namespace, directory: Path) -
     def spaces(name: str) -> str:
         return f"bench{time.monotonic_ns()}-{name}"
 
-    if enters("ours"):
-        config = config_of(kafka, spaces("ours"), str(directory / "ours"))
+    for workers in options.workers if enters("ours") else ():
+        config = config_of(kafka, spaces("ours"), str(directory / f"ours-{workers}"))
         found.append(
             Contender(
                 "ours", [sys.executable, "-m", "alpha_pulse.processors"],
                 config_environment(config), config.named(config.processor.group),
-                config.namespace, "partitions.assigned", CHECKED, PATH_S_MAX, options.workers,
+                config.namespace, "partitions.assigned", CHECKED, PATH_S_MAX, workers,
             )
         )  # fmt: skip
     streams = ("streams-eos", "exactly_once_v2", "true"), ("streams-alos", "at_least_once", "false")
@@ -171,7 +211,7 @@ async def contenders(kafka: str, options: argparse.Namespace, directory: Path) -
         found.append(
             Contender(
                 "faust", [*command, str(PARTITIONS)], {}, f"{space}-app", space, "READY", ("1m",),
-                SLOW_S_MAX,
+                FAUST_S_MAX, trades_max=FAUST_TRADES,
             )
         )  # fmt: skip
     return found
@@ -232,7 +272,7 @@ class Log:
         self._path.unlink()
 
 
-async def measure(kafka: str, contender: Contender, workload: Workload) -> Result:
+async def measure(kafka: str, contender: Contender, workload: Workload, symbols: int) -> Result:
     """Publish the workload for a contender, let it work, and look at what it wrote."""
     config = config_of(kafka, contender.namespace, "")
     await ensure_topics(config)
@@ -251,9 +291,11 @@ async def measure(kafka: str, contender: Contender, workload: Workload) -> Resul
         pids = [process.pid for process in processes]
         await ready(log, contender, processes)
         cpu_s, started_s = sum(map(cpu_of, pids)), time.perf_counter()
-        done = await committed(config, contender, total, started_s + contender.seconds_max)
+        until_s = started_s + contender.seconds_max
+        done = await committed(config, contender, total, workload.trades, until_s)
         took_s = time.perf_counter() - started_s
         cpu_s = sum(map(cpu_of, pids)) - cpu_s
+        load = round(os.getloadavg()[0], 1)
         rss = max(map(rss_mib, pids))
     finally:
         for process in processes:
@@ -277,8 +319,8 @@ async def measure(kafka: str, contender: Contender, workload: Workload) -> Resul
         # What was published was processed, also where the commit lags behind.
         done, exact = max(done, trades), "cut off"
     return Result(
-        contender.name, done, round(done / cpu_s), round(done / took_s), rss,
-        exact, trades,
+        contender.name, symbols, contender.processes, done, round(done / cpu_s),
+        round(done / took_s), rss, exact, trades, load,
     )  # fmt: skip
 
 
@@ -323,7 +365,9 @@ async def ready(
             await asyncio.sleep(POLL_S)
 
 
-async def committed(config: Config, contender: Contender, total: int, until_s: float) -> int:
+async def committed(
+    config: Config, contender: Contender, total: int, unique: int, until_s: float
+) -> int:
     """Return how many records were committed: all of them, or what the time was enough for."""
     topic = INGEST.full_name(config.namespace)
     parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
@@ -333,7 +377,16 @@ async def committed(config: Config, contender: Contender, total: int, until_s: f
     await consumer.start()
     try:
         ends = await consumer.end_offsets(parts)
+        # Textbook Faust stops committing while it goes on: then its outputs say that it is done.
+        outputs = [
+            TopicPartition(TRADES.full_name(config.namespace), number)
+            for number in range(PARTITIONS)
+        ]
         while True:
+            if contender.trades_max is not None:
+                written = sum((await consumer.end_offsets(outputs)).values())
+                if written >= unique:
+                    return total
             offsets = await admin.list_consumer_group_offsets(contender.group, partitions=parts)
             found = {part: max(offsets[part].offset, 0) for part in parts if part in offsets}
             if all(found.get(part, 0) >= ends[part] for part in parts):
@@ -348,16 +401,18 @@ async def committed(config: Config, contender: Contender, total: int, until_s: f
 
 async def read_all(config: Config, topic: str) -> list[tuple[bytes, bytes]]:
     """Return the committed records of a topic, in order per partition."""
+    parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    # A transaction that is committed becomes visible a little later; the log's end tells.
+    async with aiokafka.AIOKafkaConsumer(bootstrap_servers=config.kafka.bootstrap) as any_consumer:
+        ends = await any_consumer.end_offsets(parts)
     consumer = aiokafka.AIOKafkaConsumer(
         bootstrap_servers=config.kafka.bootstrap, isolation_level="read_committed",
         auto_offset_reset="earliest", enable_auto_commit=False,
         max_partition_fetch_bytes=8 * 2**20,
     )  # fmt: skip
-    parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     consumer.assign(parts)
     await consumer.start()
     try:
-        ends = await consumer.end_offsets(parts)
         records: list[tuple[bytes, bytes]] = []
         for part in parts:
             while await consumer.position(part) < ends[part]:

@@ -8,7 +8,7 @@ export const COVERAGES = {
   exchange: { color: "#58a6ff", text: "exchange: the exchange's own values" },
   unverified: { color: "#d29922", text: "unverified: the exchange's ids can't prove it" },
   partial: { color: "#a371f7", text: "partial: not followed from open to close" },
-  gap: { color: "#f85149", text: "gap: trades are missing" },
+  gap: { color: "#ff5fc4", text: "gap: trades are missing" },
 };
 const RISING = "#26a69a";
 const FALLING = "#ef5350";

@@ -216,7 +216,7 @@ function drawNow() {
     yaxis2: { side: "right", domain: [0.06, 0.24], gridcolor: "#1c222b", nticks: 3 },
     yaxis3: { domain: [0, 0.03], visible: false, fixedrange: true, range: [0, 1] },
     shapes: missing.map((gap) => ({
-      type: "rect", yref: "paper", y0: 0, y1: 1, fillcolor: "#f85149", opacity: 0.12, line: { width: 0 },
+      type: "rect", yref: "paper", y0: 0, y1: 1, fillcolor: "#ff5fc4", opacity: 0.14, line: { width: 0 },
       x0: new Date(gap.start_time_us / 1000).toISOString(), x1: new Date(gap.end_time_us / 1000).toISOString(),
     })),
   }, { responsive: true, displaylogo: false, scrollZoom: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });

@@ -201,6 +201,7 @@ class RealTimeDataManager:
             try:
                 await self.storage.save_trades([e for e in batch if isinstance(e, Trade)])
                 await self.storage.save_candles([e for e in batch if isinstance(e, Candle)])
+                await self.storage.flush()
             except Exception as error:
                 # All of it is saved again: saving is idempotent.
                 attempt += 1

@@ -18,10 +18,8 @@ from alpha_pulse.data_pipeline import (
 )
 from alpha_pulse.data_pipeline.core.models import CoverageReport
 from alpha_pulse.producers.history import asking
-from alpha_pulse.replay.candles import CandleHistory
 from alpha_pulse.replay.faults import FaultPlan, RestFault
-from alpha_pulse.replay.market import RecordedMarket
-from alpha_pulse.replay.recording import Recording
+from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 from tests.application.data_pipeline.conftest import MemoryStorage
@@ -175,39 +173,18 @@ async def test_what_was_before_the_listing_and_what_is_still_open_is_said() -> N
     ]
 
 
-def halted_recording(first: int, end: int) -> Recording:
-    """Return a recording without trades in the minutes [first, end)."""
-    source = market()
-    halt = range(BEGIN_US + first * MINUTE_US, BEGIN_US + end * MINUTE_US)
-    assert source.end_us is not None
-    rows = [
-        row
-        for row in source.rows(0, source.position_at(source.end_us))
-        if not halt.start <= row.trade_time_us < halt.stop
-    ]
-    # Ids go on after a halt as if nothing had been.
-    rows = [row._replace(trade_id=5_000 + number) for number, row in enumerate(rows)]
-    return Recording("binance", "spot", "BTC/USDT", "made by a test", tuple(rows), ())
-
-
-async def test_a_halt_is_said_and_asking_again_fetches_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    halt = range(BEGIN_US + 20 * MINUTE_US, BEGIN_US + 50 * MINUTE_US)
-    whole = CandleHistory.closed_minute
-
-    def without_halt(self: CandleHistory, open_us: int) -> Any:
-        return None if open_us in halt else whole(self, open_us)
-
-    monkeypatch.setattr(CandleHistory, "closed_minute", without_halt)
+async def test_a_halt_is_said_and_asking_again_fetches_nothing() -> None:
+    halt = (BEGIN_US + 20 * MINUTE_US, BEGIN_US + 50 * MINUTE_US)
+    halted = LongMarket(
+        "BTC/USDT", 3, begin_us=BEGIN_US, end_us=BEGIN_US + MINUTES * MINUTE_US, halts=[halt]
+    )
     storage = MemoryStorage()
-    recorded = RecordedMarket(halted_recording(20, 50))
-    async with past(markets=[recorded]) as exchange:
-        for fetched in (49, 0):
-            report = await ensure(exchange, storage, first=1, end=80)
+    async with past(markets=[halted]) as exchange:
+        for fetched in (MINUTES - 31, 0):
+            report = await ensure(exchange, storage)
             assert report.fetched == fetched
             assert [(run.start_us, run.count, run.reason) for run in report.missing] == [
-                (halt.start, 30, "halted")
+                (halt[0], 30, "halted")
             ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -172,6 +173,35 @@ async def test_a_subscriber_that_fails_harms_nobody() -> None:
     assert [trade.trade_id for trade in updates.trades] == ["1001", "1002"]
     assert stored_ids(storage) == [1001, 1002]
     assert [line["event"] for line in logs] == ["subscriber.failed"] * 2
+
+
+async def test_each_batch_is_flushed_before_it_counts_as_stored() -> None:
+    class Buffering(MemoryStorage):
+        """Keeps what is saved to itself until it is flushed, as the pipeline's does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[Trade] = []
+            self.flushed = asyncio.Event()
+
+        async def save_trades(self, trades: Iterable[Trade]) -> int:
+            self.waiting += trades
+            return len(self.waiting)
+
+        async def flush(self) -> None:
+            if self.waiting:
+                await super().save_trades(self.waiting)
+                self.waiting = []
+                self.flushed.set()
+
+    storage = Buffering()
+    manager, provider, _ = manager_of(OFTEN, storage)
+    await manager.start(["BTC/USDT"])
+    await provider.send(make_trade(1))
+    await asyncio.wait_for(storage.flushed.wait(), 10)
+    assert stored_ids(storage) == [1001]
+    await manager.stop()
+    assert manager.stored == 1
 
 
 async def test_the_first_trade_shows_that_a_stream_is_live() -> None:

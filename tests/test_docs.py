@@ -64,6 +64,14 @@ def test_every_warning_of_a_role_is_explained() -> None:
             assert not [event for event in said if f"`{event}`" not in text], path
 
 
+def test_every_alert_says_what_to_do() -> None:
+    rules = (ROOT / "grafana/provisioning/alerting/rules.yaml").read_text()
+    section = (ROOT / "docs/operations.md").read_text().split("## What an alert means")[1]
+    titles = re.findall(r"^\s+title: (.+)$", rules, re.M)
+    assert len(titles) >= 4
+    assert not [title for title in titles if f"| {title} |" not in section]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):

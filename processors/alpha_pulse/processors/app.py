@@ -18,7 +18,7 @@ import mode.loop
 import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.processors.audit import add_audits
 from alpha_pulse.processors.credentials import faust_credentials
@@ -64,7 +64,11 @@ class ProcessorApp(faust.App):  # type: ignore[misc]
         await self.role_pages.enter_async_context(
             monitored(settings, self.role_monitor, settings.processor_port, log)
         )
-        await ensure_topics(self.pipeline)
+        await await_topics(
+            self.pipeline,
+            lambda error: log.warning("kafka.awaited", error=str(error)),
+            lambda: self.should_stop,
+        )
         await asyncio.to_thread(os.makedirs, self.conf.datadir, exist_ok=True)
         await super().on_first_start()
 

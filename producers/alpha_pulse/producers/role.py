@@ -17,7 +17,7 @@ import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
@@ -51,7 +51,11 @@ async def _produce(
     metrics: ProducerMetrics,
     on_started: Callable[[LiveProducer], None] | None,
 ) -> None:
-    await ensure_topics(config)
+    await await_topics(
+        config, lambda error: log.warning("kafka.awaited", error=str(error)), stop.is_set
+    )
+    if stop.is_set():
+        return
     name = metrics.exchange
     resume = await last_trades(config, name, config.producer.symbols)
     publisher = Publisher(

@@ -101,8 +101,13 @@ class Soak:
         """Fill in the summary; raises when the pipeline could not run at all."""
         summary["accidents"] = self._happened
         fills = any(accident.kind == "full" for accident in self._plan)
-        disk_mib = KAFKA_DISK_MIB if fills else 0
-        start = Pipeline.start(self._directory, self._load, kafka_disk_mib=disk_mib)
+        three_nodes = any(accident.kind == "kill leader" for accident in self._plan)
+        start = Pipeline.start(
+            self._directory,
+            self._load,
+            kafka_disk_mib=KAFKA_DISK_MIB if fills else 0,
+            three_nodes=three_nodes,
+        )
         async with start as pipeline:
             await self._until_all_is_stored(pipeline, START_S_MAX)
             self._started = time.monotonic()

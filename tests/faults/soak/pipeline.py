@@ -41,6 +41,7 @@ from tests.faults.soak.linked_kafka import LinkedKafka
 from tests.faults.soak.plan import ROLES
 from tests.faults.soak.samples import read_process
 from tests.faults.soak.small_disk import SmallDisk
+from tests.faults.soak.three_nodes import TOPICS, ThreeNodes
 
 NAMESPACE = "soak"
 PARTITIONS = 4
@@ -75,7 +76,7 @@ class Load:
 class Pipeline:
     """Kafka, ClickHouse behind a proxy, the exchange, and `alpha-pulse up` with every role."""
 
-    kafka: LinkedKafka
+    kafka: LinkedKafka | ThreeNodes
     runtime: Runtime  # ClickHouse
     exchange: ReplayExchange
     link: Link
@@ -89,17 +90,22 @@ class Pipeline:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, directory: Path, load: Load, *, kafka_disk_mib: int = 0
+        cls, directory: Path, load: Load, *, kafka_disk_mib: int = 0, three_nodes: bool = False
     ) -> AsyncIterator["Pipeline"]:
         """Start it all under a directory; whatever still runs at the end is stopped.
 
         kafka_disk_mib: Kafka's data lie on a disk of their own of this size; 0: they do not.
+        three_nodes: Kafka is three of them, each of which may die; else one behind a proxy.
         """
         async with AsyncExitStack() as stack:
             disk = None
             if kafka_disk_mib:
                 disk = stack.enter_context(SmallDisk.mounted(directory / "kafka", kafka_disk_mib))
-            kafka = await stack.enter_async_context(LinkedKafka.running(directory / "kafka"))
+            kafka: LinkedKafka | ThreeNodes
+            if three_nodes:
+                kafka = await stack.enter_async_context(ThreeNodes.running(directory / "kafka"))
+            else:
+                kafka = await stack.enter_async_context(LinkedKafka.running(directory / "kafka"))
             runtime = await stack.enter_async_context(
                 Runtime.start(directory / "servers", kafka=kafka.bootstrap, clickhouse_port=0)
             )
@@ -112,7 +118,7 @@ class Pipeline:
                 data_dir=str(directory),
                 kafka=KafkaConfig(bootstrap=kafka.bootstrap),
                 clickhouse=ClickHouseConfig(url=f"http://127.0.0.1:{link.port}"),
-                topics=TopicsConfig(partitions=PARTITIONS),
+                topics=TOPICS if three_nodes else TopicsConfig(partitions=PARTITIONS),
                 producer=ProducerConfig(
                     symbols=tuple(market.instrument.symbol for market in markets),
                     exchange_url=exchange.url,
@@ -163,8 +169,11 @@ class Pipeline:
         elif accident.role == "exchange":
             await self._disturb_exchange(accident)
         elif accident.kind in ("cut", "hold") or accident.kind in _REFUSALS:
-            link = self.link if accident.role == "clickhouse" else self.kafka.link
-            await _disturb(link, accident)
+            if accident.role == "clickhouse":
+                await _disturb(self.link, accident)
+            else:
+                assert isinstance(self.kafka, LinkedKafka), "three nodes lie behind no proxy"
+                await _disturb(self.kafka.link, accident)
         else:
             await self._hurt_kafka(accident)
 
@@ -190,7 +199,11 @@ class Pipeline:
 
     async def _hurt_kafka(self, accident: Accident) -> None:
         kafka = self.kafka
-        if accident.kind == "kill":
+        if isinstance(kafka, ThreeNodes):
+            await kafka.kill(NAMESPACE)
+            await asyncio.sleep(accident.seconds)
+            await kafka.restart()
+        elif accident.kind == "kill":
             await kafka.kill()
             await asyncio.sleep(accident.seconds)
             await kafka.restart()

@@ -67,6 +67,8 @@ SCENARIOS = {
     ],
     "frozen broker": [Accident(5, "freeze", "kafka", 40), Accident(75, "freeze", "kafka", 8)],
     "killed broker": [Accident(5 + 30 * n, "kill", "kafka", n) for n in range(4)],
+    # Of three nodes, the one that leads; the others must take over.
+    "killed leader": [Accident(10 + 45 * n, "kill leader", "kafka", 15) for n in range(3)],
     "websocket storm": [Accident(5, "storm", "exchange", 60)],
     "full disk": [Accident(10, "full", "kafka", 30)],
     "clickhouse away": [

@@ -1,11 +1,18 @@
 """Topic creation: every topic of the contracts, made once, never changed."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from aiokafka.errors import KafkaError as AiokafkaError
-from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
@@ -15,6 +22,16 @@ from alpha_pulse.contracts.topics import TOPICS, Topic
 
 DESCRIBE_ATTEMPTS_MAX = 100
 DESCRIBE_WAIT_S = 0.1
+AWAIT_S_MIN, AWAIT_S_MAX = 0.25, 5.0
+# Kafka is not there, or not yet; everything else is an answer of its own.
+_ABSENT = (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    OSError,
+    TimeoutError,
+)
 
 
 async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> list[str]:
@@ -41,6 +58,29 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
     finally:
         await admin.close()
     return [topic.name for topic in missing]
+
+
+async def await_topics(
+    config: Config, on_wait: Callable[[KafkaError], None], stopping: Callable[[], bool]
+) -> None:
+    """Do what `ensure_topics` does, and where Kafka can't be reached wait for it, for ever.
+
+    on_wait: told of each attempt that failed. stopping: asked between attempts; True ends the wait.
+    Raises: KafkaError when Kafka refuses a topic or holds one that does not fit.
+    """
+    wait_s = AWAIT_S_MIN
+    while not stopping():
+        try:
+            await ensure_topics(config)
+            return
+        except KafkaError as error:
+            if not isinstance(error.__cause__, _ABSENT):
+                raise
+            on_wait(error)
+        until_s = asyncio.get_running_loop().time() + wait_s
+        while not stopping() and asyncio.get_running_loop().time() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(AWAIT_S_MIN)
+        wait_s = min(wait_s * 2, AWAIT_S_MAX)
 
 
 def topic_settings(topic: Topic, config: Config) -> dict[str, str]:

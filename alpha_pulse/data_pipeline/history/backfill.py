@@ -5,7 +5,7 @@ A second run over a complete window fetches nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,6 +51,8 @@ SYMBOLS_AT_ONCE_MAX = 8
 JOB_CANDLES_MAX = 500_000
 
 Progress = Callable[["Report"], None]
+# Markets, and whether it is about their trades.
+Settle = Callable[[Sequence[Market], bool], Awaitable[object]]
 Brought = tuple[Job, list[int]]  # a job that was published, and the open times of its candles
 
 
@@ -90,7 +92,8 @@ class Report:
 class Backfill:
     """Brings the history of one exchange's symbols into the pipeline.
 
-    on_progress: called with a symbol's report whenever it moved on.
+    on_progress: called with a symbol's report whenever it moved on. settle: waits until ClickHouse
+    shows what is on its way already, so that it is not fetched again.
     """
 
     def __init__(
@@ -99,8 +102,10 @@ class Backfill:
         stored: StoredMarket,
         writer: JobWriter,
         on_progress: Progress = lambda report: None,
+        settle: Settle | None = None,
     ) -> None:
         self.history = history
+        self._settle = settle
         self._stored = stored
         self._writer = writer
         self._on_progress = on_progress
@@ -117,6 +122,8 @@ class Backfill:
         """
         slots = asyncio.Semaphore(SYMBOLS_AT_ONCE_MAX)
         clock_us = await self.history.clock_us()
+        if self._settle is not None:
+            await self._settle([Market(self.history.name, s) for s in symbols], trades)
 
         async def one(symbol: str) -> Report:
             async with slots:

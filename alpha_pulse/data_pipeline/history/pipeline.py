@@ -1,15 +1,17 @@
 """Everything that a history command needs, opened together: exchange, Kafka, ClickHouse."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.contracts.topics import CANDLES, TRADES
 from alpha_pulse.data_pipeline.history.backfill import Backfill, Progress
 from alpha_pulse.data_pipeline.history.jobs import JobWriter
-from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.settled import wait_until_settled
+from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
 from alpha_pulse.producers.history.pages import History, open_history
 
@@ -60,7 +62,12 @@ async def open_pipeline(
     ):
         await publisher.start()
         try:
-            backfill = Backfill(history, stored, JobWriter(config, publisher), on_progress)
+
+            async def settle(markets: Sequence[Market], trades: bool) -> None:
+                topic, table = (TRADES, "trades_log") if trades else (CANDLES["1m"], "candles_log")
+                await wait_until_settled(config, stored, markets, topic, table)
+
+            backfill = Backfill(history, stored, JobWriter(config, publisher), on_progress, settle)
             verifier = Verifier(backfill, stored)
             yield Pipeline(
                 history, stored, backfill, verifier, Repairer(backfill, stored, verifier)

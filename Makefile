@@ -10,12 +10,13 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: secrets help demo test setup check faults soak fuzz bench format lock clean
+.PHONY: secrets help demo test setup check audit faults soak fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
 	@echo "make test    all tests"
 	@echo "make check   ruff, strict mypy, import-linter"
+	@echo "make audit   the pinned versions against known vulnerabilities (needs a network)"
 	@echo "make faults  kills and failures in their long form"
 	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
@@ -57,6 +58,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A finding that is not explained in SECURITY.md is an error; an answer that never came is said.
+audit: setup
+	$(BIN)/python .ci/audit.py
 
 format: setup
 	$(BIN)/ruff check --fix .

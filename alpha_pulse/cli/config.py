@@ -54,7 +54,10 @@ def check(config: ConfigFile = None) -> None:
 
 
 def as_toml(settings: Config, places: dict[Key, str], *, changed: bool = False) -> str:
-    """Return settings as TOML that can be loaded again, each with its place as a comment."""
+    """Return settings as TOML that can be loaded again, each with its place as a comment.
+
+    A secret that is set is a comment itself: it belongs into the environment.
+    """
     lines: list[str] = []
     section = ""
     for setting in list_settings(settings):
@@ -64,7 +67,9 @@ def as_toml(settings: Config, places: dict[Key, str], *, changed: bool = False) 
         if setting.section != section:
             section = setting.section
             lines += ["", f"[{section}]"]
-        lines.append(f"{setting.name} = {_toml(setting)}  # {place}")
+        # What is hidden here must not be taken for the value when the file is loaded again.
+        hidden = "" if setting.shown == setting.value else "# "
+        lines.append(f"{hidden}{setting.name} = {_toml(setting)}  # {place}")
     return "\n".join(lines).strip()
 
 

@@ -1,6 +1,8 @@
 """A processor that cannot reach Kafka for longer than a transaction lasts tries again, for ever."""
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -65,3 +67,32 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
         await never.wait()
 
     await asyncio.wait_for(trade_path_module._end_within(0.01, stop()), 5)
+
+
+def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
+    program = (
+        "import time\n"
+        "from alpha_pulse.processors.__main__ import end_within\n"
+        "end_within(0.2)\n"
+        "time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=50, check=False)
+    assert done.returncode == 1
+
+
+async def test_a_failure_of_the_trade_path_is_told_before_faust_begins_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    path = TradePath(Config())
+    path.on_failure = lambda: told.append("failed")
+
+    async def crash(self: TradePath, reason: BaseException) -> None:
+        told.append(f"crash {type(reason).__name__}")
+
+    monkeypatch.setattr(TradePath, "crash", crash)
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    path._ended(task)
+    await asyncio.sleep(0)
+    assert told == ["failed", "crash TimeoutError"]

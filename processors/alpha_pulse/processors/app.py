@@ -55,6 +55,7 @@ class ProcessorApp(faust.App):  # type: ignore[misc]
     """A Faust app that makes what it needs before anything reads from Kafka."""
 
     pipeline: Config
+    trade_path: TradePath
     role_monitor: Monitor
     role_pages: contextlib.AsyncExitStack
 
@@ -102,7 +103,7 @@ def create_app(config: Config) -> ProcessorApp:
     created.role_pages = contextlib.AsyncExitStack()
     monitor = created.role_monitor = Monitor("processor")
     metrics = ProcessorMetrics(monitor.registry, config)
-    trade_path = TradePath(config, metrics)
+    trade_path = created.trade_path = TradePath(config, metrics)
     monitor.checks |= {
         "trade_path": trade_path.problem,
         "lag": lambda: lag_problem(config.metrics, trade_path.lag()),

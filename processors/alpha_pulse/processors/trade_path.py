@@ -7,7 +7,7 @@ but does not transport it: its path per event is 50 times slower and left holes 
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import aiokafka
@@ -63,6 +63,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             metrics.trade_path = self
         self.partitions: dict[int, Partition] = {}
         self.failure: BaseException | None = None
+        self.on_failure: Callable[[], None] = lambda: None
         self.records = 0
         self._ending = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -87,6 +88,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             return
         self.failure = task.exception()
         log.error("trade_path.failed", error=f"{type(self.failure).__name__}: {self.failure}")
+        self.on_failure()
         # mode's crash() takes the worker down; its exit code is then not 0.
         self._crash_task = asyncio.ensure_future(self.crash(self.failure))
 

@@ -86,13 +86,17 @@ class Page:
 
     async def look_at_markets(self) -> None:
         """Look at every symbol for ever, as long as somebody watches."""
+        is_lost = False
         while True:
             if self._sockets:
                 try:
                     markets = await self._history.markets()
                 except StorageError as error:
-                    log.warning("page.clickhouse_lost", error=str(error))
+                    if not is_lost:
+                        log.warning("page.clickhouse_lost", error=str(error))
+                    is_lost = True
                 else:
+                    is_lost = False
                     async with self._markets_known:
                         self._markets = markets
                         self._markets_known.notify_all()

@@ -257,7 +257,7 @@ async def test_candles_move_in_a_browser(
     legend = await tab.ask("document.querySelector('#chart .legend').textContent")
     for coverage in ("contiguous", "exchange (1)", "unverified (1)", "partial (1)", "gap (1)"):
         assert coverage in legend
-    assert await tab.ask("document.getElementById('connection').textContent") == "live"
+    await tab.until("document.getElementById('connection').textContent === 'live'")
     assert await tab.ask("document.getElementById('gaps').tBodies[0].rows.length") >= 2
 
     choose = (

@@ -5,6 +5,7 @@ import { Candles, tracesOf } from "./candles.js";
 const COUNT = 240;
 const COUNT_LEAST = 40; // so many windows wide at least, however few candles there are
 const STORED_AFTER_MS = 2500;
+const SILENT_MS_MAX = 8000;
 const DURATIONS_US = { s: 1e6, m: 6e7, h: 3.6e9, d: 8.64e10, w: 6.048e11 };
 const chosen = new URLSearchParams(location.hash.slice(1));
 const shown = (id) => document.getElementById(id);
@@ -15,6 +16,7 @@ let generation = 0; // what belongs to an older choice is thrown away
 let waitMs = 500;
 let drawn = Promise.resolve();
 let drawing = false;
+let heardAt = 0; // of the last message; 0: history is not there yet
 
 const durationOf = (timeframe) => Number(timeframe.slice(0, -1)) * DURATIONS_US[timeframe.slice(-1)];
 const chart = () => new URLSearchParams({
@@ -72,6 +74,7 @@ function choose(changes) {
   generation += 1;
   candles = new Candles(chosen.get("timeframe"), durationOf(chosen.get("timeframe")), COUNT);
   gaps = new Map();
+  heardAt = 0;
   follow(generation);
 }
 
@@ -83,6 +86,7 @@ function follow(mine) {
   socket.onmessage = (message) => {
     if (mine !== generation) return;
     const event = JSON.parse(message.data);
+    if (heardAt) heardAt = Date.now();
     if (event.markets) showMarkets(event.markets);
     if (event.reload) load(mine);
     for (const candle of event.candles ?? []) candles.put(candle);
@@ -95,6 +99,7 @@ function follow(mine) {
   };
   socket.onclose = () => {
     if (mine !== generation) return;
+    heardAt = 0;
     say("reconnecting", "disconnected");
     setTimeout(() => { if (mine === generation) follow(mine); }, waitMs);
     waitMs = Math.min(waitMs * 2, 10_000);
@@ -111,6 +116,7 @@ async function load(mine, attempt = 1) {
     candles.load(history.candles);
     for (const gap of missing.gaps) putGap(gap);
     say("live", "live");
+    heardAt = Date.now();
     waitMs = 500;
     showGaps();
     draw();
@@ -119,6 +125,7 @@ async function load(mine, attempt = 1) {
     }
   } catch (error) {
     if (mine !== generation) return;
+    heardAt = 0;
     say(error.message, "disconnected");
     setTimeout(() => { if (mine === generation) load(mine); }, 2000);
   }
@@ -221,6 +228,14 @@ function drawNow() {
     })),
   }, { responsive: true, displaylogo: false, scrollZoom: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
 }
+
+// News comes every two seconds at least; without any, what is shown is old, and says so.
+setInterval(() => {
+  if (!heardAt) return;
+  const silentMs = Date.now() - heardAt;
+  if (silentMs > SILENT_MS_MAX) say(`no news for ${ago(silentMs / 1000)}`, "disconnected");
+  else say("live", "live");
+}, 1000);
 
 shown("market").onchange = (event) => {
   const [exchange, symbol] = event.target.value.split(" ");

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import (
@@ -241,6 +241,7 @@ async def test_the_errors_of_a_storage_name_market_and_window() -> None:
     )
 
 
+@settings(max_examples=40)
 @given(
     stored=st.sets(st.integers(0, 59)),
     offered=st.sets(st.integers(0, 59)),

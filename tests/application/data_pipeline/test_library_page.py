@@ -55,7 +55,7 @@ async def test_the_page_runs(
     begin_us = time.time_ns() // 1000 - 4 * DAY_US
     begin_us -= begin_us % MINUTE_US
     markets = [
-        SyntheticMarket(symbol, 3, begin_us=begin_us, trades_per_minute=20)
+        SyntheticMarket(symbol, 3, begin_us=begin_us, trades_per_minute=10, quiet_minutes=0.0)
         for symbol in ("BTC/USDT", "ETH/USDT")
     ]
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.sinks.users import READER_SETTINGS, user_statements
@@ -12,7 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 
 def test_the_rights_on_the_page_are_those_of_the_set_up() -> None:
     config = Config()
-    passwords = {f"{name}_password": "x" for name in ("writer", "migrator", "reader")}
+    passwords: dict[str, Any] = {f"{name}_password": "x" for name in ("writer", "migrator", "reader")}
     config = replace(config, setup=replace(config.setup, **passwords))
     made = [line.replace("`", "") for line in user_statements(config) if line.startswith("GRANT")]
     shown = re.findall(r"^(GRANT .*);$", PAGE, re.MULTILINE)

@@ -79,16 +79,18 @@ async def test_roles_that_wait_for_kafka_end_when_they_are_told(tmp_path: Path) 
         kafka=KafkaConfig(bootstrap="127.0.0.1:1"),
         metrics=MetricsConfig(enabled=False),
     )
-    async with AsyncExitStack() as stack:
-        for role in ("producers", "processors"):
-            log = tmp_path / f"{role}.log"
-            process = await stack.enter_async_context(running(role, config, log))
+
+    async def start_and_end(role: str) -> None:
+        log = tmp_path / f"{role}.log"
+        async with running(role, config, log) as process:
             async with asyncio.timeout(START_S_MAX):
                 while b"kafka.awaited" not in log.read_bytes():  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(END_S_MAX):
                 assert await process.wait() == 0, log.read_text()[-2000:]
+
+    await asyncio.gather(*(start_and_end(role) for role in ("producers", "processors")))
 
 
 async def test_roles_wait_for_what_is_absent_and_use_it_when_it_comes(

@@ -142,7 +142,7 @@ def shuffled(events: Sequence[Trade], random: Random) -> Iterator[Trade]:
 def test_trades_shuffled_within_5_s_and_repeated_give_the_same_candles_in_the_end() -> None:
     print(f"SEED={SEED}")
     random = Random(SEED)
-    events = trades(20_000)
+    events = trades(10_000)
     last_us = events[-1].trade_time_us
     end = Heartbeat(
         exchange="binance",
@@ -176,7 +176,7 @@ def test_trades_shuffled_within_5_s_and_repeated_give_the_same_candles_in_the_en
 )
 def test_clocks_of_our_machines_change_no_candle(skews_us: list[int]) -> None:
     # Our clocks are in two places only: when a trade was received, and the record's Kafka time.
-    events = trades(5_000)
+    events = trades(4_000)
     part = -(-len(events) // len(skews_us))
     log: Log = []
     for number, event in enumerate(events):

@@ -10,11 +10,9 @@ GET /api/live          websocket: candles and gaps of one chart, markets every t
 import asyncio
 import contextlib
 import importlib.util
-import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -30,7 +28,9 @@ from alpha_pulse.contracts.market import (
     check_symbol,
     get_timeframe,
 )
-from alpha_pulse.page.history import Chart, ChartCandle, GapRow, History, MarketRow
+from alpha_pulse.page.chart import Chart, ChartCandle, GapRow, MarketRow
+from alpha_pulse.page.guard import guard, json_answer
+from alpha_pulse.page.history import History
 from alpha_pulse.page.live import LiveMarket, Mailbox
 
 log = structlog.get_logger(__name__)
@@ -43,15 +43,6 @@ SEND_INTERVAL_S = 0.2
 SEND_S_MAX = 10.0
 CLOSE_S_MAX = 1.0
 _STATIC = Path(__file__).parent / "static"
-_SECURITY = {
-    # Plotly writes style elements; nothing comes from anywhere else.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 class Page:
@@ -71,7 +62,7 @@ class Page:
 
     def application(self) -> web.Application:
         """Return the routes; every other method than GET is refused."""
-        pages = web.Application(middlewares=[_guard])
+        pages = web.Application(middlewares=[guard])
         pages.router.add_get("/", _file("page.html", "text/html"))
         pages.router.add_get("/page.js", _file("page.js", "text/javascript"))
         pages.router.add_get("/candles.js", _file("candles.js", "text/javascript"))
@@ -103,17 +94,19 @@ class Page:
             await asyncio.sleep(MARKETS_INTERVAL_S)
 
     async def _get_markets(self, request: web.Request) -> web.Response:
-        return _json({"timeframes": self._timeframes, "markets": await self._history.markets()})
+        return json_answer(
+            {"timeframes": self._timeframes, "markets": await self._history.markets()}
+        )
 
     async def _get_candles(self, request: web.Request) -> web.Response:
         chart = _chart_of(request)
         most = self._settings.candles_max
         count = _number(request, "count", 1, most) or min(CANDLES_DEFAULT, most)
         before_us = _number(request, "before_us", TIME_US_MIN, TIME_US_MAX)
-        return _json({"candles": await self._history.candles(chart, count, before_us)})
+        return json_answer({"candles": await self._history.candles(chart, count, before_us)})
 
     async def _get_gaps(self, request: web.Request) -> web.Response:
-        return _json({"gaps": await self._history.gaps(_chart_of(request, timeframe="1m"))})
+        return json_answer({"gaps": await self._history.gaps(_chart_of(request, timeframe="1m"))})
 
     async def _get_live(self, request: web.Request) -> web.WebSocketResponse:
         chart = _chart_of(request)
@@ -198,38 +191,6 @@ async def _listen(runner: web.AppRunner, port: int) -> int:
     return int(runner.addresses[-1][1])
 
 
-@web.middleware
-async def _guard(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Keep other web pages out, tell errors as JSON, and say what a browser may do with it all."""
-    site = request.headers.get("Sec-Fetch-Site", "none")
-    origin = request.headers.get("Origin")
-    is_foreign = site not in ("none", "same-origin") and request.path != "/"
-    if is_foreign or (origin is not None and urlsplit(origin).netloc != request.host):
-        raise web.HTTPForbidden(text="other web pages are not answered here\n")
-    if not _is_local(request.host):
-        # A name of somebody else's that points at this machine.
-        raise web.HTTPForbidden(text="expected localhost or 127.0.0.1 as Host\n")
-    try:
-        response = await handler(request)
-    except ValidationError as error:
-        response = _json({"error": str(error)}, status=400)
-    except StorageError as error:
-        response = _json({"error": str(error)}, status=503)
-    if not response.prepared:
-        response.headers.update(_SECURITY)
-    return response
-
-
-def _is_local(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
 def _chart_of(request: web.Request, timeframe: str = "") -> Chart:
     """Return what a request asks for. Raises: ValidationError for anything that is no market."""
     asked = request.query
@@ -273,15 +234,6 @@ async def _send(socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
         # It has gone, or takes nothing any more.
         await socket.close(code=WSCloseCode.TRY_AGAIN_LATER)
         raise
-
-
-def _json(body: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
 
 
 def _file(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:

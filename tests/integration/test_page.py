@@ -16,7 +16,8 @@ from alpha_pulse.contracts.events import Candle, Gap
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe, message_key
 from alpha_pulse.contracts.topics import CANDLES, GAPS, OPEN_CANDLES, Topic
-from alpha_pulse.page.history import Chart, History
+from alpha_pulse.page.chart import Chart
+from alpha_pulse.page.history import History
 from alpha_pulse.page.server import shown_page
 
 MARKET = {"exchange": "binance", "symbol": "BTC/USDT"}

@@ -11,7 +11,7 @@ from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
-from alpha_pulse.page.history import Chart, ChartCandle
+from alpha_pulse.page.chart import Chart, ChartCandle
 from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
 
 _EXAMPLE = EXAMPLES[Candle]["contiguous"]

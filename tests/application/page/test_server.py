@@ -21,7 +21,8 @@ from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.market import check_exchange, check_symbol
 from alpha_pulse.page import server
-from alpha_pulse.page.history import Chart, History
+from alpha_pulse.page.chart import Chart
+from alpha_pulse.page.history import History
 from alpha_pulse.page.live import LiveMarket
 from alpha_pulse.page.server import Page, plotly_js
 
@@ -105,6 +106,8 @@ def test_a_name_that_is_accepted_holds_no_quote_space_or_bracket(text: str) -> N
     "headers",
     [
         {"Origin": "http://evil.example"},
+        {"Origin": "http://["},
+        {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Host": "evil.example"},

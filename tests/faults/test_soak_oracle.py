@@ -1,7 +1,9 @@
 """The oracle, the plan and the link of the soak can fail: each kind of damage is found."""
 
 import asyncio
+import os
 import re
+import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.faults.link import Link
 from tests.faults.soak.judge import endings
 from tests.faults.soak.oracle import Published, judge_candles, judge_trades
 from tests.faults.soak.plan import LASTS_S, ROLES, SCENARIOS, plan_scenario, plan_soak
-from tests.faults.soak.samples import Samples
+from tests.faults.soak.samples import Samples, catches
 
 ROOT = Path(__file__).parents[2]
 MARKET = SyntheticMarket("BTC/USDT", 5, trades_per_minute=60)
@@ -143,6 +145,12 @@ def test_growth_is_not_flat() -> None:
     assert steady.verdict(300)["sink"]["rss_mib"]["flat"]
     assert not leaking.verdict(300)["sink"]["rss_mib"]["flat"]
     assert leaking.verdict(300)["sink"]["threads"]["flat"]
+
+
+def test_a_handler_is_seen_from_outside() -> None:
+    assert catches(os.getpid(), signal.SIGINT)
+    assert not catches(os.getpid(), signal.SIGUSR2)
+    assert not catches(2**30, signal.SIGINT)
 
 
 def test_endings_are_read_from_what_the_supervisor_says() -> None:

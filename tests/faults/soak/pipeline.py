@@ -39,7 +39,7 @@ from alpha_pulse.replay.synthetic import SyntheticMarket
 from tests.faults.link import Link
 from tests.faults.soak.linked_kafka import LinkedKafka
 from tests.faults.soak.plan import ROLES
-from tests.faults.soak.samples import read_process
+from tests.faults.soak.samples import catches, read_process
 from tests.faults.soak.small_disk import SmallDisk
 from tests.faults.soak.three_nodes import TOPICS, ThreeNodes
 
@@ -185,6 +185,9 @@ class Pipeline:
             if accident.kind == "kill":
                 os.kill(pid, signal.SIGKILL)
             elif accident.kind == "terminate":
+                # Before its first line of Python a process can only die of it.
+                while read_process(pid) and not catches(pid, signal.SIGTERM):
+                    await asyncio.sleep(0.02)
                 started = time.monotonic()
                 os.kill(pid, signal.SIGTERM)
                 while read_process(pid):  # noqa: ASYNC110

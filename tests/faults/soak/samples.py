@@ -1,5 +1,6 @@
 """Memory, descriptors and threads of the roles, sampled, and the rule that calls them flat."""
 
+import signal
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,16 @@ def read_process(pid: int) -> dict[str, float] | None:
     except (OSError, IndexError):
         return None
     return {"rss_mib": pages * PAGE_BYTES / 2**20, "descriptors": descriptors, "threads": threads}
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 @dataclass

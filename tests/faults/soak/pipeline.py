@@ -186,7 +186,7 @@ class Pipeline:
                 os.kill(pid, signal.SIGKILL)
             elif accident.kind == "terminate":
                 # Before its first line of Python a process can only die of it.
-                while read_process(pid) and not catches(pid, signal.SIGTERM):
+                while read_process(pid) and not catches(pid, signal.SIGTERM):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
                 started = time.monotonic()
                 os.kill(pid, signal.SIGTERM)

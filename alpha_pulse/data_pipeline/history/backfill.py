@@ -122,8 +122,7 @@ class Backfill:
         """
         slots = asyncio.Semaphore(SYMBOLS_AT_ONCE_MAX)
         clock_us = await self.history.clock_us()
-        if self._settle is not None:
-            await self._settle([Market(self.history.name, s) for s in symbols], trades)
+        await self.settle([Market(self.history.name, s) for s in symbols], trades=trades)
 
         async def one(symbol: str) -> Report:
             async with slots:
@@ -139,6 +138,11 @@ class Backfill:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def settle(self, markets: Sequence[Market], *, trades: bool = False) -> None:
+        """Wait until ClickHouse shows the markets' events that stand in the ingest log now."""
+        if self._settle is not None:
+            await self._settle(markets, trades)
 
     # --- candles ------------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from msgspec.structs import replace as changed
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.contracts.topics import CANDLES
@@ -141,43 +142,86 @@ async def test_krakens_older_candles_are_built_from_its_trades(pipeline: Any) ->
         assert {c.trade_count for c in older if c.open_time_us >= HALT[0]} == {0}
 
 
-async def test_verify_heals_wrong_candles_by_a_revision_that_consumers_see(pipeline: Any) -> None:
+async def live(here: Pipeline, source: LongMarket, minutes: int, seed: int) -> tuple[set[int], ...]:
+    """Publish minutes as the live stream would; lose trades on the wire, corrupt candles.
+
+    Returns: the minutes with lost trades, and those whose exchange candle is wrong.
+    """
+    chance = Random(seed)
+    name = source.instrument.symbol
+    where, writer = Market("binance", name), here.backfill._writer
+    end_us = BEGIN_US + minutes * MINUTE_US
+    lost, wrong = set(), set(chance.sample(range(minutes), 4))
+    pages = here.history.candle_pages(name, "1m", BEGIN_US, end_us)
+    candles = {c.open_time_us: c async for page in pages for c in page.candles}
+    for minute in range(minutes):
+        for row in source.rows(minute * 4, minute * 4 + 4):
+            # The first and the last one stay: they say which ids are missing.
+            if chance.random() < 0.1 and 0 < row.trade_id - 1_000_001 < minutes * 4 - 1:
+                lost.add(minute)
+                continue
+            await writer.publish(
+                where,
+                Trade(
+                    exchange="binance", symbol=name, trade_id=str(row.trade_id), price=row.price,
+                    amount=row.amount, side="buy" if row.side == "buy" else "sell",
+                    trade_time_us=row.trade_time_us, receive_time_us=row.trade_time_us,
+                ),
+            )  # fmt: skip
+        candle = candles[BEGIN_US + minute * MINUTE_US]
+        if minute in wrong:
+            candle = changed(candle, volume="777", trade_count=1)
+        await writer.publish(where, candle)
+    until = Heartbeat(
+        exchange="binance", symbol=name, complete_until_us=end_us + 10_000_000, state="live"
+    )
+    await writer.publish(where, until)
+    await writer.flush()
+    return lost, wrong
+
+
+async def test_verify_heals_lost_trades_and_wrong_candles_by_revisions_that_consumers_see(
+    pipeline: Any,
+) -> None:
     config, _ = pipeline
-    source = market("XRP/USDT")
-    where = Market("binance", "XRP/USDT")
-    end_us = BEGIN_US + 60 * MINUTE_US
+    symbol, minutes, seed = "XRP/USDT", 60, 3
+    source = market(symbol)
+    where = Market("binance", symbol)
+    end_us = BEGIN_US + minutes * MINUTE_US
     async with (
         ReplayExchange([source], at_end=True) as exchange,
         opened(config, exchange) as here,
     ):
-        pages = here.history.candle_pages("XRP/USDT", "1m", BEGIN_US, end_us)
-        candles = [candle async for page in pages for candle in page.candles]
-        wrong = {7, 8, 31, 59}
-        for number in wrong:
-            candles[number] = changed(candles[number], volume="777", trade_count=1)
-        await here.backfill.wait(await here.backfill.put(where, ONE, candles, "test"))
-        found = await here.verifier.verify("XRP/USDT", "1m", BEGIN_US, end_us)
-        minutes = [(m.open_time_us - BEGIN_US) // MINUTE_US for m in found.mismatches]
-        assert minutes == sorted(wrong)
-        fields = {d.field for m in found.mismatches for d in m.differences}
-        assert fields == {"volume", "trade_count"}
-        healed = await here.verifier.verify("XRP/USDT", "1m", BEGIN_US, end_us, heal=True)
-        assert (healed.healed, healed.mismatches) == (4, [])
-        for name in ("5m", "15m", "30m", "1h"):
-            longer = await here.verifier.verify("XRP/USDT", name, BEGIN_US, end_us)
-            assert (longer.mismatches, longer.absent) == ([], []), name
+        lost, wrong = await live(here, source, minutes, seed)
+        await here.backfill.settle([where])
+        found = await here.verifier.verify(symbol, "1m", BEGIN_US, end_us)
+        different = {(m.open_time_us - BEGIN_US) // MINUTE_US for m in found.mismatches}
+        assert different, "a wrong candle stands in for a minute with lost trades"
+        assert different <= lost | wrong
+        gaps = await here.stored.gaps(where)
+        async with asyncio.timeout(60):
+            while not gaps:
+                await asyncio.sleep(0.1)
+                gaps = await here.stored.gaps(where)
+        assert {gap.status for gap in gaps} == {"open"}
+        await here.repairer.fill_gaps(where)
+        await here.verifier.verify(symbol, "1m", BEGIN_US, end_us, heal=True)
+        for name in ("1m", "5m", "15m", "30m", "1h"):
+            healed = await here.verifier.verify(symbol, name, BEGIN_US, end_us, heal=True)
+            assert (healed.mismatches, healed.absent) == ([], []), name
         stored = await here.stored.candles(where, ONE, BEGIN_US, end_us)
-        assert told(stored) == own(source, range(60))
+        assert told(stored) == own(source, range(minutes))
+        async with asyncio.timeout(60):
+            while await here.stored.gaps(where):  # noqa: ASYNC110 (ClickHouse has no event for us)
+                await asyncio.sleep(0.1)
     revisions: dict[int, list[Candle]] = {}
     async for candle in read(CANDLES["1m"], config=config, until_end=True):
-        if candle.symbol == "XRP/USDT":
+        if candle.symbol == symbol:
             revisions.setdefault((candle.open_time_us - BEGIN_US) // MINUTE_US, []).append(candle)
-    for number in wrong:
-        first, *later = revisions[number]
-        assert first.volume == "777"
-        assert later
-        assert later[-1].revision > first.revision
-        assert later[-1].coverage == "contiguous", "built from the trades that were fetched again"
+    for number in different:
+        first, last = revisions[number][0], revisions[number][-1]
+        assert last.revision > first.revision
+        assert last.coverage == "contiguous", "built from the trades that were fetched again"
 
 
 async def test_trades_are_brought_by_id_and_only_those_that_are_missing(pipeline: Any) -> None:

@@ -1,0 +1,174 @@
+"""What the trade path does when it stands still, is fenced, or finds records gone. No Kafka."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, ProducerFenced
+
+from alpha_pulse.contracts.codec import decode_event, encode
+from alpha_pulse.contracts.config import Config, ProcessorConfig
+from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
+from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.contracts.market import MINUTE_US, message_key
+from alpha_pulse.processors.partition import Partition
+from alpha_pulse.processors.trade_path import FencedError, StalledError, TradePath
+
+START_US = 1_763_942_400_000_000
+KEY = message_key("bybit", "BTC/USDT")  # an exchange that does not number its trades
+
+
+class Consumer:
+    """Has what it is given, and begins where retention left it."""
+
+    def __init__(self, begins_at: int = 0) -> None:
+        self.batches: dict[TopicPartition, list[RecordBatch]] = {}
+        self._begins_at = begins_at
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> Any:
+        await asyncio.sleep(0)
+        found, self.batches = self.batches, {}
+        return found
+
+    async def beginning_offsets(self, parts: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(parts, self._begins_at)
+
+
+class Producer:
+    """Is there; nothing is sent through it."""
+
+    async def stop(self) -> None: ...
+
+
+def path_with_partition(consumer: Consumer, **settings: Any) -> tuple[TradePath, Partition]:
+    config = Config(processor=ProcessorConfig(**settings))
+    path = TradePath(config)
+    path._consumer = consumer
+    partition = path.partitions[0] = Partition(config, 0)
+    partition._producer = Producer()
+    return path, partition
+
+
+def batch_of(start: int, *events: Any) -> RecordBatch:
+    end = start + len(events)
+    return RecordBatch(
+        list(range(start, end)), [KEY] * len(events), [encode(event) for event in events], end,
+        START_US // 1000 + 3_600_000,
+    )  # fmt: skip
+
+
+def trade(name: str, minute: float) -> Trade:
+    time_us = START_US + round(minute * MINUTE_US)
+    return Trade(
+        exchange="bybit", symbol="BTC/USDT", trade_id=name, price="10.0", amount="1", side="buy",
+        trade_time_us=time_us, receive_time_us=time_us,
+    )  # fmt: skip
+
+
+def live_until(minute: float) -> Heartbeat:
+    return Heartbeat(
+        exchange="bybit", symbol="BTC/USDT", state="live",
+        complete_until_us=START_US + round(minute * MINUTE_US),
+    )  # fmt: skip
+
+
+async def step_for_ever(path: TradePath, consumer: Consumer) -> None:
+    while True:
+        await path._step(consumer)
+
+
+async def never_ends() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
+    consumer = Consumer()
+    path, partition = path_with_partition(consumer, stall_s_max=0.05)
+    partition.kernel.position = 10  # taken in, and in no transaction yet
+    partition.commit = asyncio.create_task(never_ends())
+    path._progress_at_s = path._now_s()
+    try:
+        with pytest.raises(StalledError, match="found none"):
+            await asyncio.wait_for(step_for_ever(path, consumer), 10)
+    finally:
+        partition.commit.cancel()
+
+
+async def test_nothing_to_do_is_no_standstill() -> None:
+    consumer = Consumer()
+    path, _ = path_with_partition(consumer, stall_s_max=500.0)
+    path._progress_at_s = path._now_s() - 1000
+    await path._step(consumer)
+    assert path._now_s() - path._progress_at_s < 1000
+
+
+async def test_a_worker_that_fails_crashes_its_service_with_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, _ = path_with_partition(Consumer())
+    crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def crash(reason: BaseException) -> None:
+        crashed.set_result(reason)
+
+    async def run() -> None:
+        raise StalledError("nothing goes on")
+
+    monkeypatch.setattr(path, "crash", crash)
+    monkeypatch.setattr(path, "_run", run)
+    await path.on_start()
+    reason = await asyncio.wait_for(crashed, 10)
+    assert reason is path.failure
+    assert isinstance(reason, StalledError)
+
+
+@pytest.mark.parametrize("error", [ProducerFenced(), KafkaConnectionError("away")])
+async def test_only_fencing_ends_a_worker_whose_commit_failed(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Consumer()
+    path, partition = path_with_partition(consumer)
+    reopened: list[Partition] = []
+
+    async def fail() -> None:
+        raise error
+
+    async def reopen(found: Partition) -> None:
+        reopened.append(found)
+
+    monkeypatch.setattr(path, "_reopen", reopen)
+    partition.kernel.position = 10
+    partition.commit = asyncio.create_task(fail())
+    await asyncio.wait([partition.commit])
+    if isinstance(error, ProducerFenced):
+        with pytest.raises(FencedError, match="another worker took it over"):
+            await path._commit_due()
+        assert not reopened
+    else:
+        partition.committed_at_s = path._now_s() + 1000
+        await path._commit_due()
+        assert reopened == [partition]
+
+
+@pytest.mark.parametrize(("begins_at", "coverage"), [(0, "unverified"), (9, "gap")])
+async def test_records_that_retention_took_are_a_gap_and_skipped_offsets_are_not(
+    begins_at: int, coverage: str
+) -> None:
+    """Offsets jump in both cases: over control records, or over what retention took."""
+    consumer = Consumer(begins_at)
+    path, partition = path_with_partition(consumer, commit_interval_s=1000.0)
+    partition.committed_at_s = path._now_s()
+    path._progress_at_s = path._now_s()
+    consumer.batches = {partition.ingest: [batch_of(0, live_until(0), trade("a", 1.1))]}
+    await path._step(consumer)
+    rest = batch_of(9, trade("b", 1.9), live_until(2.5), trade("c", 3.1), live_until(5))
+    consumer.batches = {partition.ingest: [rest]}
+    await path._step(consumer)
+
+    candles = [
+        decode_event(value) for _, value in partition.kernel.take_outputs()["market.candles.1m.v1"]
+    ]
+    found = {c.open_time_us: c.coverage for c in candles if isinstance(c, Candle)}
+    assert found[START_US + MINUTE_US] == coverage
+    assert found[START_US + 3 * MINUTE_US] == "unverified"

@@ -1,6 +1,7 @@
 """One event of each identity: whatever the order and however often they come."""
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,21 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Candle, Event, Gap, Heartbeat, Trade
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Trade
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.newest import IDENTITY_FIELDS, Newest, identity
 
-CANDLE: Candle = EXAMPLES[Candle]["contiguous"]
+CANDLE: Any = EXAMPLES[Candle]["contiguous"]
 MINUTE_US = 60_000_000
 
 
 def candle(minute: int, revision: int) -> Candle:
-    return msgspec.structs.replace(
+    made: Candle = msgspec.structs.replace(
         CANDLE,
         open_time_us=CANDLE.open_time_us + minute * MINUTE_US,
         revision=revision,
         trade_count=revision,
     )
+    return made
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=60), st.randoms())
@@ -44,7 +46,7 @@ def test_what_stands_is_the_highest_revision_in_any_order(
 
 def test_a_trade_that_comes_twice_is_news_once() -> None:
     newest = Newest[Trade]()
-    trade: Trade = EXAMPLES[Trade]["binance"]
+    trade: Any = EXAMPLES[Trade]["binance"]
     assert newest.accept(trade)
     assert not newest.accept(trade)
     assert newest.accept(msgspec.structs.replace(trade, trade_id="7"))
@@ -70,12 +72,12 @@ def test_every_field_of_an_identity_exists_and_none_is_a_revision() -> None:
 
 
 def test_gaps_without_ids_are_told_apart_by_their_start() -> None:
-    gap: Gap = msgspec.structs.replace(EXAMPLES[Gap]["open"], first_trade_id=None)
+    gap: Any = msgspec.structs.replace(EXAMPLES[Gap]["open"], first_trade_id=None)
     later = msgspec.structs.replace(gap, start_time_us=gap.start_time_us + 1)
     assert identity(gap) != identity(later)
 
 
 def test_an_event_that_speaks_of_the_log_itself_has_no_identity() -> None:
-    heartbeat: Event = EXAMPLES[Heartbeat]["live"]
+    heartbeat: Any = EXAMPLES[Heartbeat]["live"]
     with pytest.raises(ValidationError, match="found Heartbeat"):
         identity(heartbeat)

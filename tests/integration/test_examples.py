@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE_FOLDER = ROOT / "examples"
 PAGE = (ROOT / "docs" / "read.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-CANDLE: Candle = EXAMPLES[Candle]["contiguous"]
+CANDLE: Any = EXAMPLES[Candle]["contiguous"]
 TIMEOUT_S = 60.0
 
 VERSIONS = [

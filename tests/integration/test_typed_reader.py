@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,8 +20,8 @@ from alpha_pulse.contracts.newest import Newest
 from alpha_pulse.contracts.topics import CANDLES, INGEST, TRADES, Topic
 from alpha_pulse.embedded.runtime import Runtime
 
-CANDLE: Candle = EXAMPLES[Candle]["contiguous"]
-TRADE: Trade = EXAMPLES[Trade]["binance"]
+CANDLE: Any = EXAMPLES[Candle]["contiguous"]
+TRADE: Any = EXAMPLES[Trade]["binance"]
 MINUTES = CANDLES["1m"]
 
 
@@ -31,7 +32,8 @@ def config(runtime: Runtime, namespace: str) -> Config:
 
 
 def trade(number: int, symbol: str = "BTC/USDT") -> Trade:
-    return msgspec.structs.replace(TRADE, symbol=symbol, trade_id=str(number))
+    made: Trade = msgspec.structs.replace(TRADE, symbol=symbol, trade_id=str(number))
+    return made
 
 
 async def publish(config: Config, topic: Topic, values: list[tuple[str, bytes]]) -> None:

@@ -13,7 +13,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 
 def test_the_rights_on_the_page_are_those_of_the_set_up() -> None:
     config = Config()
-    passwords: dict[str, Any] = {f"{name}_password": "x" for name in ("writer", "migrator", "reader")}
+    users = ("writer", "migrator", "reader")
+    passwords: dict[str, Any] = {f"{user}_password": "x" for user in users}
     config = replace(config, setup=replace(config.setup, **passwords))
     made = [line.replace("`", "") for line in user_statements(config) if line.startswith("GRANT")]
     shown = re.findall(r"^(GRANT .*);$", PAGE, re.MULTILINE)

@@ -46,7 +46,7 @@ SYMBOLS = [f"S{number}/USDT" for number in range(4)]
 TRADE: Any = EXAMPLES[Trade]["binance"]
 FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # How long Kafka waits for a killed member. A broker of somebody else's may allow no less than 6 s.
-SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 2.0
+SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 4.0
 
 
 def clickhouse_error(status: int, code: int, text: str) -> web.Response:

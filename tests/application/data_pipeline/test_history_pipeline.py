@@ -15,6 +15,7 @@ from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.contracts.topics import CANDLES
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
+from alpha_pulse.data_pipeline.history.repairing import repair_once
 from alpha_pulse.data_pipeline.history.stored import Market
 from alpha_pulse.replay.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.long_market import LongMarket
@@ -245,3 +246,28 @@ async def test_trades_are_brought_by_id_and_only_those_that_are_missing(pipeline
         stored = await here.stored.candles(report.market, ONE, BEGIN_US, end_us)
         assert {candle.coverage for candle in stored} == {"contiguous"}
         assert told(stored) == own(source, range(40))
+
+
+async def test_a_round_of_repair_heals_what_the_tables_say_is_wrong(pipeline: Any) -> None:
+    config, _ = pipeline
+    symbol, minutes = "LTC/USDT", 40
+    source = LongMarket(symbol, 4, begin_us=BEGIN_US, end_us=BEGIN_US + 60 * MINUTE_US)
+    where = Market("binance", symbol)
+    async with (
+        ReplayExchange([source], at_end=True) as exchange,
+        opened(config, exchange) as here,
+    ):
+        lost, wrong = await live(here, source, minutes, 5)
+        assert lost, "the seed must lose something"
+        assert wrong
+        await here.backfill.settle([where])
+        followed = replace(config, producer=replace(config.producer, symbols=(symbol,)))
+        # Twice: what the first round corrected is on its way while the second one looks.
+        for _ in range(2):
+            await repair_once(followed, here)
+            await here.backfill.settle([where])
+        end_us = BEGIN_US + 57 * MINUTE_US  # younger minutes are left to the live stream
+        verdict = await here.verifier.verify(symbol, "1m", BEGIN_US, end_us)
+        assert (verdict.compared, verdict.mismatches, verdict.absent) == (57, [], [])
+        stored = await here.stored.candles(where, ONE, BEGIN_US, end_us)
+        assert {candle.coverage for candle in stored} <= {"contiguous", "exchange"}

@@ -7,7 +7,7 @@ from decimal import Decimal
 import structlog
 
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.contracts.events import Candle, FieldDifference
+from alpha_pulse.contracts.events import Candle, FieldDifference, Gap
 from alpha_pulse.contracts.market import (
     MINUTE_US,
     PUBLISHED_TIMEFRAMES,
@@ -245,35 +245,45 @@ class Repairer:
 
     async def fill_gaps(self, market: Market, *, since_us: int = 0) -> int:
         """Fetch the trades of gaps that are not filled, by id; return how many gaps were filled."""
-        filled = 0
+        clock_us = await self._history.clock_us()
+        wanted: list[tuple[Gap, Window]] = []
         for gap in await self._stored.gaps(market, since_us=since_us):
             first, last = gap.first_trade_id, gap.last_trade_id
             if first is None or last is None or not (first.isdigit() and last.isdigit()):
                 continue
             start_us = gap.start_time_us - gap.start_time_us % MINUTE_US
             end_us = gap.end_time_us - gap.end_time_us % MINUTE_US + MINUTE_US
-            clock_us = await self._history.clock_us()
-            window = Window(start_us, min(end_us, clock_us - clock_us % MINUTE_US))
-            if window.end_us <= gap.end_time_us:
-                continue  # its last minute is still open: the next round
-            try:
+            if end_us <= clock_us:  # else its last minute is still open: the next round
+                wanted.append((gap, Window(start_us, end_us)))
+        try:
+            for window in merged(window for _, window in wanted):
                 await self._backfill.refetch(market, window)
-            except NotOfferedError:
-                return filled
-            left = await self._stored.missing_ids(market, start_us, end_us, int(first), int(last))
+        except NotOfferedError as error:
+            log.info("gaps.left", symbol=market.symbol, reason=str(error)[:200])
+            return 0
+        filled = 0
+        for gap, window in wanted:
+            first_id, last_id = int(gap.first_trade_id or 0), int(gap.last_trade_id or 0)
+            left = await self._stored.missing_ids(
+                market, window.start_us, window.end_us, first_id, last_id
+            )
             if not left:
                 await self._backfill.tell_filled(market, gap)
                 filled += 1
         return filled
 
 
+def merged(windows: Iterable[Window]) -> list[Window]:
+    """Return windows in order, those near to each other as one."""
+    found: list[Window] = []
+    for window in sorted(windows):
+        if found and window.start_us - found[-1].end_us <= NEAR_US:
+            found[-1] = Window(found[-1].start_us, max(found[-1].end_us, window.end_us))
+        else:
+            found.append(window)
+    return found
+
+
 def near(open_times_us: Iterable[int], frame: Timeframe) -> list[Window]:
     """Return the windows to refetch for candles: those near to each other are one."""
-    found: list[Window] = []
-    for open_us in sorted(open_times_us):
-        end_us = open_us + frame.duration_us
-        if found and open_us - found[-1].end_us <= NEAR_US:
-            found[-1] = Window(found[-1].start_us, end_us)
-        else:
-            found.append(Window(open_us, end_us))
-    return found
+    return merged(Window(open_us, open_us + frame.duration_us) for open_us in open_times_us)

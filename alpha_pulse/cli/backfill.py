@@ -35,8 +35,8 @@ from alpha_pulse.contracts.market import (
     check_symbol,
     get_timeframe,
 )
-from alpha_pulse.data_pipeline.history.backfill import Report
 from alpha_pulse.data_pipeline.history.pipeline import for_exchange, open_pipeline
+from alpha_pulse.data_pipeline.history.report import Report
 
 
 def backfill(

@@ -6,8 +6,6 @@ A second run over a complete window fetches nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import structlog
 from msgspec.structs import replace
@@ -28,9 +26,17 @@ from alpha_pulse.data_pipeline.history.jobs import (
     wait_for_candles,
     wait_for_trades,
 )
+from alpha_pulse.data_pipeline.history.report import Progress, Report
+from alpha_pulse.data_pipeline.history.runs import (
+    apart,
+    count_of,
+    join,
+    runs_of,
+    windows_of,
+    with_explained,
+)
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
 from alpha_pulse.producers.gaps import (
-    FINAL_REASONS,
     Known,
     Missing,
     Reason,
@@ -48,45 +54,10 @@ log = structlog.get_logger()
 # that candles on both sides are proof enough.
 PROOFS_MAX = 100
 SYMBOLS_AT_ONCE_MAX = 8
-JOB_CANDLES_MAX = 500_000
 
-Progress = Callable[["Report"], None]
 # Markets, and whether it is about their trades.
 Settle = Callable[[Sequence[Market], bool], Awaitable[object]]
 Brought = tuple[Job, list[int]]  # a job that was published, and the open times of its candles
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of one symbol: how much was wanted, was there, was fetched, is still missing.
-
-    Counts are candles, or trades with `kind` trades. rebuilt: candles of longer timeframes that
-    were taken from the exchange because no single job covered them. requests: to the exchange.
-    """
-
-    market: Market
-    kind: Literal["candles", "trades"]
-    timeframe: str
-    start_us: int
-    end_us: int
-    wanted: int = 0
-    had: int = 0
-    fetched: int = 0
-    rebuilt: int = 0
-    requests: int = 0
-    missing: list[Missing] = field(default_factory=list)
-    missing_ids: list[tuple[int, int]] = field(default_factory=list)
-    error: str = ""
-
-    @property
-    def done(self) -> int:
-        """How much of what is wanted is settled: there, fetched, or known not to exist."""
-        return self.had + self.fetched
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is missing at all."""
-        return not self.missing and not self.missing_ids and not self.error
 
 
 class Backfill:
@@ -158,7 +129,7 @@ class Backfill:
         asked_before = self.history.requests
         known = Known(closed_until_us=frame.open_time_us(min(end_us, clock_us)))
         missing = await self._missing(report, frame, known)
-        report.had = report.wanted - _count(missing, frame)
+        report.had = report.wanted - count_of(missing, frame)
         self._on_progress(report)
         try:
             if any(run.reason == "unanswered" for run in missing):
@@ -178,7 +149,7 @@ class Backfill:
         have = await self._stored.open_times_us(report.market, frame, start_us, end_us)
         explained = await self._stored.explained(report.market, start_us, end_us)
         return explain(
-            missing_windows(have, frame, start_us, end_us), frame, _with(known, explained)
+            missing_windows(have, frame, start_us, end_us), frame, with_explained(known, explained)
         )
 
     async def _fetch_all(
@@ -189,16 +160,18 @@ class Backfill:
         if unanswered and unanswered[0].start_us == report.start_us:
             listed_us = await self.history.listed_from_us(market.symbol)
             if listed_us is not None and listed_us > report.start_us:
-                known = _with(known, {}, listed_from_us=listed_us)
+                known = with_explained(known, {}, listed_from_us=listed_us)
         proofs = [PROOFS_MAX]
         offered_from_us: int | None = None
         for run in unanswered:
-            for window in _apart(run, known, frame):
+            for window in apart(run, known, frame):
                 offered_us = await self._fetch(report, frame, window, proofs)
                 offered_from_us = max(offered_from_us or 0, offered_us) if offered_us else None
         if offered_from_us is not None:
             offered_from_us = await self._from_trades(report, frame, offered_from_us)
-        return await self._missing(report, frame, _with(known, {}, offered_from_us=offered_from_us))
+        return await self._missing(
+            report, frame, with_explained(known, {}, offered_from_us=offered_from_us)
+        )
 
     async def _fetch(
         self, report: Report, frame: Timeframe, window: Window, proofs: list[int]
@@ -223,7 +196,7 @@ class Backfill:
                 report.fetched += len(page.candles)
                 if page.absent:
                     have = [candle.open_time_us for candle in page.candles]
-                    _join(absent, missing_windows(have, frame, page.start_us, page.end_us))
+                    join(absent, missing_windows(have, frame, page.start_us, page.end_us))
                 self._on_progress(report)
             if job is not None:
                 for gone in absent:
@@ -327,7 +300,7 @@ class Backfill:
     ) -> list[Brought]:
         """Fetch single candles from the exchange and bring them; return the jobs to wait for."""
         jobs: list[Brought] = []
-        for window in _windows(open_times_us, frame):
+        for window in windows_of(open_times_us, frame):
             async for page in self.history.candle_pages(
                 market.symbol, frame.name, window.start_us, window.end_us
             ):
@@ -459,65 +432,3 @@ class Backfill:
         if job is not None:
             await wait_for_trades(self._stored, job, len(ids))
             await wait_for_candles(self._stored, job, minutes)
-
-
-def _with(
-    known: Known,
-    explained: dict[Reason, list[Window]],
-    *,
-    listed_from_us: int | None = None,
-    offered_from_us: int | None = None,
-) -> Known:
-    listed = [w.end_us for w in explained.get("not_listed_yet", [])]
-    return Known(
-        listed_from_us=listed_from_us or known.listed_from_us or max(listed, default=None),
-        offered_from_us=offered_from_us or known.offered_from_us,
-        closed_until_us=known.closed_until_us,
-        halts=(*known.halts, *explained.get("halted", ())),
-        silent=(*known.silent, *explained.get("no_trades", ())),
-    )
-
-
-def _apart(run: Missing, known: Known, frame: Timeframe) -> list[Window]:
-    # What is to be asked for of a run, once more is known of the symbol; bounded jobs.
-    step_us = JOB_CANDLES_MAX * frame.duration_us
-    return [
-        Window(first, min(first + step_us, part.end_us))
-        for part in explain([Window(run.start_us, run.end_us)], frame, known)
-        if part.reason == "unanswered"
-        for first in range(part.start_us, part.end_us, step_us)
-    ]
-
-
-def _count(missing: Iterable[Missing], frame: Timeframe) -> int:
-    return sum((run.end_us - run.start_us) // frame.duration_us for run in missing)
-
-
-def _join(windows: list[Window], more: Iterable[Window]) -> None:
-    for window in more:
-        if windows and windows[-1].end_us == window.start_us:
-            windows[-1] = Window(windows[-1].start_us, window.end_us)
-        else:
-            windows.append(window)
-
-
-def runs_of(candles: Sequence[Candle], frame: Timeframe) -> list[list[Candle]]:
-    """Return ascending candles as unbroken runs: each is one job."""
-    runs: list[list[Candle]] = []
-    for candle in candles:
-        if runs and runs[-1][-1].open_time_us + frame.duration_us == candle.open_time_us:
-            runs[-1].append(candle)
-        else:
-            runs.append([candle])
-    return runs
-
-
-def _windows(open_times_us: Sequence[int], frame: Timeframe) -> list[Window]:
-    windows: list[Window] = []
-    _join(windows, (Window(t, t + frame.duration_us) for t in open_times_us))
-    return windows
-
-
-def still_missing(report: Report) -> list[Missing]:
-    """Return what is missing for a reason that may pass: what a later run is to ask for."""
-    return [run for run in report.missing if run.reason not in FINAL_REASONS]

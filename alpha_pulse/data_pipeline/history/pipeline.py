@@ -8,8 +8,9 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
 from alpha_pulse.contracts.topics import CANDLES, TRADES
-from alpha_pulse.data_pipeline.history.backfill import Backfill, Progress
+from alpha_pulse.data_pipeline.history.backfill import Backfill
 from alpha_pulse.data_pipeline.history.jobs import JobWriter
+from alpha_pulse.data_pipeline.history.report import Progress
 from alpha_pulse.data_pipeline.history.settled import wait_until_settled
 from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier

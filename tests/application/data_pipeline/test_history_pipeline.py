@@ -63,6 +63,7 @@ async def test_a_backfill_through_faults_is_exact_says_why_and_fetches_nothing_a
     pipeline: Any,
 ) -> None:
     config, _ = pipeline
+    minutes, end_us = 960, BEGIN_US + 960 * MINUTE_US
     symbols = ["BTC/USDT", "ETH/USDT"]
     markets = [market(symbol) for symbol in symbols]
     kinds = ("http500", "empty", "truncated", "null", *SHORT_FAULTS)
@@ -71,21 +72,21 @@ async def test_a_backfill_through_faults_is_exact_says_why_and_fetches_nothing_a
         ReplayExchange(markets, at_end=True, faults=faults) as exchange,
         opened(config, exchange) as here,
     ):
-        first = await here.backfill.run(symbols, "1m", BEGIN_US, END_US)
+        first = await here.backfill.run(symbols, "1m", BEGIN_US, end_us)
         for report, source in zip(first, markets, strict=True):
-            assert (report.wanted, report.had, report.fetched) == (MINUTES, 0, MINUTES - 120)
+            assert (report.wanted, report.had, report.fetched) == (minutes, 0, minutes - 120)
             runs = [(run.start_us, run.end_us, run.reason) for run in report.missing]
             assert runs == [(*HALT, "halted")]
-            stored = await here.stored.candles(report.market, ONE, BEGIN_US, END_US)
-            assert told(stored) == own(source, range(MINUTES))
+            stored = await here.stored.candles(report.market, ONE, BEGIN_US, end_us)
+            assert told(stored) == own(source, range(minutes))
             hours = await here.stored.open_times_us(
-                report.market, TIMEFRAMES["1h"], BEGIN_US, END_US
+                report.market, TIMEFRAMES["1h"], BEGIN_US, end_us
             )
             # 120 minutes from 11:40 on: one hour is halted whole, two in part.
-            assert len(hours) == MINUTES // 60 - 1
+            assert len(hours) == minutes // 60 - 1
         assert faults.applied
         asked = here.history.requests
-        second = await here.backfill.run(symbols, "1m", BEGIN_US, END_US)
+        second = await here.backfill.run(symbols, "1m", BEGIN_US, end_us)
         assert [report.fetched + report.rebuilt for report in second] == [0, 0]
         assert [report.missing for report in second] == [report.missing for report in first]
         assert here.history.requests == asked + 1, "the clock only"

@@ -42,7 +42,7 @@ async def until_running(
 
 
 def server_memory_bytes(runtime: Runtime) -> int:
-    child = next(c for c in runtime._children() if c.name == "ClickHouse")
+    child = runtime._children()["clickhouse"]
     children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     status = Path(f"/proc/{children[0]}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024

@@ -189,3 +189,22 @@ def test_clocks_of_our_machines_change_no_candle(skews_us: list[int]) -> None:
         assert skewed_outputs.get(topic) == straight.get(topic)
     assert straight[CANDLES["1m"].name]
     assert not skewed_outputs.get(DEAD_LETTERS.name)
+
+
+def test_late_trades_of_a_minute_that_a_heartbeat_closed_are_each_counted_at_their_own_price() -> (
+    None
+):
+    events = trades(400)
+    minute_us = events[0].trade_time_us // MINUTE_US * MINUTE_US
+    first = [event for event in events if event.trade_time_us < minute_us + MINUTE_US]
+    assert len({event.price for event in first[-40:]}) > 3
+    heartbeat = Heartbeat(
+        exchange="binance",
+        symbol=SYMBOL,
+        complete_until_us=minute_us + MINUTE_US + 10 * SECOND_US,
+        state="live",
+    )
+    closed = (encode(heartbeat), events[-1].trade_time_us // 1000)
+    straight = newest(process([*in_time(first), closed]))
+    late = newest(process([*in_time(first[:-40]), closed, *in_time(first[-40:])]))
+    assert late["1m", minute_us] == straight["1m", minute_us]

@@ -378,6 +378,8 @@ class Stream:
             self.touched[0][open_us] = window
         elif open_us >= self.value_open_us:
             self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
+        if window.trades is self.value:
+            # In a window that a heartbeat closed, too: a late trade may move its close.
             is_close = window.trades.close == price
             self.close_units = price_units if is_close else parse_units(window.trades.close)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.schema import topic_table
 from benchmarks.table import BEGIN, END, table
@@ -43,11 +43,11 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_every_command_is_documented() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    for command in app.registered_commands:
+    for command in make_app().registered_commands:
         assert command.callback is not None
         name = command.name or command.callback.__name__
         assert re.search(rf"`{name}`|alpha-pulse {name}", text), name
-    for group in app.registered_groups:
+    for group in make_app().registered_groups:
         assert group.typer_instance is not None
         within = group.typer_instance.info.name
         for command in group.typer_instance.registered_commands:

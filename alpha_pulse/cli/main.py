@@ -1,54 +1,58 @@
 """`alpha-pulse`: every command in one place, and how an error ends."""
 
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterable
 
 import typer
 
-from alpha_pulse.cli.backfill import backfill
-from alpha_pulse.cli.capture import capture
-from alpha_pulse.cli.config import app as config
-from alpha_pulse.cli.dead_letters import app as dead_letters
-from alpha_pulse.cli.demo import demo
-from alpha_pulse.cli.doctor import doctor
-from alpha_pulse.cli.gaps import gaps
-from alpha_pulse.cli.migrate import migrate
-from alpha_pulse.cli.replay import replay
-from alpha_pulse.cli.roles import process, produce, sink
-from alpha_pulse.cli.schema import schema
-from alpha_pulse.cli.sql import sql
-from alpha_pulse.cli.status import status
-from alpha_pulse.cli.up import up
-from alpha_pulse.cli.verify import verify
 from alpha_pulse.contracts.errors import AlphaPulseError
 
-app = typer.Typer(
-    name="alpha-pulse",
-    help="Crypto market data as an event stream: exchanges to Kafka to ClickHouse.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.command()(demo)
-app.command()(up)
-app.command()(replay)
-app.command()(sql)
-app.command()(backfill)
-app.command()(gaps)
-app.command()(verify)
-app.command()(status)
-app.command()(doctor)
-app.command()(schema)
-app.command()(capture)
-app.command()(produce)
-app.command()(process)
-app.command()(sink)
-app.command()(migrate)
-app.add_typer(dead_letters)
-app.add_typer(config)
+# Each command's module in this package.
+COMMANDS = {
+    "demo": "demo",
+    "up": "up",
+    "replay": "replay",
+    "sql": "sql",
+    "backfill": "backfill",
+    "gaps": "gaps",
+    "verify": "verify",
+    "status": "status",
+    "doctor": "doctor",
+    "schema": "schema",
+    "capture": "capture",
+    "produce": "roles",
+    "process": "roles",
+    "sink": "roles",
+    "migrate": "migrate",
+    "deadletters": "dead_letters",
+    "config": "config",
+}
 
 
-@app.callback()
+def make_app(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """Return the application with the commands that are named.
+
+    Modules are imported only then: ccxt, which some need, takes two seconds.
+    """
+    app = typer.Typer(
+        name="alpha-pulse",
+        help="Crypto market data as an event stream: exchanges to Kafka to ClickHouse.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(pipeline)
+    for name in names:
+        module = importlib.import_module(f"alpha_pulse.cli.{COMMANDS[name]}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app)
+        else:
+            app.command()(getattr(module, name))
+    return app
+
+
 def pipeline(
     namespace: str = typer.Option(
         "", help="Prefix of topics, groups and the database, so that runs do not meet."
@@ -66,7 +70,7 @@ def main() -> None:
     for client in ("aiokafka", "clickhouse_connect"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     try:
-        app()
+        make_app([name for name in COMMANDS if name in sys.argv[1:]] or COMMANDS)()
     except AlphaPulseError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import ConfigError
 
@@ -34,7 +34,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["config", *arguments])
+    return CliRunner().invoke(make_app(), ["config", *arguments])
 
 
 def test_what_is_shown_can_be_loaded_again(file: Path) -> None:
@@ -90,5 +90,7 @@ def test_what_a_role_would_refuse_at_its_start_is_found_before(
     path = tmp_path / "a.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as refused:
-        CliRunner().invoke(app, ["config", "check", "--config", str(path)], catch_exceptions=False)
+        CliRunner().invoke(
+            make_app(), ["config", "check", "--config", str(path)], catch_exceptions=False
+        )
     assert "canary" not in str(refused.value)

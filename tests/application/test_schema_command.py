@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.contracts.asyncapi import asyncapi_document
 from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.errors import ValidationError
@@ -13,7 +13,7 @@ from alpha_pulse.contracts.events import Candle
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["schema", *arguments])
+    return CliRunner().invoke(make_app(), ["schema", *arguments])
 
 
 def test_without_an_event_it_lists_the_topics() -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from alpha_pulse.cli.checks.kafka import check_kafka
 from alpha_pulse.cli.doctor import run_checks
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.cli.pipeline_status import read_status
 from alpha_pulse.cli.role_processes import role_processes
 from alpha_pulse.contracts.config import Config, TopicsConfig, config_environment, load_config
@@ -212,10 +212,10 @@ def test_status_is_shown_as_plain_lines_and_as_json(
 ) -> None:
     for name, value in config_environment(pipeline.config).items():
         monkeypatch.setenv(name, value)
-    lines = CliRunner().invoke(app, ["status"]).stdout.splitlines()
+    lines = CliRunner().invoke(make_app(), ["status"]).stdout.splitlines()
     assert lines[0].startswith("symbol\tstate")
     assert any(line.startswith("binance BTC/USDT\t") for line in lines)
-    assert orjson.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["symbols"]
+    assert orjson.loads(CliRunner().invoke(make_app(), ["status", "--json"]).stdout)["symbols"]
 
 
 def test_status_says_what_it_could_not_reach(
@@ -223,7 +223,7 @@ def test_status_says_what_it_could_not_reach(
 ) -> None:
     monkeypatch.setenv("ALPHA_PULSE_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("ALPHA_PULSE_CLICKHOUSE", "http://someone:canary@127.0.0.1:1")
-    result = CliRunner().invoke(app, ["status"])
+    result = CliRunner().invoke(make_app(), ["status"])
     assert result.exit_code == 1
     assert "! expected Kafka at 127.0.0.1:1" in result.stdout
     assert "! expected the pipeline's tables, found expected ClickHouse at 127.0.0.1:1" in (
@@ -260,7 +260,7 @@ async def test_doctor_sees_topics_that_are_not_as_configured(pipeline: Pipeline)
 def test_doctor_ends_with_1_when_something_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALPHA_PULSE_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("ALPHA_PULSE_CLICKHOUSE", "http://someone:canary@127.0.0.1:1")
-    result = CliRunner().invoke(app, ["doctor", "--offline", "--json"])
+    result = CliRunner().invoke(make_app(), ["doctor", "--offline", "--json"])
     assert result.exit_code == 1
     checks = {check["name"]: check for check in map(orjson.loads, result.stdout.splitlines())}
     assert checks["kafka"]["verdict"] == checks["clickhouse"]["verdict"] == "failure"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime
 
@@ -188,7 +188,7 @@ def test_the_settings_are_shown_without_secrets(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(app, ["config", command])
+    result = CliRunner().invoke(make_app(), ["config", command])
     assert result.exit_code == 0, result.output
     assert CANARY not in result.output
     if command == "show":

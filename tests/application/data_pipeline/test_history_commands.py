@@ -10,7 +10,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from alpha_pulse.cli.main import app
+from alpha_pulse.cli.main import make_app
 from alpha_pulse.cli.role_processes import RoleProcesses
 from alpha_pulse.contracts.config import config_environment
 
@@ -31,7 +31,7 @@ def run(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.setenv("ALPHA_PULSE_PRODUCER_EXCHANGE_URL", url)
 
         def invoke(*arguments: str) -> tuple[int, str]:
-            result = CliRunner().invoke(app, list(arguments))
+            result = CliRunner().invoke(make_app(), list(arguments))
             if result.exception is not None and not isinstance(result.exception, SystemExit):
                 raise result.exception
             return result.exit_code, result.stdout

@@ -46,6 +46,7 @@ def test_the_last_live_trade_measures_the_whole_way(
 @pytest.mark.parametrize(
     "value",
     [trade(9, job="backfill-1"), b"not json", b"", None, b'{"trade_time_us":"x"}', b"\xff", b"[]"],
+    ids=["history", "no-json", "empty", "none", "text", "no-utf8", "list"],
 )
 def test_history_and_rubbish_measure_nothing_and_harm_nothing(
     metrics: SinkMetrics, registry: CollectorRegistry, value: bytes | None

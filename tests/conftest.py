@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from alpha_pulse.embedded.runtime import Runtime
@@ -46,3 +47,16 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 def namespace() -> str:
     """Prefix of topics, groups and databases that no other test uses."""
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_begin_unconfigured() -> None:
+    """Forget what modules configured when they were imported: it writes to a file of pytest's."""
+    structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def logs_are_left_unconfigured() -> Iterator[None]:
+    """A command or role that a test runs in this process configures the logs of all later tests."""
+    yield
+    structlog.reset_defaults()

@@ -31,6 +31,7 @@ from alpha_pulse.contracts.config import (
     Config,
     KafkaConfig,
     ProducerConfig,
+    TopicsConfig,
 )
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.batches import batch_consumer
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rate", type=float, default=5_000.0, help="trades/s over all symbols")
     parser.add_argument("--for", dest="seconds", type=float, default=130.0, help="measured")
     parser.add_argument("--symbols", type=int, default=20)
+    parser.add_argument("--partitions", type=int, default=TopicsConfig().partitions)
     parser.add_argument("--highest", action="store_true", help="find the highest rate held")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
@@ -77,7 +79,7 @@ async def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
         async with Runtime.start(Path(directory), kafka_port=0, clickhouse_port=0) as runtime:
             rate = options.rate
             for _ in range(STEPS_MAX if options.highest else 1):
-                runs.append(await run(runtime, rate, options.seconds, options.symbols))
+                runs.append(await run(runtime, rate, options))
                 show(runs[-1])
                 if not runs[-1]["held"]:
                     break
@@ -85,8 +87,10 @@ async def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     return runs
 
 
-async def run(runtime: Runtime, rate: float, seconds: float, symbols: int) -> dict[str, Any]:
+async def run(runtime: Runtime, rate: float, options: argparse.Namespace) -> dict[str, Any]:
     """Start everything, let it run warm, measure; return the figures."""
+    seconds: float = options.seconds
+    symbols: int = options.symbols
     names = tuple(f"S{number:03}/USDT" for number in range(symbols))
     config = Config(
         namespace=f"b{uuid.uuid4().hex[:8]}",
@@ -94,6 +98,7 @@ async def run(runtime: Runtime, rate: float, seconds: float, symbols: int) -> di
         kafka=KafkaConfig(bootstrap=runtime.kafka),
         clickhouse=ClickHouseConfig(url=runtime.clickhouse),
         producer=ProducerConfig(symbols=names),
+        topics=TopicsConfig(partitions=options.partitions),
     )
     await ensure_topics(config)
     clickhouse = await ClickHouse.connect(config.clickhouse)
@@ -125,6 +130,7 @@ async def run(runtime: Runtime, rate: float, seconds: float, symbols: int) -> di
     return {
         "rate": rate,
         "symbols": symbols,
+        "partitions": options.partitions,
         "seconds": round(elapsed_s, 1),
         "lag_s_at_end": round(lag_s, 2),
         "held": lag_s <= HELD_LAG_S_MAX,

@@ -13,6 +13,10 @@ from benchmarks.results import newest
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- figures: `python -m benchmarks table` -->", "<!-- end of figures -->"
+PEERS = {
+    "streams-eos": "Kafka Streams exactly once",
+    "streams-alos": "Kafka Streams at least once",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,11 @@ ROWS = (
         lambda f: (
             f"{_of(f['results'], 'ours', 'trades_per_cpu_s'):,} in "
             f"{_of(f['results'], 'ours', 'rss_mib')} MiB: "
-            + ", ".join(f"{ratio} x {name}" for name, ratio in f["times"].items())
+            + ", ".join(
+                f"{ratio} x {PEERS.get(name, name)} ({_of(f['results'], name, 'exact')} candles "
+                f"exact, {_of(f['results'], name, 'rss_mib')} MiB)"
+                for name, ratio in f["times"].items()
+            )
         ),
         "2.5 x Kafka Streams, 20 x Quix Streams",
     ),

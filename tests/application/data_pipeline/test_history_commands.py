@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from alpha_pulse.cli.main import make_app
@@ -36,11 +35,9 @@ def run(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
                 raise result.exception
             return result.exit_code, result.stdout
 
-        configured = structlog.get_config()
         try:
             yield invoke
         finally:
-            structlog.configure(**configured)
             runner.run(exchange.stop_all())
 
 

@@ -6,13 +6,11 @@ import inspect
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 import alpha_pulse.data_pipeline as library
 from alpha_pulse.contracts.market import DAY_US, MINUTE_US
@@ -38,19 +36,10 @@ async def run_part(block: str, names: dict[str, Any], number: int) -> None:
         await result
 
 
-@pytest.fixture
-def logs_as_before() -> Iterator[None]:
-    """Undo what an example does to the logs of the whole process."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-
-
 async def test_the_page_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    logs_as_before: None,
 ) -> None:
     begin_us = time.time_ns() // 1000 - 4 * DAY_US
     begin_us -= begin_us % MINUTE_US

@@ -14,8 +14,14 @@ from aiokafka.consumer import fetcher
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from alpha_pulse.contracts.config import KafkaConfig
-from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.kafka.batches import (
+    EncodedBatch,
+    RecordBatch,
+    batch_consumer,
+    encoded_consumer,
+)
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.processors.wire import EncodedRecords
 
 
 @pytest.fixture
@@ -160,7 +166,61 @@ def test_the_pinned_version_still_has_the_parts_that_are_replaced() -> None:
     ]
     source = inspect.getsource(fetcher.Fetcher)
     assert "PartitionRecords(" in source
+    assert "MemoryRecords(part_data[-1])" in source
     assert isinstance(fetcher.READ_COMMITTED, int)
     for name in ("_consume_aborted_up_to", "_contains_abort_marker"):
         assert callable(getattr(fetcher.PartitionRecords.__globals__["_OneByOne"], name))
     assert {"append", "close", "record_count"} <= set(dir(BatchBuilder))
+
+
+async def test_encoded_batches_hold_the_records_as_they_travel(
+    runtime: Runtime, topic: TopicPartition, namespace: str
+) -> None:
+    for compression in (None, "gzip", "lz4", "snappy", "zstd"):
+        producer = await producer_of(runtime, compression_type=compression)
+        try:
+            await send(producer, topic, b"a" * 200, b"b", b"c" * 300)
+        finally:
+            await producer.stop()
+    transactional = await producer_of(runtime, transactional_id=f"{namespace}-tx")
+    try:
+        for is_committed in (False, True):
+            await transactional.begin_transaction()
+            await send(transactional, topic, b"x")
+            await (
+                transactional.commit_transaction()
+                if is_committed
+                else transactional.abort_transaction()
+            )
+    finally:
+        await transactional.stop()
+    whole = await read_batches(runtime, topic)
+    encoded = await read_encoded(runtime, topic)
+    assert len(whole) == len(encoded) == 6
+    for batch, found in zip(whole, encoded, strict=True):
+        records = EncodedRecords.read(found.records, found.count, found.base_offset)
+        rows = [records.record(row) for row in range(len(records))]
+        assert rows == list(zip(batch.offsets, batch.keys, batch.values, strict=True))
+        assert (found.first_offset, found.next_offset) == (batch.offsets[0], batch.next_offset)
+        assert found.timestamp_ms == batch.timestamp_ms
+    # Reading that begins inside a batch gets all of it, and is told where it begins.
+    inside = await read_encoded(runtime, topic, start=4)
+    assert (inside[0].base_offset, inside[0].first_offset, inside[0].count) == (3, 4, 3)
+
+
+async def read_encoded(
+    runtime: Runtime, topic: TopicPartition, start: int = 0
+) -> list[EncodedBatch]:
+    consumer = encoded_consumer(KafkaConfig(bootstrap=runtime.kafka), "test")
+    consumer.assign([topic])
+    await consumer.start()
+    try:
+        end = (await consumer.end_offsets([topic]))[topic]
+        consumer.seek(topic, start)
+        found: list[EncodedBatch] = []
+        async with asyncio.timeout(30):
+            while await consumer.position(topic) < end:
+                found += (await consumer.getmany(topic, timeout_ms=200)).get(topic, [])
+        return found
+    finally:
+        await consumer.stop()

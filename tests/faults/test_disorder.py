@@ -17,6 +17,7 @@ from alpha_pulse.contracts.events import Candle, DeadLetter, Heartbeat, Trade
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, message_key
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, TRADES
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import EncodedRecords
 from alpha_pulse.replay.synthetic import SyntheticMarket
 
 SYMBOL = "BTC/USDT"
@@ -61,8 +62,8 @@ def process(log: Log) -> Outputs:
     for first in range(0, len(log), BATCH):
         batch = log[first : first + BATCH]
         offsets = range(first, first + len(batch))
-        values: list[bytes | None] = [value for value, _ in batch]
-        kernel.process(offsets, [KEY] * len(batch), values, batch[-1][1], first + len(batch))
+        taken = EncodedRecords.of(offsets, [KEY] * len(batch), [value for value, _ in batch])
+        kernel.process(taken, batch[-1][1], first + len(batch))
         for topic, records in kernel.take_outputs().items():
             found[topic] += [value for _, value in records]
     return found

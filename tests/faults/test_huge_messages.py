@@ -13,6 +13,7 @@ from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import DEAD_LETTERS
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import EncodedRecords
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.replay.faults import FaultPlan, StreamFault
 from alpha_pulse.replay.server import ReplayExchange
@@ -64,7 +65,8 @@ def test_the_largest_record_that_kafka_takes_is_one_dead_letter_that_kafka_takes
         "digits": b'{"event":"trade","price":' + b"9" * 900_000 + b"}",
     }[rubbish]
     kernel = Kernel(ProcessorConfig(), "ingest.events.v1", 0)
-    kernel.process([0], [message_key("binance", SYMBOL)], [value], 1_767_225_600_000, 1)
+    records = EncodedRecords.of([0], [message_key("binance", SYMBOL)], [value])
+    kernel.process(records, 1_767_225_600_000, 1)
     ((_, letter_value),) = kernel.take_outputs()[DEAD_LETTERS.name]
     assert len(letter_value) < RECORD_BYTES_MAX / 2
     letter = decode_event(letter_value)

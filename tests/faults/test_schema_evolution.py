@@ -30,6 +30,7 @@ from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import EncodedRecords
 from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.consumer import Sink
 
@@ -99,7 +100,8 @@ def test_processors_admit_trades_of_every_version_byte_for_byte(version: str) ->
     keys = [message_key(raw(t)["exchange"], raw(t)["symbol"]) for t in trades]
     kernel = Kernel(ProcessorConfig(), "ingest.events.v1", 0)
     newest_ms = max(raw(trade)["trade_time_us"] for trade in trades) // 1000
-    kernel.process(range(len(trades)), list(keys), list(trades), newest_ms, len(trades))
+    records = EncodedRecords.of(range(len(trades)), keys, trades)
+    kernel.process(records, newest_ms, len(trades))
     outputs = kernel.take_outputs()
     live = [(k, t) for k, t in zip(keys, trades, strict=True) if "job" not in raw(t)]
     assert not outputs.get(DEAD_LETTERS.name)

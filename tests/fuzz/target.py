@@ -12,6 +12,7 @@ with atheris.instrument_imports(include=["alpha_pulse"]):
     from alpha_pulse.contracts.market import message_key
     from alpha_pulse.contracts.topics import DEAD_LETTERS, TRADES
     from alpha_pulse.processors.kernel import Kernel
+    from alpha_pulse.processors.wire import EncodedRecords
     from alpha_pulse.producers.frames import DECODERS
     from alpha_pulse.producers.frames.frame import FrameDecoder, FrameError
 
@@ -48,9 +49,10 @@ def some_records(data: bytes) -> None:
     whole, single = (Kernel(_RULES, "ingest.events.v1", 0) for _ in range(2))
     timestamp_ms = _EVENT.trade_time_us // 1000
     offsets = range(len(values))
-    whole.process(offsets, [_KEY] * len(values), values, timestamp_ms, len(values))
+    lines = EncodedRecords.of(offsets, [_KEY] * len(values), values)
+    whole.process(lines, timestamp_ms, len(values))
     for offset, value in enumerate(values):
-        single.process([offset], [_KEY], [value], timestamp_ms, offset + 1)
+        single.process(EncodedRecords.of([offset], [_KEY], [value]), timestamp_ms, offset + 1)
     outputs = whole.take_outputs()
     parts = single.take_outputs()
     assert {k: v for k, v in outputs.items() if v} == {k: v for k, v in parts.items() if v}

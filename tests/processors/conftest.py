@@ -11,6 +11,7 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Trade
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, message_key
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import EncodedRecords
 
 # 2025-11-24 00:00 UTC, a Monday: every timeframe opens here.
 MONDAY_US = 1_763_942_400_000_000
@@ -27,7 +28,8 @@ class Feed:
     def raw(self, value: bytes | None, key: bytes | None = None) -> list[Any]:
         key = message_key(self.exchange, self.symbol) if key is None else key
         offset = self.kernel.position
-        self.kernel.process([offset], [key], [value], self.kafka_ms, offset + 1)
+        records = EncodedRecords.of([offset], [key], [value])
+        self.kernel.process(records, self.kafka_ms, offset + 1)
         return [
             decode_event(value)
             for _, records in self.kernel.take_outputs().items()

@@ -8,11 +8,11 @@ import pytest
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
-from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import DeadLetter, Heartbeat, Trade
-from alpha_pulse.processors.admission import dead_letter, decode, decode_batch
-from alpha_pulse.processors.candles import ascii_units, parse_units, quote_text, units_text
+from alpha_pulse.contracts.events import DeadLetter, Trade
+from alpha_pulse.processors.admission import dead_letter, decode
+from alpha_pulse.processors.candles import quote_text, units_text
 from alpha_pulse.processors.kernel import Kernel, TooManyDeadLettersError
+from alpha_pulse.processors.wire import EncodedRecords
 
 KEY = b"binance:BTC/USDT"
 
@@ -24,7 +24,7 @@ def reason_of(events: list[Any]) -> str:
 
 def test_a_trade_goes_on_with_the_producers_own_bytes(feed: Any) -> None:
     value = encode(feed.make_trade(1, 10)).replace(b'","price"', b'","new_field":[1],"price"')
-    feed.kernel.process([0], [KEY], [value], feed.kafka_ms, 1)
+    feed.kernel.process(EncodedRecords.of([0], [KEY], [value]), feed.kafka_ms, 1)
     assert feed.kernel.take_outputs()["market.trades.v1"] == [(KEY, value)]
 
 
@@ -148,21 +148,10 @@ def test_a_tenth_of_ten_thousand_refused_stops_the_process() -> None:
     )  # fmt: skip
     values: list[bytes | None] = [b"rubbish", *[encode(trade)] * 8]
     for start in range(0, 9 * 1000, 9):
-        kernel.process(range(start, start + 9), [KEY] * 9, values, 1_763_942_400_000, start + 9)
+        records = EncodedRecords.of(range(start, start + 9), [KEY] * 9, values)
+        kernel.process(records, 1_763_942_400_000, start + 9)
     with pytest.raises(TooManyDeadLettersError, match="1001"):
-        kernel.process([9000], [KEY], [b"rubbish"], 1_763_942_400_000, 9001)
-
-
-NUMBERS = ["1", "0", "0.5", "10.25", "123456789.123456789012", "00.1", "1.", ".1", "1.2.3", "1e5"]
-
-
-@pytest.mark.parametrize("text", [*NUMBERS, "+1", "0.0", "", "9" * 20, "9" * 21])
-def test_the_fast_parser_agrees_with_the_grammar(text: str) -> None:
-    try:
-        expected = parse_units(text)
-    except ValidationError:
-        expected = 0
-    assert ascii_units(text) == expected
+        kernel.process(EncodedRecords.of([9000], [KEY], [b"rubbish"]), 1_763_942_400_000, 9001)
 
 
 def test_sums_are_the_shortest_plain_text() -> None:
@@ -172,21 +161,3 @@ def test_sums_are_the_shortest_plain_text() -> None:
     assert quote_text(5 * 10**11) == "0"
     assert quote_text(15 * 10**11) == "0.000000000002"
     assert quote_text(25 * 10**11) == "0.000000000002"
-
-
-def test_a_bad_value_costs_only_itself() -> None:
-    good = encode(
-        Heartbeat(
-            exchange="binance", symbol="B/C", complete_until_us=1_763_942_400_000_000, state="live"
-        )
-    )
-    bad: list[bytes | None] = [None, b"", b"null", b"{", good + b"\n" + good, b" " * 90, b"\xff"]
-    values: list[bytes | None] = [good] * 20
-    for place, value in enumerate(bad):
-        values[place * 3] = value
-
-    events = decode_batch(values)
-
-    assert len(events) == len(values)
-    for value, event in zip(values, events, strict=True):
-        assert event == (decode(good) if value == good else None)

@@ -9,13 +9,9 @@ from pathlib import Path
 
 import faust
 import mode
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 
 from alpha_pulse.contracts.config import Config, ProcessorConfig
-from alpha_pulse.contracts.kafka.publisher import fill_batch
 from alpha_pulse.processors.app import LOOPBACK, ProcessorApp, create_app
-from alpha_pulse.processors.partition import _fill
 from alpha_pulse.processors.trade_path import TradePath
 
 
@@ -64,23 +60,6 @@ Worker(Failing(), loglevel="crit").execute_from_commandline()
         [sys.executable, "-c", code], capture_output=True, timeout=60, check=False, env=os.environ
     )
     assert done.returncode != 0
-
-
-async def test_a_batch_filled_without_the_wrapper_is_the_same_batch() -> None:
-    records = [(b"k%d" % number, b"v" * number) for number in range(500)]
-
-    class Producer:
-        def create_batch(self) -> BatchBuilder:
-            return BatchBuilder(60_000, 4)
-
-    def content(batch: BatchBuilder) -> list[tuple[int, bytes, bytes]]:
-        found = MemoryRecords(bytes(batch._build())).next_batch()
-        return [(record.offset, record.key, record.value) for record in found]
-
-    ours, ours_count = _fill(Producer(), records)
-    theirs, their_count = fill_batch(Producer(), records)
-    assert ours_count == their_count == ours.record_count() < len(records)
-    assert content(ours) == content(theirs)
 
 
 def test_tables_keep_text() -> None:

@@ -12,6 +12,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.processors.metrics import ProcessorMetrics
+from alpha_pulse.processors.wire import RecordsWriter
 
 LETTER: Any = next(iter(EXAMPLES[DeadLetter].values()))
 
@@ -82,9 +83,12 @@ def test_late_trades_that_a_state_brought_along_are_not_counted_again(
 def test_a_transaction_counts_its_records_by_topic_and_its_dead_letters_by_reason(
     metrics: ProcessorMetrics, value: Callable[..., float | None]
 ) -> None:
-    trades = [(b"k", b"{}")] * 3
+    trades, letters = RecordsWriter(1000), RecordsWriter(1000)
+    for _ in range(3):
+        trades.append((b"k", b"{}"))
+    letters.append((b"i", encode(LETTER)))
     for _ in range(2):
-        outputs = {"market.trades.v1": trades, "market.deadletters.v1": [(b"i", encode(LETTER))]}
+        outputs = {"market.trades.v1": trades, "market.deadletters.v1": letters}
         metrics.committed(outputs, 1_700_000_000_000, 0.02)
     assert value("published_records_total", topic="market.trades.v1") == 6
     assert value("rejected_records_total", reason=LETTER.reason) == 2

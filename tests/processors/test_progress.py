@@ -10,10 +10,11 @@ from aiokafka.errors import KafkaConnectionError, ProducerFenced
 from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config, ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
-from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.market import MINUTE_US, message_key
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.trade_path import FencedError, StalledError, TradePath
+from alpha_pulse.processors.wire import RecordsWriter
 
 START_US = 1_763_942_400_000_000
 KEY = message_key("bybit", "BTC/USDT")  # an exchange that does not number its trades
@@ -23,7 +24,7 @@ class Consumer:
     """Has what it is given, and begins where retention left it."""
 
     def __init__(self, begins_at: int = 0) -> None:
-        self.batches: dict[TopicPartition, list[RecordBatch]] = {}
+        self.batches: dict[TopicPartition, list[EncodedBatch]] = {}
         self._begins_at = begins_at
 
     async def getmany(self, timeout_ms: int, max_records: int) -> Any:
@@ -50,12 +51,13 @@ def path_with_partition(consumer: Consumer, **settings: Any) -> tuple[TradePath,
     return path, partition
 
 
-def batch_of(start: int, *events: Any) -> RecordBatch:
-    end = start + len(events)
-    return RecordBatch(
-        list(range(start, end)), [KEY] * len(events), [encode(event) for event in events], end,
-        START_US // 1000 + 3_600_000,
-    )  # fmt: skip
+def batch_of(start: int, *events: Any) -> EncodedBatch:
+    writer = RecordsWriter(900_000)
+    for event in events:
+        writer.append((KEY, encode(event)))
+    ((records, count),) = writer.batches()
+    kafka_ms = START_US // 1000 + 3_600_000
+    return EncodedBatch(records.tobytes(), count, start, start, start + count, kafka_ms)
 
 
 def trade(name: str, minute: float) -> Trade:

@@ -18,7 +18,7 @@ from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config, KafkaConfig, ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.kafka.batches import encoded_consumer
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import AUDITS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
@@ -80,7 +80,7 @@ async def test_a_zombie_is_fenced_and_commits_nothing(config: Config) -> None:
 
 
 async def take_in(config: Config, partition: Partition) -> None:
-    consumer = batch_consumer(config.kafka, "test")
+    consumer = encoded_consumer(config.kafka, "test")
     await consumer.start()
     try:
         consumer.assign([partition.ingest])

@@ -22,6 +22,7 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, INGEST, TRADES, Topic
 from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import EncodedRecords
 
 START_US = 1_763_942_400_000_000
 PARTITIONS = 4
@@ -210,9 +211,10 @@ async def expected_outputs(config: Config) -> dict[str, dict[int, list[tuple[byt
                     part, []
                 )
                 for b in batches:
-                    kernel.process(b.offsets, b.keys, b.values, b.timestamp_ms, b.next_offset)
+                    batch = EncodedRecords.of(b.offsets, b.keys, b.values)
+                    kernel.process(batch, b.timestamp_ms, b.next_offset)
             for topic, records in kernel.take_outputs().items():
-                outputs.setdefault(topic, {})[number] = records
+                outputs.setdefault(topic, {})[number] = list(records)
     finally:
         await consumer.stop()
     return outputs

@@ -1,7 +1,6 @@
 """Any log within the rules gives the candles of a slow, obvious recomputation, and the same bytes
 whatever the batching, the restarts and the way a trade took through the code."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import pairwise
@@ -29,9 +28,10 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
     message_key,
 )
-from alpha_pulse.processors import kernel as kernel_module
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.state import StateWriter, restore
+from alpha_pulse.processors.stream import Stream
+from alpha_pulse.processors.wire import EncodedRecords
 
 START_US = 1_763_800_020_000_000 // (5 * MINUTE_US) * (5 * MINUTE_US)
 KAFKA_MS = START_US // 1000 + 3_600_000
@@ -293,19 +293,14 @@ CONFIG = ProcessorConfig(dead_letter_run_max=10**6, dead_letter_ratio_max=1.0)
 
 
 def feed(kernel: Kernel, log: Log, start: int, stop: int) -> None:
-    kernel.process(
-        range(start, stop),
-        [key for key, _ in log[start:stop]],
-        [value for _, value in log[start:stop]],
-        KAFKA_MS,
-        stop,
-    )
+    keys, values = zip(*log[start:stop], strict=True) if stop > start else ((), ())
+    kernel.process(EncodedRecords.of(range(start, stop), keys, values), KAFKA_MS, stop)
 
 
 def run_at_once(log: Log, config: ProcessorConfig = CONFIG) -> Outputs:
     kernel = Kernel(config, "ingest.events.v1", 0)
     feed(kernel, log, 0, len(log))
-    return {name: records for name, records in kernel.take_outputs().items() if records}
+    return {name: list(records) for name, records in kernel.take_outputs().items() if records}
 
 
 def run_with_restarts(log: Log, cuts: list[tuple[int, bool]], record_bytes_max: int) -> Outputs:
@@ -453,12 +448,10 @@ def test_batches_and_restarts_do_not_change_a_byte(
 def test_the_hot_path_and_the_long_way_give_the_same_bytes(seed: int, count: int) -> None:
     log = mixed_log(Random(seed), count)
 
-    def never_hot(values: list[bytes | None]) -> Iterator[None]:
-        return [None] * len(values)  # type: ignore[return-value]
-
     hot = run_at_once(log)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel_module, "decode_batch", never_hot)
+        # No stream is ever ready for the loop: every record goes the long way.
+        patch.setattr(Stream, "is_plain", False)
         assert run_at_once(log) == hot
 
 

@@ -40,24 +40,6 @@ class LeanTrade(Struct, gc=False, tag_field="event", tag="trade"):
     job: str | None = None
 
 
-class HotTrade(Struct, gc=False, tag_field="event", tag="trade"):
-    """The fields of a trade that can't be foretold; the others stand in the bytes before them.
-
-    A symbol's next trade is expected to begin with `expected_start`: exchange, symbol and id are
-    then proven by comparing bytes.
-    """
-
-    price: str
-    amount: str
-    side: Side
-    trade_time_us: _TIME
-    receive_time_us: _TIME
-    job: str | None = None
-
-
-_decode_lines = msgspec.json.Decoder(
-    HotTrade | Candle | Heartbeat | Gap | HistoryMarker
-).decode_lines
 _decode_any = msgspec.json.Decoder(LeanTrade | Candle | Heartbeat | Gap | HistoryMarker).decode
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELDS = LeanTrade.__struct_fields__
@@ -69,23 +51,6 @@ class Refused(ValidationError):
     def __init__(self, reason: str, error: str) -> None:
         super().__init__(error)
         self.reason = reason
-
-
-def decode_batch(values: list[bytes | None]) -> list[Any]:
-    """Return the event of each value; None for one to be looked at alone, with `decode`."""
-    try:
-        # A value with a line break in it would shift all that follow.
-        if b"\n" not in b"".join(values):  # type: ignore[arg-type]
-            events: list[Any] = _decode_lines(b"\n".join(values))  # type: ignore[arg-type]
-            if len(events) == len(values):
-                return events
-    except (TypeError, *_DECODE_ERRORS):
-        pass
-    if len(values) <= 1:
-        return [None] * len(values)
-    # One bad value does not make all its neighbours dear.
-    middle = len(values) // 2
-    return decode_batch(values[:middle]) + decode_batch(values[middle:])
 
 
 def decode(value: bytes | None) -> LeanTrade | Candle | Heartbeat | Gap | HistoryMarker:

@@ -22,6 +22,7 @@ from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.processors.audit import add_audits
 from alpha_pulse.processors.credentials import faust_credentials
+from alpha_pulse.processors.hot_trades import warm_up
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.trade_path import TradePath
 
@@ -125,4 +126,6 @@ gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 mode.loop.use("uvloop")
 configure_logging()
+# The first start compiles for seconds: before the loop begins, or no heartbeat goes out meanwhile.
+warm_up()
 app = create_app(read_config())

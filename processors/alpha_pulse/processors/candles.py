@@ -8,7 +8,7 @@ or `1E-8`), so that equal values are equal bytes.
 import re
 from dataclasses import dataclass
 
-from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX
+from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, FRACTION_DIGITS_MAX
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import COVERAGE_ORDER, Candle, Source
 
@@ -248,26 +248,6 @@ def parse_units(text: str) -> int:
 def parse_sum(text: str) -> int:
     """Return a sum (up to 25 integer digits) in units of 10^-12."""
     return _parse(text, _SUM(text))
-
-
-_POWERS: tuple[int, ...] = tuple(
-    10 ** (FRACTION_DIGITS_MAX - digits) for digits in range(FRACTION_DIGITS_MAX + 1)
-)
-
-
-def ascii_units(text: str) -> int:
-    """Return what `parse_units` does, faster, for ASCII text; 0 for any text that it refuses."""
-    whole, point, fraction = text.partition(".")
-    digits = whole + fraction
-    if (
-        digits.isdecimal()
-        and (whole[:1] > "0" or whole == "0")
-        and (fraction or not point)
-        and len(fraction) <= FRACTION_DIGITS_MAX
-        and len(whole) <= INTEGER_DIGITS_MAX
-    ):
-        return int(digits) * _POWERS[len(fraction)]
-    return 0
 
 
 def _parse(text: str, match: re.Match[str] | None) -> int:

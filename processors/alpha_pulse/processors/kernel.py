@@ -5,9 +5,7 @@ they were batched.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -31,9 +29,9 @@ from alpha_pulse.contracts.topics import (
     TRADES,
     Topic,
 )
+from alpha_pulse.processors import hot_loop
 from alpha_pulse.processors.admission import (
     CANONICAL_REST_BYTES,
-    HotTrade,
     LeanTrade,
     Refused,
     check_exchange_candle,
@@ -42,20 +40,19 @@ from alpha_pulse.processors.admission import (
     check_trade_id,
     dead_letter,
     decode,
-    decode_batch,
     expected_start,
 )
 from alpha_pulse.processors.candle_job import CandleJob
-from alpha_pulse.processors.candles import ascii_units, parse_units, widen
+from alpha_pulse.processors.candles import parse_units
+from alpha_pulse.processors.hot_trades import HotTrades
 from alpha_pulse.processors.proof import Span
 from alpha_pulse.processors.stream import Job, Rules, Stream
+from alpha_pulse.processors.wire import EncodedRecords, Record, RecordsWriter
 
 REVISION_EPOCH = 2**44
+BATCH_BYTES_MAX = 900_000
 DEAD_LETTER_WINDOW = 10_000
 JOBS_MAX = 16
-_CACHE_MAX = 1 << 16
-
-Record = tuple[bytes, bytes]
 
 
 class TooManyDeadLettersError(ValidationError):
@@ -91,7 +88,7 @@ class Kernel:
         self.counters = Counters()
         self.symbols: dict[bytes, Symbol] = {}
         self.dirty: set[bytes] = set()
-        self.outputs: dict[str, list[Record]] = {}
+        self.outputs: dict[str, RecordsWriter] = {}
         self.position = 0
         self.state_record_bytes_max = config.state_record_bytes_max
         self._config = config
@@ -99,13 +96,12 @@ class Kernel:
         self._partition = partition
         self._epoch = config.log_epoch * REVISION_EPOCH
         self._future_us = round(config.future_s_max * SECOND_US)
-        self._streams: dict[bytes | None, Stream] = {}
+        self._hot = HotTrades(self.rules.timeframes[0].duration_us)
         self._run = 0
         self._refused_last = -2
         self._refused_at: deque[int] = deque()
-        self._units: dict[str, int] = {}
 
-    def take_outputs(self) -> dict[str, list[Record]]:
+    def take_outputs(self) -> dict[str, RecordsWriter]:
         """Return what came out since the last call."""
         taken, self.outputs = self.outputs, {}
         return taken
@@ -128,139 +124,72 @@ class Kernel:
                 records.append((key, encode(candle)))
         return records
 
-    def process(  # noqa: C901 - the hot path, kept in one loop
-        self,
-        offsets: Sequence[int],
-        keys: Sequence[Any],
-        values: list[bytes | None],
-        timestamp_ms: int,
-        next_offset: int,
-    ) -> None:
+    def process(self, records: EncodedRecords, timestamp_ms: int, next_offset: int) -> None:
         """Take in the records of one Kafka batch, in offset order.
 
+        timestamp_ms: Kafka's time of the batch; next_offset: where reading goes on after it.
         Raises: TooManyDeadLettersError by the limits of the configuration.
         """
-        events = decode_batch(values)
         limit_us = timestamp_ms * 1000 + self._future_us
-        streams, units = self._streams, self._units
-        trades = self.outputs.setdefault(TRADES.name, [])
-        take = trades.append
-        taken_before = len(trades)
-        # The hot path: a trade that is the next of its symbol, in the open window, in plain form.
-        # Whatever is not plainly that goes the long way, which comes to the same result.
-        for offset, key, value, event in zip(offsets, keys, values, events, strict=True):
-            if event.__class__ is HotTrade:
-                stream = streams.get(key)
-                time_us = event.trade_time_us
-                if (
-                    stream is not None
-                    and value is not None
-                    and stream.value is not None
-                    and value.startswith(stream.expected)
-                    and time_us <= limit_us
-                ):
-                    price, amount, side = event.price, event.amount, event.side
-                    current = stream.value
-                    if price == current.close:
-                        price_units = stream.close_units
-                    else:
-                        price_units = units.get(price) or self._price_units(price)
-                    # Most exchanges pad to eight digits: then this is quicker than any parser.
-                    digits = amount.replace(".", "", 1)
-                    if (
-                        amount[-9:-8] == "."
-                        and digits.isdecimal()
-                        and (digits[0] != "0" or amount[1] == ".")
-                        and len(digits) <= 28
-                    ):
-                        amount_units = int(digits) * 10_000
-                    else:
-                        amount_units = ascii_units(amount)
-                    if (
-                        price_units
-                        and amount_units
-                        and len(value) - len(price) - len(amount) - len(side)
-                        == len(stream.expected) + CANONICAL_REST_BYTES
-                    ):
-                        if not current.last_time_us <= time_us < stream.value_close_us:
-                            self._next_trade(
-                                key, value, stream, event, price_units, amount_units, offset
-                            )
-                            continue
-                        if price != current.close:
-                            current.close, stream.close_units = price, price_units
-                            if not current.low_units < price_units < current.high_units:
-                                widen(current, price_units, price)
-                        current.volume_units += amount_units
-                        current.quote_units += price_units * amount_units
-                        current.count += 1
-                        if side == "buy":
-                            current.buy_units += amount_units
-                        elif side == "unknown":
-                            current.sides_known = False
-                        current.last_time_us = stream.last_trade_us = time_us
-                        current.last_rank = number = stream.last_id + 1
-                        stream.last_id = number
-                        stream.expected = b'%b%d","price":"' % (stream.start, number + 1)
-                        take((key, value))
-                        if time_us > stream.watermark_us:
-                            stream.watermark_us = time_us
-                            if time_us >= stream.close_at_us:
-                                self._close(key, stream, offset)
-                        continue
-            try:
-                if event is None or event.__class__ is HotTrade:
-                    self._cold(key, value, offset, limit_us)
-                else:
-                    self._event(event, key, offset, limit_us)
-            except Refused as refused:
-                self._refuse(offset, key, value, timestamp_ms, refused)
-        self.dirty.update(key for key in set(keys) if key in streams)
-        self.counters.records += len(offsets)
-        self.counters.trades += len(trades) - taken_before
+        hot, trades = self._hot, self._writer(TRADES)
+        row, count = 0, len(records)
+        while row < count:
+            # Plain trades, which are almost all, take the loop; whatever it stops at, goes on here.
+            row, taken, reason = hot.run(records, row, limit_us, trades)
+            self.counters.trades += taken
+            if reason == hot_loop.CLOSES:
+                offset, key, _ = records.record(row - 1)
+                assert key is not None
+                self._close(key, offset)
+            elif reason == hot_loop.NOT_PLAIN:
+                self._cold(*records.record(row), timestamp_ms, limit_us)
+                row += 1
+        self.dirty |= hot.bring_all_back()
+        self.counters.records += count
         self.position = next_offset
 
     def adopt(self, symbol: Symbol) -> Symbol:
         """Keep the state of a symbol; return the one that is kept."""
-        kept = self.symbols.setdefault(symbol.key, symbol)
-        self._streams[kept.key] = kept.live
-        return kept
+        kept = self.symbols.get(symbol.key)
+        if kept is not None:
+            return kept
+        self.symbols[symbol.key] = symbol
+        self._hot.add(symbol.key, symbol.live)
+        self._hot.hand_over(symbol.key)
+        return symbol
 
-    def _close(self, key: bytes, stream: Stream, offset: int) -> None:
+    def _close(self, key: bytes, offset: int) -> None:
+        self._hot.bring_back(key)
         publish = _Publisher(self, key, offset)
-        stream.close_by_trade(publish)
-        self._settle(self.symbols[key], publish)
+        symbol = self.symbols[key]
+        symbol.live.close_by_trade(publish)
+        self._settle(symbol, publish)
+        self._hot.hand_over(key)
+        self.dirty.add(key)
 
-    def _next_trade(
-        self, key: bytes, value: bytes, stream: Stream, trade: HotTrade, price_units: int,
-        amount_units: int, offset: int,
-    ) -> None:  # fmt: skip
-        # Proven like the others of the hot path, but it opens a window, or is out of order in time.
-        publish = _Publisher(self, key, offset)
-        number = stream.last_id + 1
-        stream.trade(
-            number, str(number), trade.price, price_units, amount_units, trade.side,
-            trade.trade_time_us, publish,
-        )  # fmt: skip
-        self.outputs[TRADES.name].append((key, value))
-        self._settle(self.symbols[key], publish)
+    def _cold(
+        self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int, limit_us: int
+    ) -> None:
+        if key in self.symbols:
+            self._hot.bring_back(key)
+        try:
+            event = decode(value)
+            if isinstance(event, LeanTrade):
+                assert value is not None
+                self._trade(event, key, value, offset, limit_us)
+            else:
+                self._event(event, key, offset, limit_us)
+        except Refused as refused:
+            self._refuse(offset, key, value, timestamp_ms, refused)
+        if key in self.symbols:
+            self._hot.hand_over(key)
+            self.dirty.add(key)
 
-    def _price_units(self, text: str) -> int:
-        # Prices come again and again; amounts do so less, and are parsed faster than remembered.
-        units = ascii_units(text)
-        if units:
-            if len(self._units) >= _CACHE_MAX:
-                self._units.clear()
-            self._units[text] = units
-        return units
-
-    def _cold(self, key: bytes | None, value: bytes | None, offset: int, limit_us: int) -> None:
-        event = decode(value)
-        if isinstance(event, LeanTrade):
-            assert value is not None
-            self._trade(event, key, value, offset, limit_us)
-        else:
-            self._event(event, key, offset, limit_us)
+    def _writer(self, topic: Topic) -> RecordsWriter:
+        writer = self.outputs.get(topic.name)
+        if writer is None:
+            writer = self.outputs[topic.name] = RecordsWriter(BATCH_BYTES_MAX)
+        return writer
 
     def records_were_lost(self) -> None:
         """Note that retention took records before they were read: nothing proves what they held.
@@ -304,7 +233,8 @@ class Kernel:
         else:
             is_new = self._job_trade(symbol, trade, number, price_units, amount_units, publish)
         if is_new:
-            self.outputs[TRADES.name].append((symbol.key, value))
+            self._writer(TRADES).append((symbol.key, value))
+            self.counters.trades += 1
         else:
             self.counters.duplicates += 1
         self._settle(symbol, publish)
@@ -449,9 +379,7 @@ class Kernel:
         letter = dead_letter(
             self._topic, self._partition, offset, timestamp_ms, key, value, refused
         )
-        self.outputs.setdefault(DEAD_LETTERS.name, []).append(
-            (letter.identity.encode(), encode(letter))
-        )
+        self._writer(DEAD_LETTERS).append((letter.identity.encode(), encode(letter)))
         self.counters.dead_letters += 1
         self._run = self._run + 1 if self._refused_last == offset - 1 else 1
         self._refused_last = offset
@@ -511,4 +439,4 @@ class _Publisher:
         self._put(STATUS, status)
 
     def _put(self, topic: Topic, event: msgspec.Struct) -> None:
-        self._kernel.outputs.setdefault(topic.name, []).append((self._key, encode(event)))
+        self._kernel._writer(topic).append((self._key, encode(event)))

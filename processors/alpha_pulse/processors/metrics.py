@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +17,8 @@ from alpha_pulse.contracts.metrics.metric import (
     histogram,
 )
 from alpha_pulse.contracts.topics import DEAD_LETTERS
-from alpha_pulse.processors.kernel import Kernel, Record
+from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.wire import RecordsWriter
 
 if TYPE_CHECKING:  # both count by this file
     from alpha_pulse.processors.partition import Partition
@@ -104,7 +105,7 @@ class ProcessorMetrics:
             del self._kernels[number], self._late_before[number]
 
     def committed(
-        self, outputs: Mapping[str, Sequence[Record]], newest_ms: int, took_s: float
+        self, outputs: Mapping[str, RecordsWriter], newest_ms: int, took_s: float
     ) -> None:
         """Count a transaction that came through. newest_ms: Kafka's time of its newest record."""
         self._commit_s.observe(took_s)

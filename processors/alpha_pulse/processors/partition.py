@@ -7,7 +7,7 @@ partition, so whoever takes the partition over fences whoever still thinks to ho
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import aiokafka
@@ -15,17 +15,17 @@ from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
-from alpha_pulse.contracts.kafka.batches import RecordBatch
+from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Record
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
-from alpha_pulse.processors.kernel import Kernel
+from alpha_pulse.processors.kernel import BATCH_BYTES_MAX, Kernel
 from alpha_pulse.processors.metrics import ProcessorMetrics
+from alpha_pulse.processors.ready_batch import ReadyBatch
 from alpha_pulse.processors.state import HEAD_KEY, StateWriter, position_of, restore
+from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter
 
-BATCH_BYTES_MAX = 900_000
 STATE_TAIL_RECORDS = 64
-_NO_HEADERS: list[Any] = []
 
 
 class Partition:
@@ -89,18 +89,16 @@ class Partition:
         if producer is not None:
             await _discard(producer)
 
-    def process(self, batch: RecordBatch) -> int:
+    def process(self, batch: EncodedBatch) -> int:
         """Take in the records of a batch that were not taken in yet; return how many."""
         kernel = self.kernel
-        offsets, keys, values = batch.offsets, batch.keys, batch.values
-        if offsets[-1] < kernel.position:
+        if batch.next_offset <= kernel.position:
             return 0
-        if offsets[0] < kernel.position:
-            start = next(i for i, offset in enumerate(offsets) if offset >= kernel.position)
-            offsets, keys, values = offsets[start:], keys[start:], values[start:]
+        records = EncodedRecords.read(batch.records, batch.count, batch.base_offset)
+        records = records.since(max(kernel.position, batch.first_offset))
         self._newest_ms = batch.timestamp_ms
-        kernel.process(offsets, keys, values, batch.timestamp_ms, batch.next_offset)
-        return len(offsets)
+        kernel.process(records, batch.timestamp_ms, batch.next_offset)
+        return len(records)
 
     @property
     def is_open(self) -> bool:
@@ -119,15 +117,17 @@ class Partition:
         if self._open_candles is not None:
             self._open_candles(self.number, self.kernel.open_candles())
         outputs = self.kernel.take_outputs()
-        state = self._writer.snapshot(self.kernel)
+        state = RecordsWriter(BATCH_BYTES_MAX)
+        for record in self._writer.snapshot(self.kernel):
+            state.append(record)
         self.commit = asyncio.create_task(self._commit(position, outputs, state, self._newest_ms))
         return self.commit
 
     async def _commit(
         self,
         position: int,
-        outputs: dict[str, list[Record]],
-        state: list[Record],
+        outputs: dict[str, RecordsWriter],
+        state: RecordsWriter,
         newest_ms: int,
     ) -> None:
         started_s = time.monotonic()
@@ -157,22 +157,16 @@ class Partition:
             self._metrics.committed(outputs, newest_ms, time.monotonic() - started_s)
 
     async def _send(
-        self, producer: aiokafka.AIOKafkaProducer, name: str, records: Sequence[Record]
+        self, producer: aiokafka.AIOKafkaProducer, name: str, records: RecordsWriter
     ) -> list[asyncio.Future[Any]]:
-        topic = f"{self._config.namespace}.{name}" if self._config.namespace else name
-        sent: list[asyncio.Future[Any]] = []
-        remaining = iter(records)
-        left = list(remaining)
-        while left:
-            batch, count = _fill(producer, left)
-            if not count:
-                raise KafkaError(
-                    f"expected records of at most {BATCH_BYTES_MAX} bytes for {topic}, found one "
-                    f"of {len(left[0][1])}"
-                )
-            sent.append(await producer.send_batch(batch, topic, partition=self.number))
-            left = left[count:]
-        return sent
+        topic = self._config.named(name)
+        now_ms = int(time.time() * 1000)
+        return [
+            await producer.send_batch(
+                ReadyBatch(encoded, count, now_ms), topic, partition=self.number
+            )
+            for encoded, count in records.batches()
+        ]
 
     def _new_kernel(self) -> Kernel:
         return Kernel(self._config.processor, self.ingest.topic, self.number)
@@ -190,22 +184,6 @@ def _cause_of_end(producer: aiokafka.AIOKafkaProducer) -> BaseException | None:
         return None
     cause: BaseException | None = task.exception()
     return cause
-
-
-def _fill(producer: aiokafka.AIOKafkaProducer, records: Sequence[Record]) -> tuple[Any, int]:
-    # `fill_batch` without aiokafka's wrapper around each record, which costs a third of it. This
-    # leans on aiokafka 0.14; tests/processors/test_faust_internals.py holds it.
-    batch = producer.create_batch()
-    append = batch._builder.append
-    now_ms = int(time.time() * 1000)
-    count = 0
-    for key, value in records:
-        if append(count, now_ms, key, value, _NO_HEADERS) is None:
-            break
-        count += 1
-    batch._relative_offset = count
-    batch.close()
-    return batch, count
 
 
 async def read_state(config: Config, number: int) -> dict[bytes, bytes]:

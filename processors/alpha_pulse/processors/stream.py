@@ -17,7 +17,7 @@ from alpha_pulse.contracts.market import (
     Timeframe,
     ids_are_consecutive,
 )
-from alpha_pulse.processors.admission import expected_start, start_of_trades
+from alpha_pulse.processors.admission import start_of_trades
 from alpha_pulse.processors.candles import (
     Rank,
     Value,
@@ -25,7 +25,6 @@ from alpha_pulse.processors.candles import (
     copy_value,
     empty_value,
     merge,
-    parse_units,
     to_candle,
     value_of_exchange,
     value_of_trade,
@@ -71,9 +70,9 @@ class Job:
 class Stream:
     """State of one stream.
 
-    For the hot path (`Kernel.process`), which writes here too: `value` is the newest open base
-    window, up to `value_close_us` (0 sends the next trade the long way); `close_units`: its close;
-    `expected` is how the next trade in order begins, `start` how all begin.
+    For the hot loop (`hot_trades`), which writes here too: `value` is of the newest base window,
+    which ends at `value_close_us` (0: the next trade has to go the long way); `start` is how every
+    plain trade begins.
     """
 
     exchange: str
@@ -96,9 +95,7 @@ class Stream:
     is_finished: bool = False
     value: Value | None = None
     value_open_us: int = 0
-    close_units: int = 0
     start: bytes = b""
-    expected: bytes = b"\0"
     value_close_us: int = 0
     touched: list[dict[int, Window]] = field(default_factory=list)
 
@@ -173,6 +170,21 @@ class Stream:
             if time_us >= self.close_at_us:
                 self.close_by_trade(publish)
         return True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next trade in order only adds to the newest window, or opens the next."""
+        return self.proof.consecutive and self.value is not None and self.value_close_us > 0
+
+    def put_newest(self, open_us: int, value: Value) -> None:
+        """Take over what plain trades made of the newest window, or of the one that they opened."""
+        window = self.windows.ensure(0, open_us, self.closed_until_us)
+        window.trades = self.value = value
+        self.value_open_us, self.value_close_us = window.open_us, window.close_us
+
+    def follow_plain(self, last_id: int, last_us: int, watermark_us: int) -> None:
+        """Take over how far plain trades came."""
+        self.last_id, self.last_trade_us, self.watermark_us = last_id, last_us, watermark_us
 
     def close_by_trade(self, publish: Publish) -> None:
         """Close what the watermark passed, moved by the next trade in order."""
@@ -273,8 +285,6 @@ class Stream:
             self._prove_empty(proof.unproven_from_us, time_us)
         proof.unproven_from_us = None
         self.last_id = number
-        if self.job is None:
-            self.expected = expected_start(self.start, str(number + 1))
 
     def _open_hole(self, hole: Hole, publish: Publish) -> None:
         self.proof.missing.open(hole)
@@ -378,10 +388,6 @@ class Stream:
             self.touched[0][open_us] = window
         elif open_us >= self.value_open_us:
             self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
-        if window.trades is self.value:
-            # In a window that a heartbeat closed, too: a late trade may move its close.
-            is_close = window.trades.close == price
-            self.close_units = price_units if is_close else parse_units(window.trades.close)
 
     def _close(self, by_trade: bool, publish: Publish) -> None:
         """Close every window that the watermark passed by the grace."""

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
-from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.kafka.batches import EncodedBatch, encoded_consumer
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.open_candles import OpenCandles
@@ -96,7 +96,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
 
     async def _run(self) -> None:
         settings = self.config.processor
-        consumer = self._consumer = batch_consumer(
+        consumer = self._consumer = encoded_consumer(
             self.config.kafka,
             "alpha-pulse-processor",
             fetch_bytes_max=FETCH_BYTES_MAX,
@@ -136,7 +136,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 "records, found none; is Kafka healthy? A supervisor should start this worker again"
             )
 
-    async def _take_in(self, tp: TopicPartition, batches: list[RecordBatch]) -> None:
+    async def _take_in(self, tp: TopicPartition, batches: list[EncodedBatch]) -> None:
         partition = self.partitions.get(tp.partition)
         if partition is None or not partition.is_open:
             return  # revoked, or about to be read again from its last commit
@@ -144,8 +144,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
         for batch in batches:
             if partition.kernel is not kernel:
                 return  # went back to its last commit: these come again
-            if batch.offsets[0] > partition.kernel.position:
-                await self._check_lost(partition, batch.offsets[0])
+            if batch.first_offset > partition.kernel.position:
+                await self._check_lost(partition, batch.first_offset)
             began_s = self._now_s()
             self.records += partition.process(batch)
             # Heartbeats to the group and commits under way get their turn.

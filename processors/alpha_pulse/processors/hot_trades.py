@@ -70,6 +70,7 @@ class HotTrades:
         DONE, NOT_PLAIN (the row is for the kernel) or CLOSES (windows of the last trade's symbol
         are over, and must be closed first).
         """
+        writer.open_buffer()
         control = self._control
         control[columns.ROW], control[columns.TRADES] = row, 0
         while True:
@@ -97,6 +98,25 @@ class HotTrades:
             stream.put_newest(*self._window(row, 1))
         stream.put_newest(*self._window(row, 0))
         stream.follow_plain(last_id, last_us, watermark_us)
+
+    def bring_ended_back(self, key: bytes) -> None:
+        """Write into the stream what closing windows needs: the window before the newest.
+
+        The loop keeps the newest and goes on with it; `go_on` tells it when to stop next.
+        """
+        row = self._rows[key]
+        symbol = self._symbols[row]
+        stream = self._streams[row]
+        _, _, rolled, last_id, last_us, watermark_us, *_ = symbol.tolist()
+        if rolled:
+            symbol[columns.ROLLED] = 0
+            stream.put_newest(*self._window(row, 1))
+        stream.follow_plain(last_id, last_us, watermark_us)
+
+    def go_on(self, key: bytes) -> None:
+        """Let the loop go on with a symbol after its windows were closed."""
+        row = self._rows[key]
+        self._symbols[row, columns.CLOSE_AT_US] = self._streams[row].close_at_us
 
     def bring_all_back(self) -> set[bytes]:
         """Do so for every symbol, and return the keys of those that had changed."""

@@ -159,13 +159,12 @@ class Kernel:
         return symbol
 
     def _close(self, key: bytes, offset: int) -> None:
-        self._hot.bring_back(key)
+        self._hot.bring_ended_back(key)
         publish = _Publisher(self, key, offset)
         symbol = self.symbols[key]
         symbol.live.close_by_trade(publish)
         self._settle(symbol, publish)
-        self._hot.hand_over(key)
-        self.dirty.add(key)
+        self._hot.go_on(key)
 
     def _cold(
         self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int, limit_us: int

@@ -87,28 +87,51 @@ class RecordsWriter:
     """Records of one topic and partition, in order, in batches that Kafka takes.
 
     batch_bytes_max: no batch is larger, unless a single record is. The hot path writes into
-    `buffer` by itself: `state` is how much of it is used, how many records that is, and how large
-    a batch may become; `room_for` makes place.
+    `buffer` by itself, after `open_buffer`: `state` is how much of it is used, how many records
+    that is, and how large a batch may become; `room_for` makes place.
     """
 
-    __slots__ = ("_full", "buffer", "state")
+    __slots__ = ("_appended", "_full", "buffer", "state")
 
     def __init__(self, batch_bytes_max: int) -> None:
         self._full: list[tuple[Bytes, int]] = []
+        self._appended: list[Record] = []
         self.buffer: Bytes = np.empty(_FIRST_BYTES, np.uint8)
         self.state: Integers = np.array([0, 0, batch_bytes_max], np.int64)
 
     def append(self, record: Record) -> None:
         """Add one record."""
-        key, value = record
-        self.room_for(len(key) + len(value))
-        used, count, _ = self.state.tolist()
-        body = b"\0\0%b%b%b%b%b\0" % (
-            _varint(count), _varint(len(key)), key, _varint(len(value)), value,
-        )  # fmt: skip
-        text = _varint(len(body)) + body
-        self.buffer[used : used + len(text)] = np.frombuffer(text, np.uint8)
-        self.state[:2] = used + len(text), count + 1
+        self._appended.append(record)
+
+    def open_buffer(self) -> None:
+        """Write what was appended into the buffer, so that others may write behind it."""
+        if not self._appended:
+            return
+        appended, self._appended = self._appended, []
+        used, count, batch_bytes_max = self.state.tolist()
+        began, parts = used, []
+        for key, value in appended:
+            if count and used + len(key) + len(value) + RECORD_OVERHEAD_BYTES > batch_bytes_max:
+                self._put(parts, began, used, count)
+                self._full.append((self.buffer[:used], count))
+                self.buffer, parts = np.empty(batch_bytes_max, np.uint8), []
+                began = used = count = 0
+            body = b"\0\0%b%b%b%b%b\0" % (
+                _varint(count), _varint(len(key)), key, _varint(len(value)), value,
+            )  # fmt: skip
+            size = _varint(len(body))
+            parts += (size, body)
+            used += len(size) + len(body)
+            count += 1
+        self._put(parts, began, used, count)
+
+    def _put(self, parts: list[bytes], began: int, used: int, count: int) -> None:
+        if used > len(self.buffer):
+            grown = np.empty(max(min(4 * used, int(self.state[2])), used), np.uint8)
+            grown[:began] = self.buffer[:began]
+            self.buffer = grown
+        self.buffer[began:used] = np.frombuffer(b"".join(parts), np.uint8)
+        self.state[:2] = used, count
 
     def room_for(self, size: int) -> None:
         """Make place for a record with a key and value of so many bytes together."""
@@ -125,11 +148,13 @@ class RecordsWriter:
 
     def batches(self) -> list[tuple[Bytes, int]]:
         """Return the batches, in order: the bytes of their records, and how many these are."""
+        self.open_buffer()
         used, count, _ = self.state.tolist()
         return [*self._full, (self.buffer[:used], count)] if count else list(self._full)
 
     def __len__(self) -> int:
-        return int(self.state[1]) + sum(count for _, count in self._full)
+        full = sum(count for _, count in self._full)
+        return full + int(self.state[1]) + len(self._appended)
 
     def __iter__(self) -> Iterator[Record]:
         for text, count in self.batches():

@@ -10,7 +10,8 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.processors.candle_job import CandleJob
-from alpha_pulse.processors.stream import Job, Rules, Stream
+from alpha_pulse.processors.rules import Job, Rules
+from alpha_pulse.processors.stream import Stream
 
 MONDAY_US = 1_763_942_400_000_000
 RULES = Rules.of(ProcessorConfig())

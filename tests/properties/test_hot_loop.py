@@ -156,7 +156,7 @@ def hot_kernel() -> Kernel:
 
 def is_taken(value: bytes, key: bytes = KEY) -> bool:
     kernel = hot_kernel()
-    writer = kernel._writer(TRADES)
+    writer = kernel._outputs.writer(TRADES)
     records = EncodedRecords.of([1], [key], [value])
     _, taken, reason = kernel._hot.run(records, 0, KAFKA_MS * 1000, writer)
     assert (taken == 1) == (reason == DONE) == bool(len(writer))
@@ -238,7 +238,7 @@ def test_one_wrong_byte_is_never_taken_as_what_it_is_not(at: int, byte: int) -> 
 def test_a_trade_under_another_key_is_left_to_the_kernel(key: bytes | None) -> None:
     kernel = hot_kernel()
     records = EncodedRecords.of([1], [key], [PLAIN])
-    _, taken, _ = kernel._hot.run(records, 0, KAFKA_MS * 1000, kernel._writer(TRADES))
+    _, taken, _ = kernel._hot.run(records, 0, KAFKA_MS * 1000, kernel._outputs.writer(TRADES))
     assert taken == 0
 
 

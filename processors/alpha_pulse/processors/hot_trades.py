@@ -18,6 +18,8 @@ from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter
 _SYMBOLS_FIRST = 64
 _ARENA_FIRST = 16 * 1024
 _LOW_HALF = 2**64 - 1
+# Where the texts of a window begin; that of the open is the first.
+_HIGH, _LOW, _CLOSE = (columns.TEXT_BYTES_MAX * place for place in (1, 2, 3))
 # What both halves may hold, so that sums of them never overflow.
 _UNITS_MAX = 2**126
 
@@ -159,22 +161,22 @@ class HotTrades:
 
     def _window(self, row: int, which: int) -> tuple[int, Value]:
         """Return open time and value of a window."""
+        at = 2 * row + which
         (
-            open_us, first_us, first_id, trade_us, trade_id, count, sides_known, *lengths,
-        ) = self._windows[2 * row + which].tolist()  # fmt: skip
-        halves = self._sums[2 * row + which].tolist()
-        high_units, low_units, volume, quote, buy = (
-            halves[at] << 64 | halves[at + 1] for at in range(0, columns.SUM_COLUMNS, 2)
-        )
-        text = self._texts[2 * row + which].tobytes().decode("ascii")
-        size = columns.TEXT_BYTES_MAX
-        open_, high, low, close = (
-            text[at * size : at * size + length] for at, length in enumerate(lengths)
-        )
+            open_us, first_us, first_id, trade_us, trade_id, count, sides_known, open_bytes,
+            high_bytes, low_bytes, close_bytes,
+        ) = self._windows[at].tolist()  # fmt: skip
+        (
+            high_up, high_units, low_up, low_units, volume_up, volume, quote_up, quote, buy_up, buy,
+        ) = self._sums[at].tolist()  # fmt: skip
+        text = self._texts[at].tobytes().decode("ascii")
         value = Value(
-            first_us, first_id, str(first_id), open_, trade_us, trade_id, str(trade_id), close,
-            high_units, high, low_units, low, volume, quote, buy, count,
-            sides_known=bool(sides_known),
+            first_us, first_id, str(first_id), text[:open_bytes],
+            trade_us, trade_id, str(trade_id), text[_CLOSE : _CLOSE + close_bytes],
+            high_up << 64 | high_units, text[_HIGH : _HIGH + high_bytes],
+            low_up << 64 | low_units, text[_LOW : _LOW + low_bytes],
+            volume_up << 64 | volume, quote_up << 64 | quote, buy_up << 64 | buy, count,
+            True, sides_known > 0,
         )  # fmt: skip
         return open_us, value
 

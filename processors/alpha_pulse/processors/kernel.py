@@ -4,15 +4,12 @@ Pure and deterministic: what comes out depends on the records and their offsets 
 they were batched.
 """
 
-from collections import deque
 from dataclasses import dataclass, field
-
-import msgspec
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, StreamStatus
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker
 from alpha_pulse.contracts.market import (
     SECOND_US,
     check_exchange,
@@ -21,13 +18,8 @@ from alpha_pulse.contracts.market import (
     message_key,
 )
 from alpha_pulse.contracts.topics import (
-    CANDLES,
     DEAD_LETTERS,
-    EXCHANGE_CANDLES,
-    GAPS,
-    STATUS,
     TRADES,
-    Topic,
 )
 from alpha_pulse.processors import hot_loop
 from alpha_pulse.processors.admission import (
@@ -38,25 +30,21 @@ from alpha_pulse.processors.admission import (
     check_form,
     check_not_ahead,
     check_trade_id,
-    dead_letter,
     decode,
     expected_start,
 )
 from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.candles import parse_units
 from alpha_pulse.processors.hot_trades import HotTrades
+from alpha_pulse.processors.outputs import Outputs, Publisher
 from alpha_pulse.processors.proof import Span
-from alpha_pulse.processors.stream import Job, Rules, Stream
+from alpha_pulse.processors.refusals import Refusals
+from alpha_pulse.processors.rules import Job, Rules
+from alpha_pulse.processors.stream import Stream
 from alpha_pulse.processors.wire import EncodedRecords, Record, RecordsWriter
 
 REVISION_EPOCH = 2**44
-BATCH_BYTES_MAX = 900_000
-DEAD_LETTER_WINDOW = 10_000
 JOBS_MAX = 16
-
-
-class TooManyDeadLettersError(ValidationError):
-    """So many records were refused that the code must be wrong, not the data."""
 
 
 @dataclass(slots=True)
@@ -81,30 +69,24 @@ class Counters:
 
 
 class Kernel:
-    """State and outputs of one partition. `outputs`: records per topic, in order."""
+    """State and outputs of one partition."""
 
     def __init__(self, config: ProcessorConfig, ingest_topic: str, partition: int) -> None:
         self.rules = Rules.of(config)
         self.counters = Counters()
         self.symbols: dict[bytes, Symbol] = {}
         self.dirty: set[bytes] = set()
-        self.outputs: dict[str, RecordsWriter] = {}
+        self._outputs = Outputs()
         self.position = 0
         self.state_record_bytes_max = config.state_record_bytes_max
-        self._config = config
-        self._topic = ingest_topic
-        self._partition = partition
         self._epoch = config.log_epoch * REVISION_EPOCH
         self._future_us = round(config.future_s_max * SECOND_US)
         self._hot = HotTrades(self.rules.timeframes[0].duration_us)
-        self._run = 0
-        self._refused_last = -2
-        self._refused_at: deque[int] = deque()
+        self._refusals = Refusals(config, ingest_topic, partition)
 
     def take_outputs(self) -> dict[str, RecordsWriter]:
         """Return what came out since the last call."""
-        taken, self.outputs = self.outputs, {}
-        return taken
+        return self._outputs.take()
 
     def open_candles(self) -> list[Record]:
         """Return the open 1m candles that changed since a second of event time ago.
@@ -131,7 +113,7 @@ class Kernel:
         Raises: TooManyDeadLettersError by the limits of the configuration.
         """
         limit_us = timestamp_ms * 1000 + self._future_us
-        hot, trades = self._hot, self._writer(TRADES)
+        hot, trades = self._hot, self._outputs.writer(TRADES)
         row, count = 0, len(records)
         while row < count:
             # Plain trades, which are almost all, take the loop; whatever it stops at, goes on here.
@@ -160,7 +142,7 @@ class Kernel:
 
     def _close(self, key: bytes, offset: int) -> None:
         self._hot.bring_ended_back(key)
-        publish = _Publisher(self, key, offset)
+        publish = self._publisher(key, offset)
         symbol = self.symbols[key]
         symbol.live.close_by_trade(publish)
         self._settle(symbol, publish)
@@ -179,16 +161,16 @@ class Kernel:
             else:
                 self._event(event, key, offset, limit_us)
         except Refused as refused:
-            self._refuse(offset, key, value, timestamp_ms, refused)
+            letter = self._refusals.letter(offset, key, value, timestamp_ms, refused)
+            self._outputs.writer(DEAD_LETTERS).append((letter.identity.encode(), encode(letter)))
+            self.counters.dead_letters += 1
+            self._refusals.check(offset, letter)
         if key in self.symbols:
             self._hot.hand_over(key)
             self.dirty.add(key)
 
-    def _writer(self, topic: Topic) -> RecordsWriter:
-        writer = self.outputs.get(topic.name)
-        if writer is None:
-            writer = self.outputs[topic.name] = RecordsWriter(BATCH_BYTES_MAX)
-        return writer
+    def _publisher(self, key: bytes, offset: int) -> Publisher:
+        return Publisher(self._outputs, key, self._epoch + offset)
 
     def records_were_lost(self) -> None:
         """Note that retention took records before they were read: nothing proves what they held.
@@ -223,7 +205,7 @@ class Kernel:
         amount_units = _positive(trade.amount, "amount")
         symbol = self.adopt(symbol)
 
-        publish = _Publisher(self, symbol.key, offset)
+        publish = self._publisher(symbol.key, offset)
         if trade.job is None:
             is_new = live.trade(
                 number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
@@ -232,7 +214,7 @@ class Kernel:
         else:
             is_new = self._job_trade(symbol, trade, number, price_units, amount_units, publish)
         if is_new:
-            self._writer(TRADES).append((symbol.key, value))
+            self._outputs.writer(TRADES).append((symbol.key, value))
             self.counters.trades += 1
         else:
             self.counters.duplicates += 1
@@ -240,7 +222,7 @@ class Kernel:
 
     def _job_trade(
         self, symbol: Symbol, trade: LeanTrade, number: int, price_units: int, amount_units: int,
-        publish: "_Publisher",
+        publish: Publisher,
     ) -> bool:  # fmt: skip
         live = symbol.live
         known = live.knows(number, trade.trade_id)
@@ -279,7 +261,7 @@ class Kernel:
         elif event.end_time_us < event.start_time_us:
             raise Refused("bad_history", "expected a job that ends after its start")
         symbol = self.adopt(symbol)
-        publish = _Publisher(self, symbol.key, offset)
+        publish = self._publisher(symbol.key, offset)
         if isinstance(event, HistoryMarker):
             self._history(symbol, event, publish)
         else:
@@ -297,7 +279,7 @@ class Kernel:
                 raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
 
     def _to_stream(
-        self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: "_Publisher"
+        self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: Publisher
     ) -> None:
         stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
         if isinstance(event, Candle):
@@ -314,7 +296,7 @@ class Kernel:
         else:
             publish(event)
 
-    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: "_Publisher") -> None:
+    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Publisher) -> None:
         if marker.edge == "start":
             live = symbol.live
             # A job that begins again begins anew.
@@ -356,7 +338,7 @@ class Kernel:
             )
         return found
 
-    def _settle(self, symbol: Symbol, publish: "_Publisher") -> None:
+    def _settle(self, symbol: Symbol, publish: Publisher) -> None:
         live = symbol.live
         if live.is_touched:
             live.settle(publish.revision, publish)
@@ -367,34 +349,6 @@ class Kernel:
                 if job.is_finished:
                     del symbol.jobs[name]
 
-    def _refuse(
-        self,
-        offset: int,
-        key: bytes | None,
-        value: bytes | None,
-        timestamp_ms: int,
-        refused: Refused,
-    ) -> None:
-        letter = dead_letter(
-            self._topic, self._partition, offset, timestamp_ms, key, value, refused
-        )
-        self._writer(DEAD_LETTERS).append((letter.identity.encode(), encode(letter)))
-        self.counters.dead_letters += 1
-        self._run = self._run + 1 if self._refused_last == offset - 1 else 1
-        self._refused_last = offset
-        recent = self._refused_at
-        recent.append(offset)
-        while recent[0] <= offset - DEAD_LETTER_WINDOW:
-            recent.popleft()
-        limit = self._config.dead_letter_ratio_max * DEAD_LETTER_WINDOW
-        if self._run >= self._config.dead_letter_run_max or len(recent) > limit:
-            raise TooManyDeadLettersError(
-                f"expected at most {self._config.dead_letter_run_max} refused records in a row and "
-                f"{limit:.0f} in {DEAD_LETTER_WINDOW}, found {self._run} and {len(recent)} at "
-                f"{letter.identity}, the last: {refused.reason}: {refused}; look at what writes "
-                "to the ingest log, or at this version's decoder, before starting again"
-            )
-
 
 def _positive(text: str, name: str) -> int:
     try:
@@ -404,38 +358,3 @@ def _positive(text: str, name: str) -> int:
     if units == 0:
         raise Refused("bad_number", f"expected a {name} above 0, found {text}")
     return units
-
-
-class _Publisher:
-    """Puts what one record causes into the outputs, with that record's revision."""
-
-    __slots__ = ("_kernel", "_key", "revision")
-
-    def __init__(self, kernel: Kernel, key: bytes, offset: int) -> None:
-        self._kernel = kernel
-        self._key = key
-        self.revision = kernel._epoch + offset
-
-    def __call__(self, event: Candle | Gap) -> None:
-        if isinstance(event, Candle):
-            self._put(CANDLES[event.timeframe], event)
-        else:
-            self._put(GAPS, msgspec.structs.replace(event, revision=self.revision))
-
-    def exchange_candle(self, candle: Candle) -> None:
-        self._put(EXCHANGE_CANDLES, msgspec.structs.replace(candle, revision=self.revision))
-
-    def status(self, heartbeat: Heartbeat, live: Stream) -> None:
-        status = StreamStatus(
-            exchange=heartbeat.exchange,
-            symbol=heartbeat.symbol,
-            state=heartbeat.state,
-            complete_until_us=heartbeat.complete_until_us,
-            last_trade_time_us=live.last_trade_us or None,
-            last_trade_id=live.newest_trade_id,
-            revision=self.revision,
-        )
-        self._put(STATUS, status)
-
-    def _put(self, topic: Topic, event: msgspec.Struct) -> None:
-        self._kernel._writer(topic).append((self._key, encode(event)))

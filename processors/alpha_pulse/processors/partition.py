@@ -19,8 +19,9 @@ from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Record
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
-from alpha_pulse.processors.kernel import BATCH_BYTES_MAX, Kernel
+from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.metrics import ProcessorMetrics
+from alpha_pulse.processors.outputs import BATCH_BYTES_MAX
 from alpha_pulse.processors.ready_batch import ReadyBatch
 from alpha_pulse.processors.state import HEAD_KEY, StateWriter, position_of, restore
 from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter

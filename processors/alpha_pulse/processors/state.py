@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.candles import Value
 from alpha_pulse.processors.kernel import Kernel, Symbol
 from alpha_pulse.processors.missing import Hole, MissingIds, Range
 from alpha_pulse.processors.proof import Proof, Span
 from alpha_pulse.processors.rollup import Window, Windows
-from alpha_pulse.processors.stream import Job, Rules, Stream
+from alpha_pulse.processors.rules import Job, Rules
+from alpha_pulse.processors.stream import Stream
 
 STATE_VERSION = 1
 HEAD_KEY = b"state"
@@ -211,26 +213,26 @@ def _stream(stream: Stream) -> list[Any]:
         _proof(stream.proof), stream.windows.followed_from_us,
         [[_window(window) for window in level.values()] for level in stream.windows.levels],
         stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
-        stream.watermark_us, stream.closed_until_us, stream.close_at_us, stream.price,
-        stream.price_open_us, stream.late,
+        stream.watermark_us, stream.closed_until_us, stream.close_at_us,
+        stream.versions.price, stream.versions.price_open_us, stream.late,
     ]  # fmt: skip
 
 
 def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
-    exchange, symbol, job, proof, followed_from_us, levels, *rest = parts
-    stream = Stream.new(exchange, symbol, rules)
-    stream.job = None if job is None else Job(*job)
-    stream.proof = _restore_proof(proof, stream.proof.consecutive)
-    stream.windows = Windows(
+    exchange, symbol, job_parts, proof_parts, followed_from_us, levels, *rest = parts
+    job = None if job_parts is None else Job(*job_parts)
+    windows = Windows(
         rules.timeframes,
         [{w[0]: _restore_window(w) for w in level} for level in levels],
         followed_from_us,
-        None if stream.job is None else stream.job.start_us,
+        None if job is None else job.start_us,
     )
+    proof = _restore_proof(proof_parts, ids_are_consecutive(exchange))
+    stream = Stream.of(exchange, symbol, rules, proof, windows, job)
     (
         stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
-        stream.watermark_us, stream.closed_until_us, stream.close_at_us, stream.price,
-        stream.price_open_us, stream.late,
+        stream.watermark_us, stream.closed_until_us, stream.close_at_us,
+        stream.versions.price, stream.versions.price_open_us, stream.late,
     ) = rest  # fmt: skip
     for open_us, window in stream.windows.levels[0].items():
         for trade_id in window.ids or ():

@@ -4,66 +4,23 @@ Pure: time is what the events say. Each record changes what it must; then `settl
 windows that were touched and publishes those whose values changed, each at most once.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
 
-from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
-from alpha_pulse.contracts.market import (
-    PUBLISHED_TIMEFRAMES,
-    SECOND_US,
-    TIMEFRAMES,
-    Timeframe,
-    ids_are_consecutive,
-)
+from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.admission import start_of_trades
 from alpha_pulse.processors.candles import (
     Rank,
     Value,
     add_trade,
-    copy_value,
-    empty_value,
-    merge,
-    to_candle,
     value_of_exchange,
     value_of_trade,
 )
 from alpha_pulse.processors.missing import Hole
 from alpha_pulse.processors.proof import Proof, Span
-from alpha_pulse.processors.rollup import Window, Windows, better
-
-Publish = Callable[[Candle | Gap], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that decide outputs, in microseconds."""
-
-    timeframes: tuple[Timeframe, ...]
-    grace_us: int
-    closed_keep_us: int
-    missing_keep_us: int
-
-    @classmethod
-    def of(cls, config: ProcessorConfig) -> "Rules":
-        """Return the rules of a configuration."""
-        names = ("1s", *PUBLISHED_TIMEFRAMES) if config.one_second_candles else PUBLISHED_TIMEFRAMES
-        return cls(
-            tuple(TIMEFRAMES[name] for name in names),
-            round(config.grace_s * SECOND_US),
-            round(max(config.closed_candle_keep_s, config.dedupe_window_s) * SECOND_US),
-            round(config.missing_range_keep_s * SECOND_US),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A history job: only windows inside `[start_us, end_us)` are published."""
-
-    name: str
-    start_us: int
-    end_us: int
+from alpha_pulse.processors.rollup import Windows
+from alpha_pulse.processors.rules import Job, Publish, Rules
+from alpha_pulse.processors.versions import Versions
 
 
 @dataclass(slots=True)
@@ -80,6 +37,7 @@ class Stream:
     rules: Rules
     proof: Proof
     windows: Windows
+    versions: Versions
     job: Job | None = None
     first_id: int | None = None
     last_id: int = -1
@@ -88,8 +46,6 @@ class Stream:
     watermark_us: int = 0
     closed_until_us: int = 0
     close_at_us: int = 0
-    price: str | None = None
-    price_open_us: int = 0
     recent: dict[str, int] = field(default_factory=dict)
     late: int = 0
     is_finished: bool = False
@@ -97,17 +53,23 @@ class Stream:
     value_open_us: int = 0
     start: bytes = b""
     value_close_us: int = 0
-    touched: list[dict[int, Window]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, exchange: str, symbol: str, rules: Rules, proof: Proof, windows: Windows,
+        job: Job | None,
+    ) -> "Stream":  # fmt: skip
+        """Return a stream of which proof and windows are known."""
+        versions = Versions(exchange, symbol, rules, proof, windows, job)
+        stream = cls(exchange, symbol, rules, proof, windows, versions, job)
+        stream.start = start_of_trades(exchange, symbol)
+        return stream
 
     @classmethod
     def new(cls, exchange: str, symbol: str, rules: Rules, job: Job | None = None) -> "Stream":
         """Return the stream of a symbol of which nothing is known yet."""
-        stream = cls(
-            exchange, symbol, rules, Proof(ids_are_consecutive(exchange)),
-            Windows(rules.timeframes), job,
-        )  # fmt: skip
-        stream.touched = [{} for _ in rules.timeframes]
-        stream.start = start_of_trades(exchange, symbol)
+        proof, windows = Proof(ids_are_consecutive(exchange)), Windows(rules.timeframes)
+        stream = cls.of(exchange, symbol, rules, proof, windows, job)
         if job is not None:
             # The job promises to bring everything between its start and its end.
             stream.proof.followed_from_us = job.start_us
@@ -222,7 +184,7 @@ class Stream:
         self._known_from(open_us)
         window.exchange = value_of_exchange(candle, close_us, self.windows.parts_of(level))
         if window.closed:
-            self.touched[level][open_us] = window
+            self.versions.touch(level, window)
         if self.proof.proven_from_us is None:
             # No trades are collected: the exchange's candles are the event time.
             self.advance(close_us + self.rules.grace_us, publish)
@@ -330,10 +292,10 @@ class Stream:
             priced = [w for w in windows if w < open_us and windows[w].standing is not None]
             before = windows[max(priced)] if priced else None
         if before is None:
-            return self.price
+            return self.versions.price
         if before.price is not None and before.trades is None:
             return before.price
-        return self.price if before.standing is None else before.standing.close
+        return self.versions.price if before.standing is None else before.standing.close
 
     def _mark_empty(self, open_us: int, by_ids: bool, price: str | None) -> bool:
         close_us = open_us + self.rules.timeframes[0].duration_us
@@ -341,7 +303,7 @@ class Stream:
             return False
         window = self.windows.ensure(0, open_us, self.closed_until_us)
         window.price = price
-        self.touched[0][open_us] = window
+        self.versions.touch(0, window)
         return True
 
     # --- candles ------------------------------------------------------------------------------
@@ -385,7 +347,7 @@ class Stream:
                 window.trades, time_us, rank, trade_id, price, price_units, amount_units, side
             )
         if window.closed:
-            self.touched[0][open_us] = window
+            self.versions.touch(0, window)
         elif open_us >= self.value_open_us:
             self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
 
@@ -404,7 +366,7 @@ class Stream:
             for window in self.windows.levels[level].values():
                 if not window.closed and window.close_us <= limit_us:
                     window.closed = True
-                    self.touched[level][window.open_us] = window
+                    self.versions.touch(level, window)
         if self.proof.proven_from_us is not None:
             self._close_without_trades(from_us, limit_us, by_trade)
         self._give_up(publish)
@@ -417,9 +379,9 @@ class Stream:
         for open_us in range(base.open_time_us(from_us), limit_us, base.duration_us):
             window = level.get(open_us)
             if window is not None and window.trades is not None:
-                self.price = window.trades.close
+                self.versions.price = window.trades.close
                 continue
-            is_proven = self._mark_empty(open_us, by_trade, self.price)
+            is_proven = self._mark_empty(open_us, by_trade, self.versions.price)
             if is_proven or by_trade or not self.proof.consecutive:
                 continue
             if self.proof.unproven_from_us is None:
@@ -449,91 +411,19 @@ class Stream:
             return
         for window in self.windows.levels[0].values():
             if window.closed and window.open_us <= end_us and window.close_us > start_us:
-                self.touched[0][window.open_us] = window
+                self.versions.touch(0, window)
 
     # --- versions -----------------------------------------------------------------------------
 
     @property
     def is_touched(self) -> bool:
         """Whether `settle` has something to do."""
-        return any(self.touched)
+        return self.versions.is_touched
 
     def settle(self, revision: int, publish: Publish) -> None:
-        """Judge what the record touched; publish each window that changed, from base to week."""
-        for level, touched in enumerate(self.touched):
-            if not touched:
-                continue
-            queue = list(touched)
-            heapify(queue)
-            while queue:
-                window = touched[heappop(queue)]
-                if not window.closed:
-                    continue
-                value = self._judge(level, window)
-                if value is None or value == window.standing:
-                    continue
-                moved = window.standing is None or window.standing.close != value.close
-                window.standing = value
-                self._publish(level, window, value, revision, publish)
-                if level + 1 < len(self.touched):
-                    above = self.windows.get(level + 1, window.open_us)
-                    if above is not None and above.closed:
-                        self.touched[level + 1][above.open_us] = above
-                if level == 0 and moved:
-                    self._carry_price(window, value.close, touched, queue)
-            touched.clear()
+        """Publish the windows that changed, and let go of what can't change any more."""
+        self.versions.settle(revision, publish)
         self._drop()
-
-    def _judge(self, level: int, window: Window) -> Value | None:
-        if level:
-            return self.windows.judge_rollup(level, window)
-        ours: Value | None = None
-        if window.trades is not None:
-            coverage = self.proof.coverage(window.open_us, window.close_us)
-            ours = self._copy(window.trades, coverage)
-        elif window.price is not None:
-            ours = empty_value(window.open_us, window.close_us, window.price)
-            ours.coverage = self.proof.coverage(window.open_us, window.close_us)
-        return better(ours, window.exchange)
-
-    def _copy(self, trades: Value, coverage: int) -> Value:
-        value = copy_value(trades)
-        value.coverage = coverage
-        if self.proof.consecutive:
-            # The hot path leaves the texts to us: a number's canonical text is its id.
-            value.first_id, value.last_id = str(trades.first_rank), str(trades.last_rank)
-        return value
-
-    def _carry_price(
-        self, window: Window, price: str, touched: dict[int, Window], queue: list[int]
-    ) -> None:
-        # An empty candle repeats the close before it: when that moves, it moves too.
-        if window.open_us >= self.price_open_us:
-            self.price, self.price_open_us = price, window.open_us
-        following = self.windows.levels[0].get(window.close_us)
-        if following is not None and following.trades is None and following.price is not None:
-            following.price = price
-            if following.open_us not in touched:
-                touched[following.open_us] = following
-                heappush(queue, following.open_us)
-
-    def _publish(
-        self, level: int, window: Window, value: Value, revision: int, publish: Publish
-    ) -> None:
-        job = self.job
-        if job is not None and (window.open_us < job.start_us or window.close_us > job.end_us):
-            return
-        publish(
-            to_candle(
-                value,
-                self.exchange,
-                self.symbol,
-                self.rules.timeframes[level].name,
-                window.open_us,
-                revision,
-                None if job is None else job.name,
-            )
-        )
 
     def _drop(self) -> None:
         proof = self.proof
@@ -552,19 +442,7 @@ class Stream:
 
     def open_candle(self, revision: int) -> Candle | None:
         """Return the 1m candle that is open now, with what is known so far."""
-        level = [timeframe.name for timeframe in self.rules.timeframes].index("1m")
-        window = self.windows.get(level, self.watermark_us)
-        if window is None or window.closed:
-            return None
-        value: Value | None = None
-        for part in (window,) if level == 0 else self.windows.children(level, window):
-            if part.trades is not None:
-                coverage = self.proof.coverage(part.open_us, part.close_us)
-                found = self._copy(part.trades, coverage)
-                value = found if value is None else merge(value, found)
-        if value is None:
-            return None
-        return to_candle(value, self.exchange, self.symbol, "1m", window.open_us, revision)
+        return self.versions.open_candle(self.watermark_us, revision)
 
     # --- gaps ---------------------------------------------------------------------------------
 

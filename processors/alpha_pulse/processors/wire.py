@@ -109,7 +109,8 @@ class RecordsWriter:
             return
         appended, self._appended = self._appended, []
         used, count, batch_bytes_max = self.state.tolist()
-        began, parts = used, []
+        began = used
+        parts: list[bytes] = []
         for key, value in appended:
             if count and used + len(key) + len(value) + RECORD_OVERHEAD_BYTES > batch_bytes_max:
                 self._put(parts, began, used, count)

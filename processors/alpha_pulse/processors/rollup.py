@@ -7,6 +7,7 @@ every window above it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from alpha_pulse.contracts.market import Timeframe
 from alpha_pulse.processors.candles import EXCHANGE, GAP, PARTIAL, Value, absorb, copy_value, merge
@@ -19,7 +20,8 @@ class Window:
     trades: what the trades say (base timeframe only). settled: the children that left the state.
     exchange: the exchange's own candle. price: the previous close of a window that is proven to be
     empty. standing: what was published last; None: nothing yet. ids: of its trades, where ids are
-    not consecutive (the dedupe state).
+    not consecutive (the dedupe state). encoded: the window as `state` wrote it, while it is closed
+    and nothing touches it: every snapshot holds all windows, and almost none of them changed.
     """
 
     open_us: int
@@ -31,9 +33,11 @@ class Window:
     standing: Value | None = None
     closed: bool = False
     ids: set[str] | None = None
+    encoded: Any = None
 
     def settle(self, value: Value) -> None:
         """Take in the value of a child that leaves the state."""
+        self.encoded = None
         self.settled = value if self.settled is None else merge(self.settled, value)
 
 

@@ -160,12 +160,18 @@ def _restore_value(parts: list[Any] | None) -> Value | None:
     return Value(*parts)
 
 
-def _window(window: Window) -> list[Any]:
-    return [
+def _window(window: Window) -> Any:
+    if window.encoded is not None:
+        return window.encoded
+    parts = [
         window.open_us, window.close_us, _value(window.trades), _value(window.settled),
         _value(window.exchange), window.price, _value(window.standing), window.closed,
         None if window.ids is None else sorted(window.ids),
     ]  # fmt: skip
+    if not window.closed:
+        return parts
+    window.encoded = msgspec.Raw(_encode(parts))
+    return window.encoded
 
 
 def _restore_window(parts: list[Any]) -> Window:

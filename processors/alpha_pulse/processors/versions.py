@@ -33,6 +33,7 @@ class Versions:
 
     def touch(self, level: int, window: Window) -> None:
         """Note that a window may have changed."""
+        window.encoded = None
         self.touched[level][window.open_us] = window
 
     @property
@@ -60,7 +61,7 @@ class Versions:
                 if level + 1 < len(self.touched):
                     above = self.windows.get(level + 1, window.open_us)
                     if above is not None and above.closed:
-                        self.touched[level + 1][above.open_us] = above
+                        self.touch(level + 1, above)
                 if level == 0 and moved:
                     self._carry_price(window, value.close, touched, queue)
             touched.clear()
@@ -86,7 +87,7 @@ class Versions:
             self.price, self.price_open_us = price, window.open_us
         following = self.windows.levels[0].get(window.close_us)
         if following is not None and following.trades is None and following.price is not None:
-            following.price = price
+            following.price, following.encoded = price, None
             if following.open_us not in touched:
                 touched[following.open_us] = following
                 heappush(queue, following.open_us)

@@ -1,6 +1,7 @@
 """What the trade path does when it stands still, is fenced, or finds records gone. No Kafka."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, ProducerFenced
 
 from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config, ProcessorConfig
+from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.market import MINUTE_US, message_key
@@ -73,6 +75,13 @@ def live_until(minute: float) -> Heartbeat:
         exchange="bybit", symbol="BTC/USDT", state="live",
         complete_until_us=START_US + round(minute * MINUTE_US),
     )  # fmt: skip
+
+
+def test_a_batch_that_holds_something_else_says_where_it_stands() -> None:
+    _, partition = path_with_partition(Consumer())
+    batch = batch_of(7, trade("a", 0.1), trade("b", 0.2))
+    with pytest.raises(KafkaError, match=r"expected 3 records.*at offset 7 of .*up to 9"):
+        partition.process(replace(batch, count=3))
 
 
 async def step_for_ever(path: TradePath, consumer: Consumer) -> None:

@@ -91,11 +91,21 @@ class Partition:
             await _discard(producer)
 
     def process(self, batch: EncodedBatch) -> int:
-        """Take in the records of a batch that were not taken in yet; return how many."""
+        """Take in the records of a batch that were not taken in yet; return how many.
+
+        Raises: KafkaError when the batch has the right checksum and holds something else.
+        """
         kernel = self.kernel
         if batch.next_offset <= kernel.position:
             return 0
-        records = EncodedRecords.read(batch.records, batch.count, batch.base_offset)
+        try:
+            records = EncodedRecords.read(batch.records, batch.count, batch.base_offset)
+        except ValueError as error:
+            raise KafkaError(
+                f"{error}, in the batch at offset {batch.base_offset} of {self.ingest.topic} "
+                f"partition {self.number}; look at what wrote it: no other worker can read it "
+                f"either before retention, or a delete-records up to {batch.next_offset}, takes it"
+            ) from error
         records = records.since(max(kernel.position, batch.first_offset))
         self._newest_ms = batch.timestamp_ms
         kernel.process(records, batch.timestamp_ms, batch.next_offset)

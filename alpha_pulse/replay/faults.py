@@ -29,6 +29,8 @@ REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay", *SHO
 
 # Market data; not the listing of markets, without which no client starts.
 TRADE_PATHS = r"[tT]rades|recent-trade|/ticker"
+# The start of every websocket handshake's path, so that faults can tell it from REST.
+SOCKET_PATHS = "websocket:"
 DATA_PATHS = r"klines|[tT]rades|candles|OHLC|Trades|/kline|recent-trade|/ticker"
 
 

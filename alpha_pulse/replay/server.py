@@ -23,6 +23,7 @@ from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
 from alpha_pulse.replay.faults import (
     SHORT_FAULTS,
+    SOCKET_PATHS,
     TRADE_PATHS,
     FaultPlan,
     RestFault,
@@ -237,6 +238,10 @@ class ReplayExchange:
     async def _serve_socket(self, request: web.Request, path: str) -> web.StreamResponse:
         if len(self.conductor.sockets) >= SOCKETS_MAX:
             return _json({"replay": f"{SOCKETS_MAX} sockets are open already"}, status=503)
+        fault = self.faults.take_rest(f"{SOCKET_PATHS}{path}")
+        refused = await _refuse(fault) if fault is not None else None
+        if refused is not None:
+            return refused
         ws = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=MESSAGE_BYTES_MAX)
         await ws.prepare(request)
         self._sockets_opened += 1

@@ -6,6 +6,7 @@ from typing import Any
 import ccxt
 import ccxt.pro
 import pytest
+from ccxt.async_support.base.exchange import Exchange
 from ccxt.async_support.base.ws import client as ws_client
 from ccxt.async_support.base.ws.client import Client
 
@@ -43,6 +44,17 @@ def test_a_client_has_the_state_that_we_touch() -> None:
     source = inspect.getsource(ws_client)
     for name in ("lastPong", "subscriptions", "asyncio_loop", "keepAlive", "maxPingPongMisses"):
         assert name in source
+
+
+def test_a_dial_asks_for_its_delay_and_a_lost_socket_is_told() -> None:
+    for watch in (Exchange.watch, Exchange.watch_multiple):
+        source = inspect.getsource(watch)
+        assert "backoff_delay = self.ws_dial_delay(url)" in source
+        assert "client.connect(selected_session, backoff_delay)" in source
+    # A handshake that was refused is the cause of the error that everybody hears.
+    assert "error = NetworkError(e)" in inspect.getsource(Client.open)
+    assert "self.on_error_callback(self, error)" in inspect.getsource(Client.on_error)
+    assert "self.on_close_callback(self, code)" in inspect.getsource(Client.on_close)
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))

@@ -12,7 +12,7 @@ from alpha_pulse.producers import live
 from alpha_pulse.producers.frames import DECODERS
 from alpha_pulse.producers.symbols import shard_of
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.faults import SOCKET_PATHS, FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 
@@ -81,6 +81,49 @@ async def test_a_half_open_socket_is_found_within_ten_seconds(follow: Any) -> No
         found = [trade.trade_id for trade in following.published.trades()]
         assert len(found) > 100
         assert found == ids_sent(exchange)[: len(found)]
+
+
+async def test_after_a_storm_of_closes_every_stream_is_back_within_five_seconds(
+    follow: Any,
+) -> None:
+    plan = FaultPlan(stream=[StreamFault("close", at_trade=50 + number) for number in range(100)])
+    markets = [market(minutes=60, per_minute=1_200), market("ETH/USDT", seed=6, minutes=60)]
+    async with ReplayExchange(markets, speed=1.0, faults=plan) as exchange:
+        following = await follow(config(exchange, until_us=0))
+        published = following.published
+        await following.until(lambda: plan.next_at_trade is None)
+        loop = asyncio.get_running_loop()
+        healed_at = loop.time()
+
+        def is_live(symbol: str) -> bool:
+            return published.heartbeats(symbol)[-1].state == "live"
+
+        await following.until(
+            lambda: not exchange.conductor.missing and is_live("BTC/USDT") and is_live("ETH/USDT")
+        )
+        assert loop.time() - healed_at <= 5
+        # Far fewer sockets than closes: most of them found nobody.
+        assert exchange.state()["sockets_opened"] < 20
+        await following.end()
+        found = [trade.trade_id for trade in published.trades("BTC/USDT")]
+        assert found == ids_sent(exchange)[: len(found)]
+
+
+@pytest.mark.parametrize("kind", ["http429", "http500"])
+async def test_a_refused_handshake_is_dialed_again_when_the_exchange_says(
+    kind: str, follow: Any
+) -> None:
+    plan = FaultPlan(rest=[RestFault(kind, number, 1.0, SOCKET_PATHS) for number in range(2)])
+    async with ReplayExchange([market()], faults=plan) as exchange:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        following = await follow(config(exchange))
+        await asyncio.wait_for(following.task, 30)
+        assert len(plan.applied) == 2
+        assert [trade.trade_id for trade in following.published.trades()] == ids_sent(exchange)
+        if kind == "http429":
+            assert loop.time() - began_at >= 2, "each answer named a second"
+            assert following.producer.limiter.limited == 2
 
 
 @pytest.mark.parametrize("name", ["binance", "coinbase", "bybit"])

@@ -99,7 +99,7 @@ class ProducerConfig:
     seek_s_max: Amount = 3_600.0  # a gap that was published is sought over REST for so long
     quarantine_s: Amount = 600.0  # a refused symbol is tried again after this
     silence_s_max: Amount = 8.0  # a silent stream is compared with REST at the latest after this
-    reconnect_wait_s_max: Amount = 30.0
+    reconnect_wait_s_max: Amount = 30.0  # for an exchange that refuses; else 3 s
     publish_pending_bytes_max: Positive = 64 * 2**20
     publish_batch_bytes_max: Positive = 900_000
 

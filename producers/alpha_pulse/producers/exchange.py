@@ -10,6 +10,7 @@ import ccxt.pro
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.producers.redial import Redial
 from alpha_pulse.producers.tap import OnFrames, tapped
 
 _URL = re.compile(r"^(http|ws)s?://")
@@ -55,6 +56,7 @@ def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> 
     )
     if on_frames:
         exchange.on_frames = on_frames
+        exchange.redial = Redial(exchange.id, refused_wait_s_max=config.reconnect_wait_s_max)
     # Numbers stay the exchange's own text; ccxt's default is float.
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}

@@ -2,16 +2,21 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import ccxt.pro
 import structlog
+from aiohttp import WSServerHandshakeError
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S_MAX = 3_600.0
 # What to wait where a 429 or 418 names no time of its own.
 RETRY_AFTER_S = 5.0
+# Several subscriptions hear of one refused handshake.
+SAME_ANSWER_S = 0.05
+_LIMITED = (418, 429)
 
 
 class Limiter:
@@ -48,13 +53,17 @@ class Limiter:
 
         client: the ccxt exchange, whose `last_response_headers` alone hold Retry-After.
         """
-        if not isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
+        status, wait_s = refusal(error)
+        if isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
+            wait_s = _retry_after_s(getattr(client, "last_response_headers", None)) or RETRY_AFTER_S
+        elif status in _LIMITED:
+            wait_s = wait_s or RETRY_AFTER_S
+        else:
             return 0.0
-        wait_s = _retry_after_s(client)
         until = asyncio.get_running_loop().time() + wait_s
-        if until > self._until:
-            self._until = until
+        if until > self._until + SAME_ANSWER_S:
             self.limited += 1
+            self._until = until
             log.warning("exchange.limited", exchange=self._exchange, wait_s=round(wait_s, 1))
         return wait_s
 
@@ -68,12 +77,22 @@ def backoff_s(attempt: int, *, first_s: float = 0.05, max_s: float = 30.0) -> fl
     return whole_s * random.uniform(0.5, 1.0)
 
 
-def _retry_after_s(client: Any) -> float:
-    headers = getattr(client, "last_response_headers", None) or {}
-    for name, value in headers.items():
+def refusal(error: object) -> tuple[int, float]:
+    """Return the status of a websocket handshake that was refused, and its Retry-After in seconds.
+
+    0 for what it does not have, and for any other error.
+    """
+    causes = getattr(error, "args", ())
+    if not causes or not isinstance(causes[0], WSServerHandshakeError):
+        return 0, 0.0
+    return causes[0].status, _retry_after_s(causes[0].headers)
+
+
+def _retry_after_s(headers: Mapping[str, str] | None) -> float:
+    for name, value in (headers or {}).items():
         if name.lower() == "retry-after":
             try:
                 return min(max(float(value), 0.1), RETRY_AFTER_S_MAX)
             except ValueError:
                 break
-    return RETRY_AFTER_S
+    return 0.0

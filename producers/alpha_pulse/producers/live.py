@@ -11,6 +11,7 @@ from typing import Any
 
 import ccxt.pro
 import structlog
+from aiohttp import ClientError
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, Trade
@@ -29,6 +30,7 @@ from alpha_pulse.producers.limiter import Limiter, backoff_s
 from alpha_pulse.producers.metrics import FeedTotals
 from alpha_pulse.producers.pump import EventPublisher, Gate, Pump
 from alpha_pulse.producers.recording_end import RecordingEnd
+from alpha_pulse.producers.redial import LOST_WAIT_S_MAX
 from alpha_pulse.producers.subscriptions import Subscriptions
 from alpha_pulse.producers.symbol_feed import SymbolFeed, Tracker
 from alpha_pulse.producers.symbols import SymbolTable, shard_of
@@ -208,7 +210,10 @@ class LiveProducer:
             except ccxt.pro.BaseError as error:
                 attempt += 1
                 banned_s = self.limiter.obey(error, self._client)
-                wait_s = max(banned_s, backoff_s(attempt, first_s=0.5))
+                # Where nothing answers, nobody is bothered; what answers and fails is left alone.
+                answered = not isinstance(error.__cause__, OSError | ClientError)
+                wait_s_max = self.config.reconnect_wait_s_max if answered else LOST_WAIT_S_MAX
+                wait_s = max(banned_s, backoff_s(attempt, first_s=0.5, max_s=wait_s_max))
                 log.warning(
                     "exchange.unreachable",
                     exchange=self.name,

@@ -10,6 +10,7 @@ import ccxt.pro
 import structlog
 
 from alpha_pulse.producers.limiter import Limiter, backoff_s
+from alpha_pulse.producers.redial import LIVED_S, LOST_WAIT_S_MAX
 
 log = structlog.get_logger()
 
@@ -23,7 +24,6 @@ _REFUSED = (
 # Binance takes many streams in one message and 5 messages a second; elsewhere one refused symbol
 # would take its whole message with it.
 _TOGETHER = {"binance": 50, "binanceusdm": 50}
-STEADY_S = 60.0
 UNSUBSCRIBE_S_MAX = 3.0
 
 
@@ -180,17 +180,24 @@ class Subscriptions:
                 if trades and len(symbols) == 1:
                     self._listener.on_refused(symbols[0], f"{type(error).__name__}: {error}"[:300])
                     return
-                reason, banned_s = f"{type(error).__name__}: {str(error)[:200]}", 1.0
+                reason, banned_s = _said(error), 1.0
+                wait_s_max = self._wait_s_max
             except ccxt.pro.BaseError as error:
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
-                banned_s = self._limiter.obey(error, self._client)
+                reason, banned_s = _said(error), self._limiter.obey(error, self._client)
+                # When a lost socket is dialed again is the tap's decision (`redial`).
+                lost = isinstance(error, ccxt.pro.NetworkError)
+                wait_s_max = LOST_WAIT_S_MAX if lost else self._wait_s_max
             except asyncio.CancelledError:
                 # ccxt cancels its own futures when it closes a socket; a cancel of ours goes on.
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                reason, banned_s = "the socket was closed", 0.0
+                reason, banned_s, wait_s_max = "the socket was closed", 0.0, LOST_WAIT_S_MAX
             if trades:
                 self._listener.on_lost(symbols, reason)
-            attempt = 1 if loop.time() - started > STEADY_S else attempt + 1
-            await asyncio.sleep(max(banned_s, backoff_s(attempt, max_s=self._wait_s_max)))
+            attempt = 1 if loop.time() - started > LIVED_S else attempt + 1
+            await asyncio.sleep(max(banned_s, backoff_s(attempt, max_s=wait_s_max)))
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -3,7 +3,8 @@
 ccxt's own trade handlers cost 32 to 81 µs a trade and one bad frame kills their receive loop; here
 a frame costs what its decoder costs and ccxt sees only what it must (acks, pings, errors). This
 leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_message`,
-`handle_text_or_binary_message`; `Exchange.client`, `on_connected`);
+`handle_text_or_binary_message`; `Exchange.client`, `on_connected`, `on_error`, `on_close`,
+`ws_dial_delay`);
 `tests/producers/test_ccxt_internals.py` holds it.
 """
 
@@ -18,6 +19,8 @@ from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
 from alpha_pulse.producers.frames import DECODERS
+from alpha_pulse.producers.limiter import refusal
+from alpha_pulse.producers.redial import Redial
 
 Frame = str | bytes
 
@@ -25,13 +28,15 @@ Frame = str | bytes
 class Socket:
     """What we know of one of ccxt's sockets.
 
-    connected_at_us: monotonic; 0: not yet. hand_on: gives a frame to ccxt.
+    connected_at_us: monotonic; 0: not yet. lost: whether it was open, or was to be, and is not any
+    more. hand_on: gives a frame to ccxt.
     """
 
     def __init__(self, url: str, hand_on: Callable[[Frame], None]) -> None:
         self.url = url
         self.hand_on = hand_on
         self.connected_at_us = 0
+        self.lost = False
 
 
 OnFrames = Callable[[Socket, list[Frame]], None]
@@ -42,12 +47,13 @@ class Tap:
 
     on_frames: called with the frames of a loop turn, in order. on_tapped: called with each new
     socket, before its first frame. gate: while it is cleared nothing more is read from this
-    exchange (back-pressure as far as TCP).
+    exchange (back-pressure as far as TCP). redial: when a lost socket may be opened again.
     """
 
     on_frames: OnFrames
     on_tapped: Callable[[Socket], None] | None = None
     gate: asyncio.Event | None = None
+    redial: Redial
 
     def client(self, url: str) -> Any:
         """Return ccxt's client of a URL, tapped."""
@@ -60,6 +66,33 @@ class Tap:
         """Note that a socket was opened; ccxt redials by itself and tells nobody else."""
         super().on_connected(client, message)  # type: ignore[misc]
         client.alpha_pulse_socket.connected_at_us = time.monotonic_ns() // 1000
+        self.redial.connected(client.url, time.monotonic())
+
+    def on_error(self, client: Any, error: Any) -> None:
+        """Note that a socket broke or could not be opened."""
+        self._lost(client, error)
+        super().on_error(client, error)  # type: ignore[misc]
+
+    def on_close(self, client: Any, error: Any) -> None:
+        """Note that a socket was closed."""
+        self._lost(client, error)
+        super().on_close(client, error)  # type: ignore[misc]
+
+    def ws_dial_delay(self, url: str) -> float:
+        """Return the seconds to wait before a dial; ccxt's own knows only dials that failed."""
+        return self.redial.wait_s(url, time.monotonic())
+
+    def _lost(self, client: Any, error: Any) -> None:
+        socket = client.alpha_pulse_socket
+        if not socket.lost:
+            socket.lost = True
+            status, retry_after_s = refusal(error)
+            self.redial.lost(
+                client.url,
+                time.monotonic(),
+                refused=400 <= status < 500,
+                retry_after_s=retry_after_s,
+            )
 
     def _tap(self, client: Any) -> None:
         socket = Socket(client.url, client.handle_text_or_binary_message)

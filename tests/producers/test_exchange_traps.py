@@ -96,7 +96,7 @@ async def test_after_a_storm_of_closes_every_stream_is_back_within_five_seconds(
         healed_at = loop.time()
 
         def is_live(symbol: str) -> bool:
-            return published.heartbeats(symbol)[-1].state == "live"
+            return bool(published.heartbeats(symbol)[-1].state == "live")
 
         await following.until(
             lambda: not exchange.conductor.missing and is_live("BTC/USDT") and is_live("ETH/USDT")

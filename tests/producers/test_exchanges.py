@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -54,6 +55,21 @@ def sent(exchange: ReplayExchange, symbol: str, precision_us: int) -> list[tuple
 
 def precision_us(name: str) -> int:
     return 1 if name in ("kraken", "coinbase") else 1_000
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_an_open_socket_answers_when_it_is_asked_how_far_it_is(
+    name: str, follow: Any
+) -> None:
+    async with ReplayExchange([market()], dialect=name, speed=1.0) as exchange:
+        following = await follow(config(exchange, clock="exchange", until_us=0))
+        await following.until(lambda: following.published.trades())
+        for socket in following.producer._watchdog.open_sockets():
+            payload = socket.heard.ask(BEGIN_US, time.monotonic_ns() // 1000)
+            assert payload is not None
+            socket.ping(payload)
+            await following.until(lambda heard=socket.heard: not heard.asked_at_us)
+        await following.end()
 
 
 @pytest.mark.parametrize("name", EXCHANGES)

@@ -70,15 +70,19 @@ class CatchUp:
             if not tracker.last_time_us:
                 feed.caught_up = True  # nothing is known, so nothing can be missing
                 return False
+            asked_at_us = _now_us()
             found = feed.take_overlap(await self._healer.recent(feed.symbol), _now_us())
+            feed.checked_at_us = asked_at_us
             self._on_progress(feed)
             return found
         found = False
         while tracker.last_id is not None:
+            asked_at_us = _now_us()
             first_id = tracker.last_id + 1
             wanted = Wanted(feed.symbol, first_id, None, tracker.last_time_us)
             self._take(feed, await self._healer.fetch(wanted))
             if tracker.last_id < first_id:
+                feed.checked_at_us = asked_at_us
                 break
             found = True
         return found

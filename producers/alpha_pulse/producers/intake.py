@@ -11,7 +11,13 @@ from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import DeadLetter, Trade
 from alpha_pulse.producers.dead_letters import DeadLetters
 from alpha_pulse.producers.frames import DECODERS
-from alpha_pulse.producers.frames.frame import AHEAD_US_MAX, FrameDecoder, FrameError, Tick
+from alpha_pulse.producers.frames.frame import (
+    AHEAD_US_MAX,
+    FrameDecoder,
+    FrameError,
+    FrameTime,
+    Tick,
+)
 from alpha_pulse.producers.healing import unified_trade
 from alpha_pulse.producers.symbols import SymbolTable
 from alpha_pulse.producers.tap import Frame, Socket
@@ -62,6 +68,7 @@ class Intake:
         now_us = time.monotonic_ns() // 1000
         received_us = time.time_ns() // 1000
         self.frames += len(frames)
+        socket.heard.frames += len(frames)
         if self._on_raw is not None:
             for frame in frames:
                 self._on_raw(frame)
@@ -72,6 +79,8 @@ class Intake:
             except TypeError:
                 trades = None  # bytes among them
             if trades is not None:
+                if trades:
+                    socket.heard.take_time(trades[-1].trade_time_us, now_us)
                 self._on_trades(trades, now_us)
                 return
         for frame in frames:
@@ -113,8 +122,11 @@ class Intake:
             return
         for tick in ticks:
             if type(tick) is Trade:
+                socket.heard.take_time(tick.trade_time_us, now_us)
                 self._on_trades([tick], now_us)
             else:
+                if isinstance(tick, FrameTime):
+                    socket.heard.take_time(tick.time_us, now_us)
                 self._on_tick(tick, now_us)
 
     def _hand_on(self, socket: Socket, text: str) -> None:

@@ -345,7 +345,8 @@ class LiveProducer:
     def _go_live(self, feed: SymbolFeed, complete_until_us: int = 0) -> None:
         now_us = time.monotonic_ns() // 1000
         if self.config.clock == "exchange" and self._gate.is_open:
-            complete_until_us = max(0, self.clock.now_us(now_us) - SETTLE_US)
+            heard_us = self._watchdog.heard_us(feed, now_us)
+            complete_until_us = max(complete_until_us, heard_us - SETTLE_US)
         feed.silence.heard(now_us)
         if feed.change_state("live", complete_until_us):
             log.info("stream.live", exchange=self.name, symbol=feed.symbol)

@@ -8,6 +8,8 @@ SECOND_US = 1_000_000
 SILENCE_US_MIN = 2 * SECOND_US
 # So many trades missed in a row do not happen by chance (e^-20).
 EXPECTED_MIN = 20.0
+# So many missed in a row may happen, seldom (e^-5).
+SUSPICIOUS_MIN = 5.0
 ASK_EVERY_US_MAX = 60 * SECOND_US
 _MEMORY_US = 120 * SECOND_US
 
@@ -64,6 +66,11 @@ class SilenceWatch:
     def is_silent(self, now_us: int) -> bool:
         """Return whether nothing was heard for longer than trades are on their way."""
         return now_us - self._heard_at_us > SILENCE_US_MIN // 2
+
+    def is_suspicious(self, now_us: int) -> bool:
+        """Return whether the symbol is seldom silent for so long: no proof, but a reason to ask."""
+        silence_s = (now_us - self._heard_at_us) / SECOND_US
+        return bool(self._heard_at_us) and self.rate_per_s * silence_s >= SUSPICIOUS_MIN
 
     def is_improbable(self, now_us: int) -> bool:
         """Return whether the symbol would hardly ever be silent for so long."""

@@ -48,6 +48,7 @@ class SymbolFeed:
         # Newest time up to which the log speaks: of a trade or of a heartbeat.
         self.published_until_us = tracker.last_time_us
         self.caught_up = True
+        self.checked_at_us = 0  # when REST was asked last and showed nothing newer; monotonic
         self.trades = 0
         # Published gaps and their length, by status.
         self.gaps: Counter[str] = Counter()
@@ -177,15 +178,25 @@ class SymbolFeed:
         self._beat(complete_until_us)
         return True
 
-    def beat_if_due(self, clock_us: int, *, settle_us: int = SETTLE_US) -> bool:
-        """Publish the heartbeat of a minute that ended without anything newer, when it is due."""
-        if self.state != "live" or not self.is_complete:
-            return False
-        until_us = due_heartbeat_us(clock_us, self.published_until_us, self._grace_us, settle_us)
+    def is_beat_due(self, clock_us: int, *, settle_us: int = SETTLE_US) -> bool:
+        """Return whether a minute ended, by this time, without anything newer."""
+        return self._due_us(clock_us, settle_us) is not None
+
+    def beat_if_due(self, heard_us: int, *, settle_us: int = SETTLE_US) -> bool:
+        """Publish the heartbeat of a minute that ended without anything newer, when it is due.
+
+        heard_us: the exchange's time before which everything is known to have arrived.
+        """
+        until_us = self._due_us(heard_us, settle_us)
         if until_us is None:
             return False
         self._beat(until_us)
         return True
+
+    def _due_us(self, time_us: int, settle_us: int) -> int | None:
+        if self.state != "live" or not self.is_complete:
+            return None
+        return due_heartbeat_us(time_us, self.published_until_us, self._grace_us, settle_us)
 
     def finish(self, until_us: int) -> None:
         """Publish the last heartbeat of a recording: complete until its end."""

@@ -12,13 +12,14 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
 from alpha_pulse.producers.frames import DECODERS
+from alpha_pulse.producers.heard import Heard
 from alpha_pulse.producers.limiter import refusal
 from alpha_pulse.producers.redial import Redial
 
@@ -29,14 +30,21 @@ class Socket:
     """What we know of one of ccxt's sockets.
 
     connected_at_us: monotonic; 0: not yet. lost: whether it was open, or was to be, and is not any
-    more. hand_on: gives a frame to ccxt.
+    more. hand_on: gives a frame to ccxt. ping: sends a ping that carries this.
     """
 
-    def __init__(self, url: str, hand_on: Callable[[Frame], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        hand_on: Callable[[Frame], None],
+        ping: Callable[[bytes], None] = lambda payload: None,
+    ) -> None:
         self.url = url
         self.hand_on = hand_on
+        self.ping = ping
         self.connected_at_us = 0
         self.lost = False
+        self.heard = Heard()
 
 
 OnFrames = Callable[[Socket, list[Frame]], None]
@@ -95,7 +103,7 @@ class Tap:
             )
 
     def _tap(self, client: Any) -> None:
-        socket = Socket(client.url, client.handle_text_or_binary_message)
+        socket = Socket(client.url, client.handle_text_or_binary_message, partial(_ping, client))
         handle_other = client.handle_message
         receive, receive_loop = client.receive, client.receive_loop
         on_frames = self.on_frames
@@ -105,6 +113,8 @@ class Tap:
             if message.type is WSMsgType.TEXT:
                 inbox.append(message.data)
             else:
+                if message.type is WSMsgType.PONG:
+                    socket.heard.answer(bytes(message.data))
                 # Pings, pongs and closes; of what is packed ccxt calls `take` with the content.
                 handle_other(message)
 
@@ -143,6 +153,18 @@ class Tap:
         client.receive = receive_when_open
         if self.on_tapped is not None:
             self.on_tapped(socket)
+
+
+def _ping(client: Any, payload: bytes) -> None:
+    if not client.closed():
+        sending = client.asyncio_loop.create_task(client.connection.ping(payload))
+        sending.add_done_callback(_consume)
+
+
+def _consume(sending: asyncio.Task[None]) -> None:
+    # A socket that breaks while it is asked says so by itself.
+    if not sending.cancelled():
+        sending.exception()
 
 
 async def _wait(gate: asyncio.Event, seconds: float) -> None:

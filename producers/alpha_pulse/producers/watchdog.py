@@ -23,6 +23,8 @@ TICK_S = 0.25
 # A subscription without a frame for so long works all the same: the market is quiet.
 SUBSCRIBED_AFTER_US = 1_000_000
 VERIFY_EVERY_US = 10_000_000
+# REST may lag this far behind the stream.
+REST_LAG_US = 1_000_000
 
 
 class Watchdog:
@@ -95,6 +97,9 @@ class Watchdog:
         # After a pause the socket's backlog is read first: its frames are older than the clock.
         opened_us = self._gate.opened_at_us
         reading = self._gate.is_open and now_us - opened_us > SUBSCRIBED_AFTER_US
+        for socket in self._sockets.values():
+            silence = socket.heard.silence
+            silence.sample(socket.heard.frames, now_us) if reading else silence.heard(now_us)
         for feed in self._feeds.values():
             tracker = feed.tracker
             if isinstance(tracker, ConsecutiveIds) and tracker.must_give_up(now_us):
@@ -109,12 +114,39 @@ class Watchdog:
                 if self._is_subscribed(feed, now_us):
                     self._on_subscribed(feed)
             else:
-                if not self._event_clock:
-                    feed.beat_if_due(clock_us)
+                if not self._event_clock and feed.is_beat_due(clock_us):
+                    self._beat(feed, clock_us, now_us)
                 feed.silence.sample(feed.trades + tracker.duplicates + tracker.held, now_us)
                 if feed.silence.must_ask(now_us) or self._must_verify(feed, now_us):
                     self._probe(feed)
             self._on_progress(feed)
+
+    def heard_us(self, feed: SymbolFeed, now_us: int) -> int:
+        """Return the exchange's time before which all trades of a feed are known to have arrived.
+
+        By its connection, unless the symbol is silent for longer than it usually is; or by REST.
+        """
+        clock_us = self._clock.now_us(now_us)
+        heard_us = 0
+        if feed.checked_at_us:
+            heard_us = clock_us - (now_us - feed.checked_at_us) - REST_LAG_US
+        sockets = self.open_sockets()
+        if sockets and not feed.silence.is_suspicious(now_us):
+            # Which of them carries the symbol is not known for every exchange.
+            heard_us = max(heard_us, min(socket.heard.until_us(now_us) for socket in sockets))
+        return min(heard_us, clock_us)
+
+    def _beat(self, feed: SymbolFeed, clock_us: int, now_us: int) -> None:
+        if feed.beat_if_due(self.heard_us(feed, now_us)):
+            return
+        for socket in self.open_sockets():
+            payload = socket.heard.ask(clock_us, now_us)
+            if payload is not None:
+                socket.ping(payload)
+
+    def open_sockets(self) -> list[Socket]:
+        """Return the sockets that are connected now."""
+        return [s for s in self._sockets.values() if s.connected_at_us and not s.lost]
 
     def _is_subscribed(self, feed: SymbolFeed, now_us: int) -> bool:
         since_us = self._subscribing_us.get(feed.symbol)

@@ -11,8 +11,9 @@ import uvloop
 
 from alpha_pulse.contracts.config import KafkaConfig, ProducerConfig
 from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.producers.live import LiveProducer
-from alpha_pulse.producers.role import configure_logs, tune_memory
+from alpha_pulse.producers.role import tune_memory
 
 RSS_AT = 100_000
 

@@ -2,17 +2,15 @@
 
 import contextlib
 import logging
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
-
 from alpha_pulse.cli.running import reachable_clickhouse, with_running_kafka
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import ValidationError, format_us
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.market import Timeframe
 from alpha_pulse.producers.gaps import REASONS, Missing
 
@@ -37,18 +35,11 @@ def now_us() -> int:
     return int(datetime.now(UTC).timestamp() * 1_000_000)
 
 
-def warn_on_stderr() -> None:
-    """Let only warnings through, and to stderr: what a command says stands alone on stdout."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
-
-
 @contextlib.asynccontextmanager
 async def running_pipeline(settings: Config) -> AsyncIterator[Config]:
     """Yield the settings with the servers of a running `up` or demo where none are given."""
-    warn_on_stderr()
+    # What a command says stands alone on stdout.
+    configure_logs(logging.WARNING)
     settings = with_running_kafka(settings)
     async with reachable_clickhouse(settings) as clickhouse:
         yield replace(settings, clickhouse=clickhouse)

@@ -2,15 +2,14 @@
 
 import contextlib
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import structlog
 import typer
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, PageConfig
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.page.server import shown_page
 
@@ -41,7 +40,7 @@ async def page_beside(config: Config, page: PageConfig) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         if page.enabled:
             # What the page says stays away from what the command prints.
-            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+            configure_logs()
             try:
                 address = await stack.enter_async_context(shown_page(replace(config, page=page)))
             except (AlphaPulseError, OSError) as error:

@@ -85,7 +85,7 @@ def _last_words(child: Child) -> str:
     for line in reversed(child.log_tail().splitlines()):
         with contextlib.suppress(msgspec.DecodeError):
             entry = msgspec.json.decode(line, type=dict[str, object])
-            if entry.get("level") in ("error", "critical"):
+            if entry.get("level") in ("error", "critical") and "logger" not in entry:
                 return f" ({entry.get('event')}: {entry.get('error', '')})"
     return ""
 
@@ -149,7 +149,8 @@ def _repeat(name: str, log: Path, position: int, said: Said) -> int:
     for line in whole.splitlines():
         with contextlib.suppress(msgspec.DecodeError):
             entry = msgspec.json.decode(line, type=dict[str, object])
-            if entry.get("level") in _LOUD:
+            # What libraries say has a logger's name: it stays in the log, ours says what it means.
+            if entry.get("level") in _LOUD and "logger" not in entry:
                 left_out = said.again(name, entry.get("event"), time.monotonic())
                 if left_out is None:
                     continue

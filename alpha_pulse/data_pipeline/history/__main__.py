@@ -24,9 +24,10 @@ async def _main() -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), config.history.repair_interval_s)
     if not stop.is_set():
-        from alpha_pulse.data_pipeline.history.repairing import keep_repairing, log_as_json
+        from alpha_pulse.contracts.logs import configure_logs
+        from alpha_pulse.data_pipeline.history.repairing import keep_repairing
 
-        log_as_json()
+        configure_logs()
         await keep_repairing(config, stop)
 
 

@@ -1,8 +1,6 @@
 """The repair that `up` runs: gaps and mismatches of the last day, again and again."""
 
 import asyncio
-import logging
-import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -64,19 +62,6 @@ async def _repair(pipeline: Pipeline, market: Market, start_us: int, end_us: int
         )
     if done.error:
         log.warning("repair.postponed", symbol=market.symbol, error=done.error[:300])
-
-
-def log_as_json() -> None:
-    """Write the log as JSON lines to stderr, as the roles do."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

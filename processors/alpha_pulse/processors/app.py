@@ -8,9 +8,7 @@ environment.
 import asyncio
 import contextlib
 import gc
-import logging
 import os
-import sys
 from pathlib import Path
 
 import faust
@@ -19,6 +17,7 @@ import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import await_topics
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.processors.audit import add_audits
 from alpha_pulse.processors.credentials import faust_credentials
@@ -29,27 +28,6 @@ from alpha_pulse.processors.trade_path import TradePath
 log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
-
-
-def configure_logging() -> None:
-    """Send our log to stderr, as JSON where nobody looks at a terminal.
-
-    Kafka's and Faust's own come only from warnings on.
-    """
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
 
 
 class ProcessorApp(faust.App):  # type: ignore[misc]
@@ -125,7 +103,7 @@ def read_config() -> Config:
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 mode.loop.use("uvloop")
-configure_logging()
+configure_logs()
 # The first start compiles for seconds: before the loop begins, or no heartbeat goes out meanwhile.
 warm_up()
 app = create_app(read_config())

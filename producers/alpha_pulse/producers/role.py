@@ -6,10 +6,8 @@ SIGHUP reads the file again and follows the symbols that it names now.
 
 import asyncio
 import gc
-import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.producers.exchange import exchange_name
@@ -119,24 +118,6 @@ async def _reload(producer: LiveProducer, path: Path | None) -> None:
         await producer.set_symbols(load_config(path).producer.symbols)
     except AlphaPulseError as error:
         log.error("config.refused", error=str(error))
-
-
-def configure_logs() -> None:
-    """Send structlog to stderr, as JSON where nobody looks at a terminal."""
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
 
 
 def tune_memory() -> None:

@@ -6,9 +6,7 @@ names.
 
 import argparse
 import asyncio
-import logging
 import os
-import sys
 from pathlib import Path
 
 import structlog
@@ -16,6 +14,7 @@ import uvloop
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.sinks.clickhouse import ClickHouse
@@ -95,21 +94,3 @@ def _parser() -> argparse.ArgumentParser:
         help="after rows were deleted from a table by hand: store them again from Kafka",
     )
     return parser
-
-
-def configure_logs() -> None:
-    """Send structlog's events and the libraries' warnings to stderr, one line each."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=False)
-            if sys.stderr.isatty()
-            else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")

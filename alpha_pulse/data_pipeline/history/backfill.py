@@ -98,7 +98,9 @@ class Backfill:
         async def one(symbol: str) -> Report:
             async with slots:
                 if trades:
-                    return await self.trades(symbol, start_us, min(end_us, clock_us))
+                    # The minute that still runs is no history: its candle would be called whole.
+                    closed_us = TIMEFRAMES["1m"].open_time_us(clock_us)
+                    return await self.trades(symbol, start_us, min(end_us, closed_us))
                 return await self.candles(symbol, timeframe, start_us, end_us, clock_us)
 
         tasks = [asyncio.create_task(one(symbol)) for symbol in symbols]

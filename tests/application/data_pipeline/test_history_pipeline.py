@@ -20,7 +20,7 @@ from alpha_pulse.data_pipeline.history.stored import Market
 from alpha_pulse.replay.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US
+from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 
 MINUTES = 1_500
 END_US = BEGIN_US + MINUTES * MINUTE_US
@@ -247,6 +247,26 @@ async def test_trades_are_brought_by_id_and_only_those_that_are_missing(pipeline
         stored = await here.stored.candles(report.market, ONE, BEGIN_US, end_us)
         assert {candle.coverage for candle in stored} == {"contiguous"}
         assert told(stored) == own(source, range(40))
+
+
+async def test_trades_of_the_minute_that_still_runs_are_left_to_the_live_stream(
+    pipeline: Any,
+) -> None:
+    config, _ = pipeline
+    now_us = BEGIN_US + 10 * MINUTE_US + 31_000_000
+    source = SyntheticMarket("DOT/USDT", 4, end_us=now_us, quiet_minutes=0.0)
+    async with (
+        ReplayExchange([source], at_end=True) as exchange,
+        opened(config, exchange) as here,
+    ):
+        (report,) = await here.backfill.run(
+            ["DOT/USDT"], "1m", BEGIN_US, now_us + MINUTE_US, trades=True
+        )
+        ended = BEGIN_US + 10 * MINUTE_US
+        assert report.fetched == source.position_at(ended) < source.position_at(now_us)
+        stored = await here.stored.candles(report.market, ONE, BEGIN_US, now_us + MINUTE_US)
+        assert len(stored) == 10
+        assert stored[-1].open_time_us + MINUTE_US == ended
 
 
 async def test_a_round_of_repair_heals_what_the_tables_say_is_wrong(pipeline: Any) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ from alpha_pulse.replay.recording import RecordingError, load_recording
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 LINE_INTERVAL_S = 5.0
+# So much of the made-up market's past is brought as history: a chart needs something to show.
+HISTORY = timedelta(hours=1)
 
 
 def demo(
@@ -59,7 +62,8 @@ def demo(
         market = [str(recording), "--loop", "--shift-to-now"]
         producer = replace(producer, exchange=loaded.exchange, symbols=(loaded.symbol,))
     settings = replace(settings, producer=producer)
-    summary = asyncio.run(_demo(settings, market, for_seconds, quiet=json))
+    history = HISTORY if recording is None else None
+    summary = asyncio.run(_demo(settings, market, history, for_seconds, quiet=json))
     if json:
         typer.echo(orjson.dumps(summary).decode())
     else:
@@ -67,7 +71,12 @@ def demo(
 
 
 async def _demo(
-    settings: Config, market: list[str], for_seconds: float, *, quiet: bool
+    settings: Config,
+    market: list[str],
+    history: timedelta | None,
+    for_seconds: float,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     stop = asyncio.Event()
     stop_when_told(stop)
@@ -85,10 +94,14 @@ async def _demo(
         config = replace(config, producer=replace(config.producer, exchange_url=url))
         for name in ("sink", "processor", "producer"):
             roles.start(name, name, config)
+        if history is not None:
+            start = (datetime.now(UTC) - history).isoformat()
+            followed = (config.producer.exchange, *config.producer.symbols)
+            roles.start_backfill(config, [*followed, "--trades", "--start", start, "--json"])
         await stack.enter_async_context(page_beside(config, page))
         ended = [
             asyncio.create_task(stop.wait()),
-            asyncio.create_task(roles.wait_dead()),
+            asyncio.create_task(roles.wait_dead("history")),
             asyncio.create_task(runtime.wait_dead()),
         ]
         async with MarketWatch(config) as watch:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -55,6 +55,10 @@ class RoleProcesses:
             await asyncio.sleep(0.05)
         raise child.death()
 
+    def start_backfill(self, config: Config, arguments: Sequence[str]) -> Child:
+        """Start `alpha-pulse backfill` as a process named `history`; it ends by itself."""
+        return self._start("history", ["alpha_pulse.cli", "backfill", *arguments], config)
+
     async def wait_dead(self, *expected: str) -> AlphaPulseError:
         """Return once a role has ended that was not expected to: the error says which and how."""
         while True:
@@ -80,7 +84,7 @@ class RoleProcesses:
         end_s = loop.time() + within_s
         stages = [
             [name for name in self._children if name.split("-")[0] == role]
-            for role in (*ROLE_MODULES, "exchange")
+            for role in ("history", *ROLE_MODULES, "exchange")
         ]
         stages = [names for names in stages if names]
         for number, names in enumerate(stages, 1):

@@ -4,11 +4,11 @@ const MINUTE_US = 60_000_000;
 const DAY_US = 86_400_000_000;
 const WEEK_US = 7 * DAY_US;
 export const COVERAGES = {
-  contiguous: { color: "#3fb950", text: "contiguous: ids prove that no trade is missing" },
-  exchange: { color: "#58a6ff", text: "exchange: the exchange's own values" },
-  unverified: { color: "#d29922", text: "unverified: the exchange's ids can't prove it" },
-  partial: { color: "#a371f7", text: "partial: not followed from open to close" },
-  gap: { color: "#ff5fc4", text: "gap: trades are missing" },
+  contiguous: { color: "green", text: "contiguous: ids prove that no trade is missing" },
+  exchange: { color: "blue", text: "exchange: the exchange's own values" },
+  unverified: { color: "amber", text: "unverified: the exchange's ids can't prove it" },
+  partial: { color: "violet", text: "partial: not followed from open to close" },
+  gap: { color: "pink", text: "gap: trades are missing" },
 };
 const RISING = "#26a69a";
 const FALLING = "#ef5350";
@@ -137,21 +137,21 @@ export function describe(candle) {
 }
 
 // One trace for each coverage, so that the legend tells them and can hide them; the proven ones wear
-// the colours of rising and falling, all others the colour of their doubt.
-export function tracesOf(candles) {
+// the colours of rising and falling, all others the colour of their doubt. colorOf: of a name in page.css.
+export function tracesOf(candles, colorOf = (name) => name) {
   const time = (candle) => new Date(candle.open_time_us / 1000).toISOString();
   const traces = [];
   for (const [coverage, { color }] of Object.entries(COVERAGES)) {
     const chosen = candles.filter((candle) => candle.closed && candle.coverage === coverage);
     if (!chosen.length) continue;
-    const doubt = coverage === "contiguous" ? null : color;
+    const doubt = coverage === "contiguous" ? null : colorOf(color);
     traces.push(traceOf(`${coverage} (${chosen.length})`, chosen, chosen.map(time), doubt, doubt));
   }
   const open = candles.filter((candle) => !candle.closed);
-  if (open.length) traces.push(traceOf("open", open, open.map(time), "#e6edf3", "rgba(230,237,243,0.25)"));
+  if (open.length) traces.push(traceOf("open", open, open.map(time), colorOf("open"), colorOf("open-fill")));
   const shade = (candle) => {
-    if (!candle.closed) return "#e6edf3";
-    if (candle.coverage !== "contiguous") return COVERAGES[candle.coverage].color;
+    if (!candle.closed) return colorOf("open");
+    if (candle.coverage !== "contiguous") return colorOf(COVERAGES[candle.coverage].color);
     return Number(candle.close) >= Number(candle.open) ? RISING : FALLING;
   };
   traces.push({
@@ -160,7 +160,7 @@ export function tracesOf(candles) {
   });
   traces.push({
     type: "bar", name: "coverage", yaxis: "y3", x: candles.map(time), y: candles.map(() => 1),
-    marker: { color: candles.map((candle) => (candle.closed ? COVERAGES[candle.coverage].color : "#30363d")) },
+    marker: { color: candles.map((candle) => colorOf(candle.closed ? COVERAGES[candle.coverage].color : "line")) },
     hoverinfo: "text", text: candles.map((candle) => (candle.closed ? COVERAGES[candle.coverage].text : "still open")),
     textposition: "none", showlegend: false,
   });

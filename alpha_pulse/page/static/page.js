@@ -6,6 +6,8 @@ const COUNT = 240;
 const COUNT_LEAST = 40; // so many windows wide at least, however few candles there are
 const STORED_AFTER_MS = 2500;
 const SILENT_MS_MAX = 8000;
+const OPEN_FIELDS = ["open", "high", "low", "close", "volume"];
+const NARROW_PX = 700; // as in page.css
 const DURATIONS_US = { s: 1e6, m: 6e7, h: 3.6e9, d: 8.64e10, w: 6.048e11 };
 const chosen = new URLSearchParams(location.hash.slice(1));
 const shown = (id) => document.getElementById(id);
@@ -147,11 +149,11 @@ function showMarkets(markets) {
       [`${market.symbol} ${market.exchange}`],
       stateOf(market),
       [market.rate.toFixed(1), "n"],
-      [market.trade_age_s === null ? "" : ago(market.trade_age_s), "n"],
-      [market.close ?? "", "n"],
+      [market.trade_age_s === null ? "" : ago(market.trade_age_s), "n spare"],
+      [short(market.close ?? ""), "n"],
       [market.coverage ?? "", market.coverage ?? ""],
-      [String(market.open_gaps), market.open_gaps ? "n open" : "n"],
-      [String(market.lost_gaps), market.lost_gaps ? "n lost" : "n"],
+      [String(market.open_gaps), market.open_gaps ? "n spare open" : "n spare"],
+      [String(market.lost_gaps), market.lost_gaps ? "n spare lost" : "n spare"],
     ], isChosen ? "chosen" : "");
     line.onclick = () => choose({ exchange: market.exchange, symbol: market.symbol });
   }
@@ -186,6 +188,13 @@ function showGaps() {
 // The exchange's digits without the zeros that say nothing: 59478.59000000 is 59478.59.
 const short = (decimal) => (decimal.includes(".") ? decimal.replace(/\.?0+$/, "") : decimal);
 
+function field(name, text) {
+  const [both, label] = ["span", "b"].map((tag) => document.createElement(tag));
+  label.textContent = name;
+  both.append(label, ` ${text}`);
+  return both;
+}
+
 function draw() {
   if (drawing) return;
   drawing = true;
@@ -199,9 +208,7 @@ function draw() {
 function drawNow() {
   const all = candles.all();
   const open = candles.opened();
-  shown("open-candle").textContent = open
-    ? `open ${short(open.open)}  high ${short(open.high)}  low ${short(open.low)}  close ${short(open.close)}  ` +
-      `volume ${short(open.volume)}` : "no open candle";
+  shown("open-candle").replaceChildren(...(open ? OPEN_FIELDS.map((name) => field(name, short(open[name]))) : ["no open candle"]));
   shown("open-candle").dataset.close = open?.close ?? "";
   if (!all.length) return Plotly.purge(shown("chart"));
   const duration = durationOf(chosen.get("timeframe")) / 1000;
@@ -209,24 +216,30 @@ function drawNow() {
   const count = Math.min(COUNT, Math.max(COUNT_LEAST, (last - all[0].open_time_us / 1000) / duration));
   const first = last - count * duration;
   const missing = [...gaps.values()].filter((gap) => gap.status !== "filled" && gap.end_time_us / 1000 > first);
-  return Plotly.react(shown("chart"), tracesOf(all), {
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(`--${name}`).trim();
+  const narrow = window.innerWidth <= NARROW_PX;
+  const label = (text, y) => ({
+    text, y, x: 1, xref: "paper", yref: "paper", xanchor: "left", xshift: 4, showarrow: false, font: { size: 10 },
+  });
+  return Plotly.react(shown("chart"), tracesOf(all, color), {
     // The reader's own zoom stays until another chart is chosen.
     uirevision: `${chart()}`,
-    paper_bgcolor: "#0f1319", plot_bgcolor: "#0f1319", font: { color: "#8b949e", size: 11 },
-    margin: { l: 10, r: 70, t: 30, b: 30 }, bargap: 0.3, hovermode: "x", dragmode: "pan",
+    paper_bgcolor: color("back"), plot_bgcolor: color("back"), font: { color: color("dim"), size: 11 },
+    margin: { l: 10, r: 70, t: 30, b: 30 }, annotations: [label("coverage", 0.015)], bargap: 0.3, hovermode: "x", dragmode: "pan",
     legend: { orientation: "h", x: 0, y: 1.06 },
     xaxis: {
-      type: "date", rangeslider: { visible: false }, gridcolor: "#1c222b",
+      type: "date", rangeslider: { visible: false }, gridcolor: color("grid"),
       anchor: "free", position: 0, range: [first - duration, last + 3 * duration].map((ms) => new Date(ms).toISOString()),
     },
-    yaxis: { side: "right", domain: [0.27, 1], gridcolor: "#1c222b", tickformat: "f", automargin: true },
-    yaxis2: { side: "right", domain: [0.06, 0.24], gridcolor: "#1c222b", nticks: 3 },
+    yaxis: { side: "right", domain: [0.27, 1], gridcolor: color("grid"), tickformat: "f", automargin: true },
+    yaxis2: { side: "right", domain: [0.06, 0.24], gridcolor: color("grid"), nticks: 3 },
     yaxis3: { domain: [0, 0.03], visible: false, fixedrange: true, range: [0, 1] },
     shapes: missing.map((gap) => ({
-      type: "rect", yref: "paper", y0: 0, y1: 1, fillcolor: "#ff5fc4", opacity: 0.14, line: { width: 0 },
+      type: "rect", yref: "paper", y0: 0, y1: 1, fillcolor: color("pink"), opacity: 0.14, line: { width: 0 },
       x0: new Date(gap.start_time_us / 1000).toISOString(), x1: new Date(gap.end_time_us / 1000).toISOString(),
     })),
-  }, { responsive: true, displaylogo: false, scrollZoom: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+  }, { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover", scrollZoom: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
 }
 
 // News comes every two seconds at least; without any, what is shown is old, and says so.
@@ -237,6 +250,7 @@ setInterval(() => {
   else say("live", "live");
 }, 1000);
 
+matchMedia("(prefers-color-scheme: light)").onchange = () => { if (candles) draw(); };
 shown("market").onchange = (event) => {
   const [exchange, symbol] = event.target.value.split(" ");
   choose({ exchange, symbol });

@@ -1,18 +1,31 @@
 """What the docs say exists, and what exists is in the docs."""
 
 import re
+import shlex
 import subprocess
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from alpha_pulse.cli.main import make_app
-from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.config import SHORT_NAMES, Config, SetupConfig
+from alpha_pulse.contracts.config_sources import list_settings
+from alpha_pulse.contracts.metrics.metric import COMMON
 from alpha_pulse.contracts.schema import topic_table
+from alpha_pulse.contracts.topics import TOPICS
+from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
+from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
+from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
 from benchmarks.table import BEGIN, END, table
 
 ROOT = Path(__file__).parents[1]
+METRICS = (*COMMON, *PRODUCER_METRICS, *PROCESSOR_METRICS, *SINK_METRICS)
+PARTS = ("bucket", "sum", "count")
+# Read before there are settings, or by tests alone.
+NOT_SETTINGS = {"ALPHA_PULSE_CONFIG", "ALPHA_PULSE_FAULTS", "ALPHA_PULSE_RECORDINGS"}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
 
@@ -54,6 +67,86 @@ def test_every_command_is_documented() -> None:
             assert command.callback is not None
             name = command.name or command.callback.__name__
             assert re.search(rf"alpha-pulse\s{within}\s{name}\b", text), f"{within} {name}"
+
+
+def command_lines() -> list[tuple[str, list[str]]]:
+    """Every `alpha-pulse …` of the pages: in a block, or between backticks."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`(alpha-pulse [^`]+)`", re.sub(r"\s+", " ", text))
+        for line in lines:
+            command = re.match(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?alpha-pulse ([a-z-].*)", line)
+            if command:
+                found.append((page.name, shlex.split(command[1], comments=True)))
+    return found
+
+
+def test_every_command_line_of_the_docs_could_be_run() -> None:
+    lines = command_lines()
+    assert len(lines) > 30
+    for page, words in lines:
+        command: Any = typer.main.get_command(make_app())
+        options = options_of(command)
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0).strip("[]")  # what may be left out stands in brackets
+            if word.startswith("--"):
+                name, _, value = word.partition("=")
+                assert name in options, f"{page}: {word} of {command.name}"
+                takes_next = not options[name].is_flag and not value
+                if takes_next and waiting and not waiting[0].startswith(("--", "[--")):
+                    waiting.pop(0)
+            elif hasattr(command, "commands"):
+                assert word in command.commands, f"{page}: {word} of {command.name}"
+                command = command.commands[word]
+                options |= options_of(command)
+        assert not hasattr(command, "commands"), f"{page}: {words}"
+
+
+def options_of(command: Any) -> dict[str, Any]:
+    return {
+        name: option for option in command.params for name in (*option.opts, *option.secondary_opts)
+    }
+
+
+def everywhere(pattern: str) -> dict[str, set[str]]:
+    """What a pattern finds in each page."""
+    return {page.name: set(re.findall(pattern, page.read_text())) for page in PAGES}
+
+
+def test_every_topic_that_the_docs_name_exists() -> None:
+    names = {topic.name for topic in TOPICS}
+    for page, found in everywhere(r"\b((?:market|ingest)\.[\w.-]*\.v\d+)\b").items():
+        assert found <= names, page
+
+
+def test_every_metric_that_the_docs_name_exists() -> None:
+    declared = {metric.name: metric.kind for metric in METRICS}
+    parts = {f"{n}_{p}" for n, k in declared.items() if k == "histogram" for p in PARTS}
+    # Databases, packages and users carry the same first word.
+    known = {*declared, *parts}
+    roles = r"alpha_pulse_(?:producer|processor|sink|event|ready|build)\w*|kafka_consumergroup\w+"
+    others = {SetupConfig().writer_user, SetupConfig().reader_user, SetupConfig().migrator_user}
+    for page, found in everywhere(rf"\b({roles})\b").items():
+        assert found - others <= known, page
+
+
+def test_every_variable_that_the_docs_name_exists() -> None:
+    variables = {setting.variable for setting in list_settings(Config())}
+    known = variables | set(SHORT_NAMES) | NOT_SETTINGS
+    for page, found in everywhere(r"\b(ALPHA_PULSE_[A-Z0-9_]*[A-Z0-9])\b").items():
+        assert {name.removesuffix("_FILE") for name in found} <= known, page
+
+
+def test_every_setting_that_the_docs_name_exists() -> None:
+    names = {f"[{setting.section}] {setting.name}" for setting in list_settings(Config())}
+    sections = {setting.section for setting in list_settings(Config())} - {""}
+    pattern = rf"(\[(?:{'|'.join(sorted(sections))})\] [a-z_]+)"
+    for page, found in everywhere(pattern).items():
+        assert found <= names, page
 
 
 def test_every_warning_of_a_role_is_explained() -> None:

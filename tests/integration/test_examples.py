@@ -36,6 +36,14 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE_FOLDER = ROOT / "examples"
 PAGE = (ROOT / "docs" / "read.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+# What README shows to look at the demo: commands, one a line, and a reader.
+LOOK = (ROOT / "README.md").read_text().split("## Look at it")[1].split("\n## ")[0]
+FIRST_COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```$", LOOK, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+(FIRST_READER,) = re.findall(r"^```python\n(.*?)^```$", LOOK, re.MULTILINE | re.DOTALL)
 CANDLE: Any = EXAMPLES[Candle]["contiguous"]
 TIMEOUT_S = 60.0
 
@@ -212,12 +220,8 @@ def test_the_node_example_ends_with_the_newest_revision_of_each_candle(
         assert process.wait(20) == 0
 
 
-@pytest.mark.parametrize(
-    ("language", "block"),
-    [(kind, text) for kind, text in BLOCKS if "npm" not in text],
-    ids=lambda text: re.sub(r"\W+", "-", text)[:30],
-)
-def test_a_block_of_the_page_runs_as_written(market: Config, language: str, block: str) -> None:
+def as_it_runs_here(market: Config, block: str) -> str:
+    """A block with the addresses and names of this test in the places of the demo's."""
     here = {
         ".venv/bin/": f"{Path(sys.executable).parent}/",
         "127.0.0.1:19092": market.kafka.bootstrap,
@@ -228,6 +232,16 @@ def test_a_block_of_the_page_runs_as_written(market: Config, language: str, bloc
     }
     for written, real in here.items():
         block = block.replace(written, real)
+    return block
+
+
+@pytest.mark.parametrize(
+    ("language", "block"),
+    [(kind, text) for kind, text in BLOCKS if "npm" not in text],
+    ids=lambda text: re.sub(r"\W+", "-", text)[:30],
+)
+def test_a_block_of_the_page_runs_as_written(market: Config, language: str, block: str) -> None:
+    block = as_it_runs_here(market, block)
     if language == "sh":
         need(next(word for word in block.split() if "=" not in word))
         output = run(market, "sh", "-eu", "-c", block)
@@ -239,7 +253,41 @@ def test_a_block_of_the_page_runs_as_written(market: Config, language: str, bloc
     assert all("contiguous" in line for line in lines)
 
 
+@pytest.mark.parametrize("command", FIRST_COMMANDS, ids=lambda text: text.split()[0])
+def test_a_command_of_the_readme_runs_as_written(market: Config, command: str) -> None:
+    command = as_it_runs_here(market, command)
+    need(command.split()[0])
+    output = run(market, "sh", "-eu", "-c", command)
+    if "FROM latest " in command:
+        assert output == "", "there are candles only here: an error would be text"
+    else:
+        assert "BTC/USDT" in output
+        assert "contiguous" in output
+
+
+def test_the_reader_of_the_readme_prints_candles_as_they_come(market: Config) -> None:
+    block = as_it_runs_here(market, FIRST_READER)
+    reading = subprocess.Popen(
+        [sys.executable, "-u", "-c", block],
+        env=environment(market),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert reading.stdout is not None
+        found = {tuple(reading.stdout.readline().split()[::3]) for _ in VERSIONS}
+    finally:
+        reading.terminate()
+        reading.wait(20)
+    assert found == {("BTC/USDT", "contiguous"), ("ETH/USDT", "contiguous")}
+
+
 def test_every_block_of_the_page_is_run() -> None:
+    assert [command.split()[0] for command in FIRST_COMMANDS] == [
+        ".venv/bin/alpha-pulse",
+        "kcat",
+        "curl",
+    ]
     assert len(BLOCKS) == 6
     assert [text for _, text in BLOCKS if "npm" in text] == [
         "cd examples/node && npm ci --silent && ALPHA_PULSE_KAFKA=127.0.0.1:19092 npm start\n"

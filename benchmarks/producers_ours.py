@@ -37,7 +37,7 @@ async def main(url: str, kafka: str, namespace: str, frames: int) -> None:
     producer = LiveProducer(config, publisher, namespace=namespace)
     stop = asyncio.Event()
     following = asyncio.create_task(producer.run(stop))
-    while not producer.frames:  # noqa: ASYNC110
+    while not producer.intake.frames:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     cpu, count = time.process_time(), publisher.acknowledged
     rss: dict[str, float] = {}

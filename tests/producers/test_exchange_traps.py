@@ -8,7 +8,7 @@ import pytest
 import structlog.testing
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.producers import live
+from alpha_pulse.producers import listing
 from alpha_pulse.producers.frames import DECODERS
 from alpha_pulse.producers.symbols import shard_of
 from alpha_pulse.replay.dialects.base import Options
@@ -218,10 +218,10 @@ async def test_kafka_away_stops_reading_and_loses_nothing(follow: Any) -> None:
         published.pending_bytes = 2
         producer = following.producer
         await following.until(lambda: not producer.gate_is_open)
-        read = producer.frames
+        read = producer.intake.frames
         await asyncio.sleep(0.5)
         # What was on its way into the socket is read, then no more.
-        assert producer.frames - read < 5_000
+        assert producer.intake.frames - read < 5_000
         published.pending_bytes = 0
         published.may_take.set()
         await asyncio.wait_for(following.task, 60)
@@ -279,7 +279,7 @@ async def test_an_exchange_that_is_not_there_is_named_and_tried_again(
     follow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = structlog.testing.CapturingLogger()
-    monkeypatch.setattr(live, "log", said)
+    monkeypatch.setattr(listing, "log", said)
     async with ReplayExchange([market()]) as exchange:
         gone = config(exchange)
     following = await follow(replace(gone, exchange_url="http://127.0.0.1:9"))

@@ -9,8 +9,9 @@ import structlog
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.continuity import ConsecutiveIds, GivenUp
-from alpha_pulse.producers.healing import Healer, Wanted
+from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.limiter import backoff_s
+from alpha_pulse.producers.rest_trades import Wanted
 from alpha_pulse.producers.symbol_feed import SymbolFeed
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ from alpha_pulse.producers.frames.frame import (
     FrameTime,
     Tick,
 )
-from alpha_pulse.producers.healing import unified_trade
+from alpha_pulse.producers.rest_trades import unified_trade
 from alpha_pulse.producers.symbols import SymbolTable
 from alpha_pulse.producers.tap import Frame, Socket
 

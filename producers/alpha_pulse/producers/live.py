@@ -9,30 +9,27 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import ccxt.pro
 import structlog
-from aiohttp import ClientError
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.candle_healing import ASK_MAX, CandleHealer
 from alpha_pulse.producers.catch_up import CatchUp
-from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.exchange import exchange_name, make_exchange
 from alpha_pulse.producers.frames import DECODERS
 from alpha_pulse.producers.frames.frame import FrameTime, Refusal, Tick
 from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.heartbeat import SETTLE_US, ExchangeClock
 from alpha_pulse.producers.intake import Intake
-from alpha_pulse.producers.limiter import Limiter, backoff_s
+from alpha_pulse.producers.limiter import Limiter
+from alpha_pulse.producers.listing import Listing
 from alpha_pulse.producers.metrics import FeedTotals
+from alpha_pulse.producers.new_feed import new_feed
 from alpha_pulse.producers.pump import EventPublisher, Gate, Pump
 from alpha_pulse.producers.recording_end import RecordingEnd
-from alpha_pulse.producers.redial import LOST_WAIT_S_MAX
 from alpha_pulse.producers.subscriptions import Subscriptions
-from alpha_pulse.producers.symbol_feed import SymbolFeed, Tracker
+from alpha_pulse.producers.symbol_feed import SymbolFeed
 from alpha_pulse.producers.symbols import SymbolTable, shard_of
 from alpha_pulse.producers.tap import Frame, Socket
 from alpha_pulse.producers.watchdog import Watchdog
@@ -67,7 +64,6 @@ class LiveProducer:
         self.quarantined: dict[str, str] = {}  # symbol -> why
         self.gone = FeedTotals()  # what the feeds of removed symbols counted
         self.reconnects = 0
-        self.markets_loaded = False
         self.clock = ExchangeClock(event=config.clock == "event")
         self._resume = dict(resume or {})
         self._done = asyncio.Event()
@@ -86,6 +82,7 @@ class LiveProducer:
         client = self._client = make_exchange(config, self._on_frames)
         client.on_tapped = self._on_tapped
         client.gate = self._gate.event
+        self.listing = Listing(config, self.name, client, self.limiter)
         self._symbols = SymbolTable(client)
         self.intake = Intake(
             self.name,
@@ -124,16 +121,6 @@ class LiveProducer:
         )
 
     @property
-    def frames(self) -> int:
-        """How many frames have been read."""
-        return self.intake.frames
-
-    @property
-    def dead_letters(self) -> int:
-        """How many frames became dead letters."""
-        return self.intake.dead_letters.count
-
-    @property
     def gate_is_open(self) -> bool:
         """Whether the sockets are being read."""
         return self._gate.is_open
@@ -151,7 +138,7 @@ class LiveProducer:
         Everything taken is acknowledged by Kafka when this returns.
         """
         try:
-            if await self._load_markets(stop):
+            if await self.listing.load(stop):
                 await self._follow(stop)
         finally:
             await self._client.close()
@@ -199,31 +186,6 @@ class LiveProducer:
                     self._mark(feed)
         await self._pump.flush()
 
-    async def _load_markets(self, stop: asyncio.Event) -> bool:
-        attempt = 0
-        while not stop.is_set():
-            try:
-                async with self.limiter:
-                    await self._client.load_markets()
-                self.markets_loaded = True
-                return True
-            except ccxt.pro.BaseError as error:
-                attempt += 1
-                banned_s = self.limiter.obey(error, self._client)
-                # Where nothing answers, nobody is bothered; what answers and fails is left alone.
-                answered = not isinstance(error.__cause__, OSError | ClientError)
-                wait_s_max = self.config.reconnect_wait_s_max if answered else LOST_WAIT_S_MAX
-                wait_s = max(banned_s, backoff_s(attempt, first_s=0.5, max_s=wait_s_max))
-                log.warning(
-                    "exchange.unreachable",
-                    exchange=self.name,
-                    url=self.config.exchange_url or str(self._client.urls.get("www")),
-                    error=f"{type(error).__name__}: {str(error)[:200]}",
-                    retry_in_s=round(wait_s, 1),
-                )
-                await _sleep_unless(stop, wait_s)
-        return False
-
     def _accept(self, symbol: str) -> bool:
         reason = self._symbols.refusal(symbol)
         if reason is not None:
@@ -231,28 +193,8 @@ class LiveProducer:
             return False
         self.quarantined.pop(symbol, None)
         self._symbols.add(symbol)
-        feed = SymbolFeed(
-            self.name,
-            symbol,
-            self._tracker(symbol),
-            grace_us=int(self.config.heartbeat_grace_s * 1e6),
-            silence_us_max=int(self.config.silence_s_max * 1e6),
-            waiting_max=self.config.hold_back_trades_max,
-        )
-        feed.caught_up = symbol not in self._resume
-        self.feeds[symbol] = feed
+        self.feeds[symbol] = new_feed(self.config, self.name, symbol, self._resume.get(symbol))
         return True
-
-    def _tracker(self, symbol: str) -> Tracker:
-        last_id, last_time_us = self._resume.get(symbol, (None, 0))
-        if not ids_are_consecutive(self.name):
-            return SeenIds(last_id=last_id, last_time_us=last_time_us)
-        return ConsecutiveIds(
-            last_id=None if last_id is None else int(last_id),
-            last_time_us=last_time_us,
-            hold_back_trades_max=self.config.hold_back_trades_max,
-            hold_back_us_max=int(self.config.hold_back_s_max * 1e6),
-        )
 
     # Ticks in
 
@@ -367,12 +309,7 @@ class LiveProducer:
         """Look at the exchange's list again: what is halted now, what may be followed now."""
         while True:
             await asyncio.sleep(self.config.quarantine_s)
-            try:
-                async with self.limiter:
-                    await self._client.load_markets(True)
-            except ccxt.pro.BaseError as error:
-                self.limiter.obey(error, self._client)
-                log.warning("markets.unreviewed", exchange=self.name, error=str(error)[:200])
+            if not await self.listing.reload():
                 continue
             unlisted = [symbol for symbol in self.quarantined if symbol not in self.feeds]
             listed = [symbol for symbol in unlisted if self._symbols.refusal(symbol) is None]
@@ -402,10 +339,3 @@ class LiveProducer:
             feed.finish(self.config.until_us)
             self._mark(feed)
         self._done.set()
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

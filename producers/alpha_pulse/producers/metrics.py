@@ -129,7 +129,7 @@ class ProducerMetrics:
         }
 
     def _exchange_problem(self) -> str:
-        if self.producer is None or not self.producer.markets_loaded:
+        if self.producer is None or not self.producer.listing.is_loaded:
             return f"waiting for the markets of {self.exchange}"
         feeds = self.producer.feeds.values()
         if feeds and not any(feed.state == "live" for feed in feeds):

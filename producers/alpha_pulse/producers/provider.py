@@ -60,7 +60,7 @@ class ExchangeDataProvider:
     @property
     def dead_letters(self) -> int:
         """Return how many bad frames came so far; each is in the log."""
-        return self._producer.dead_letters if self._producer is not None else 0
+        return self._producer.intake.dead_letters.count if self._producer is not None else 0
 
     async def start(self, symbols: Sequence[str], on_events: OnEvents) -> None:
         """Follow symbols; return once the exchange has answered and they are being subscribed to.

@@ -16,7 +16,7 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import SECOND_US, Timeframe, get_timeframe
 from alpha_pulse.producers.exchange import exchange_name, open_exchange
 from alpha_pulse.producers.gaps import first_open, missing_ids, missing_windows
-from alpha_pulse.producers.healing import Healer, Wanted
+from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
 from alpha_pulse.producers.history.candle_requests import Asking, CandleSource, candle_source
 from alpha_pulse.producers.history.trade_requests import (
@@ -26,6 +26,7 @@ from alpha_pulse.producers.history.trade_requests import (
     Mark,
 )
 from alpha_pulse.producers.limiter import Limiter
+from alpha_pulse.producers.rest_trades import Wanted
 
 # Answers that agree before candles count as absent; and how often a page is asked at all.
 AGREEING_ANSWERS = 2

@@ -52,8 +52,15 @@ class Watched:
             on_progress=lambda feed: None,
         )
         self.watchdog.add_socket(self.socket)
-        self.watchdog._probe = lambda feed: None  # type: ignore[method-assign]
+        self.probes = 0
+        self.rest_answers = False
+        self.watchdog._probe = self.probe  # type: ignore[method-assign]
         self.trades = 0
+
+    def probe(self, feed: SymbolFeed) -> None:
+        self.probes += 1
+        if self.rest_answers:
+            feed.checked_at_us = self.now_us
 
     @property
     def time_us(self) -> int:
@@ -153,13 +160,23 @@ def test_a_lost_connection_is_no_witness() -> None:
     assert watched.claimed_us() == BEGIN_US
 
 
-def test_rest_that_shows_nothing_newer_closes_a_minute_too() -> None:
+def test_a_busy_symbol_whose_market_stopped_is_proven_quiet_by_rest() -> None:
     watched = Watched()
+    watched.rest_answers = True
     watched.tick(57, trades=15)
     watched.tick(7)
-    watched.feed.checked_at_us = watched.now_us
-    watched.tick(1)
     assert watched.claimed_us() == BEGIN_US + MINUTE_US + GRACE_US
+    watched.tick(60)
+    assert watched.claimed_us() == BEGIN_US + 2 * MINUTE_US + GRACE_US
+
+
+def test_rest_that_does_not_answer_either_is_asked_every_few_seconds_and_proves_nothing() -> None:
+    watched = Watched()
+    watched.tick(57, trades=15)
+    newest_us = watched.time_us
+    watched.tick(33)
+    assert watched.claimed_us() == newest_us
+    assert 4 <= watched.probes <= 10
 
 
 def test_frames_that_lag_are_believed_more_than_a_pong() -> None:

@@ -25,6 +25,8 @@ SUBSCRIBED_AFTER_US = 1_000_000
 VERIFY_EVERY_US = 10_000_000
 # REST may lag this far behind the stream.
 REST_LAG_US = 1_000_000
+# A heartbeat that nothing else allows is asked for over REST this often.
+PROVE_EVERY_US = 5_000_000
 
 
 class Watchdog:
@@ -59,6 +61,7 @@ class Watchdog:
         self._sockets: dict[str, Socket] = {}
         self._subscribing_us: dict[str, int] = {}
         self._verified_us: dict[str, int] = {}
+        self._proved_us: dict[str, int] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
     def add_socket(self, socket: Socket) -> None:
@@ -143,6 +146,11 @@ class Watchdog:
             payload = socket.heard.ask(clock_us, now_us)
             if payload is not None:
                 socket.ping(payload)
+        # Who did not answer by now may be stuck, and a minute must not stay open for that.
+        last_us = self._proved_us.get(feed.symbol, 0)
+        if feed.is_beat_due(clock_us - REST_LAG_US) and now_us - last_us >= PROVE_EVERY_US:
+            self._proved_us[feed.symbol] = now_us
+            self._probe(feed)
 
     def open_sockets(self) -> list[Socket]:
         """Return the sockets that are connected now."""

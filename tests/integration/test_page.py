@@ -268,3 +268,26 @@ async def test_candles_move_in_a_browser(
     await tab.until("document.title.includes('1h') && !!document.querySelector('#chart .boxlayer')")
     await tab.until("document.getElementById('open-candle').dataset.close === '27.5'")
     assert tab.errors == []
+
+
+@pytest.mark.parametrize(("scheme", "back"), [("light", "#ffffff"), ("dark", "#0f1319")])
+async def test_the_page_fits_a_telephone_and_is_light_or_dark_as_the_system_is(
+    page: aiohttp.ClientSession, tab: Any, scheme: str, back: str
+) -> None:
+    await tab.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=844,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    await tab.call("Emulation.setEmulatedMedia", features=[feature])
+    await tab.open(f"{page._base_url}#exchange=binance&symbol=BTC/USDT&timeframe=1m")
+    await tab.until("document.querySelectorAll('#chart .boxlayer path.box').length >= 60")
+    assert await tab.ask("document.documentElement.scrollWidth") <= 390
+    assert await tab.ask("document.getElementById('chart').layout.paper_bgcolor") == back
+    shown = "getComputedStyle(document.body).backgroundColor"
+    red, green, blue = (int(back[place : place + 2], 16) for place in (1, 3, 5))
+    assert await tab.ask(shown) == f"rgb({red}, {green}, {blue})"
+    assert tab.errors == []

@@ -40,7 +40,8 @@ def test_nothing_is_lost_doubled_or_different(name: str, tmp_path: Path) -> None
     load, least = LOAD, 0
     if name.startswith(("kill ", "terminate")):
         least = TRADES
-        load = replace(LOAD, rate=max(LOAD.rate, 1.05 * TRADES / seconds))
+        # A made-up market has quiet minutes: it prints about 0.8 of its rate in the mean.
+        load = replace(LOAD, rate=max(LOAD.rate, 1.4 * TRADES / seconds))
     summary = soak(tmp_path, load, plan, seconds)
     print(json.dumps(summary))
     assert summary["failures"] == [], f"left in {tmp_path}"

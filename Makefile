@@ -10,7 +10,7 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: secrets help demo test setup check audit faults soak fuzz bench format lock clean
+.PHONY: secrets help demo test setup check audit faults nightly soak fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   ruff, strict mypy, import-linter"
 	@echo "make audit   the pinned versions against known vulnerabilities (needs a network)"
 	@echo "make faults  kills and failures in their long form"
+	@echo "make nightly faults with 100,000 trades a kill scenario, an hour of soak, ten minutes of fuzz"
 	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
 	@echo "make bench NAME=producers|processors|sinks|end_to_end|history   against peers, in one run"
@@ -36,6 +37,12 @@ test: setup
 # The long form of the fault tests; SEED=… repeats a run.
 faults: setup
 	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults -s $(ARGS)
+
+# All that is too long for a day: about two and a half hours, each part with a seed of its own.
+nightly: setup
+	TRADES=100000 $(MAKE) faults
+	$(MAKE) soak MINUTES=60
+	$(MAKE) fuzz MINUTES=10
 
 # SEED=… has the same accidents at the same times; RATE=400 trades a second, SYMBOLS=8. SCENARIO=…
 # is one of docs/faults.md instead of random accidents.

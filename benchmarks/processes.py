@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -25,10 +26,12 @@ class Usage:
     cpu_s: float
     rss_mib: float
 
-    def since(self, earlier: "Usage", elapsed_s: float) -> dict[str, float]:
-        """Return cores used on average since then, and the memory."""
+    def since(self, earlier: "Usage", elapsed_s: float, rate: float) -> dict[str, float]:
+        """Return cores used on average since then, CPU for each trade at a rate, and the memory."""
+        cores = (self.cpu_s - earlier.cpu_s) / elapsed_s
         return {
-            "cores": round((self.cpu_s - earlier.cpu_s) / elapsed_s, 3),
+            "cores": round(cores, 3),
+            "us_per_trade": round(cores / rate * 1e6, 1),
             "rss_mib": round(self.rss_mib),
         }
 
@@ -45,6 +48,37 @@ def usage_by_role() -> dict[str, Usage]:
         except OSError:
             continue  # ended meanwhile
     return found
+
+
+def busy_core_s() -> float:
+    """Return the CPU seconds that this machine has spent on anything since its start."""
+    user, nice, system, _, _, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / TICKS
+
+
+def fit(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return what each role costs per trade and without trades, of runs at several rates.
+
+    A straight line by least squares; empty when there is one rate only.
+    """
+    rates = [run["rate"] for run in runs]
+    if len(set(rates)) < 2:
+        return {}
+    mean_rate = sum(rates) / len(rates)
+    spread = sum((rate - mean_rate) ** 2 for rate in rates)
+    fitted: dict[str, dict[str, float]] = {}
+    for name in runs[0]["roles"]:
+        cores = [run["roles"][name]["cores"] for run in runs]
+        mean = sum(cores) / len(cores)
+        both = zip(rates, cores, strict=True)
+        slope = sum((rate - mean_rate) * (each - mean) for rate, each in both) / spread
+        fitted[name] = {
+            "us_per_trade": round(slope * 1e6, 2),
+            "fixed_cores": round(mean - slope * mean_rate, 3),
+        }
+    return fitted
 
 
 def _descendants(pid: int) -> list[int]:

@@ -32,6 +32,7 @@ async def main(url: str, kafka: str, namespace: str, frames: int) -> None:
         "bench",
         batch_bytes_max=config.publish_batch_bytes_max,
         pending_bytes_max=config.publish_pending_bytes_max,
+        interval_s=config.publish_interval_s,
     )
     await publisher.start()
     producer = LiveProducer(config, publisher, namespace=namespace)

@@ -19,7 +19,9 @@ from alpha_pulse.contracts.topics import TOPICS
 from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
 from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
+from benchmarks.__main__ import NAMES
 from benchmarks.table import BEGIN, END, table
+from tests.faults.soak.plan import ROLES, SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 METRICS = (*COMMON, *PRODUCER_METRICS, *PROCESSOR_METRICS, *SINK_METRICS)
@@ -163,6 +165,32 @@ def test_every_alert_says_what_to_do() -> None:
     titles = re.findall(r"^\s+title: (.+)$", rules, re.M)
     assert len(titles) >= 4
     assert not [title for title in titles if f"| {title} |" not in section]
+
+
+def test_every_proof_that_is_named_exists() -> None:
+    text = (ROOT / "docs/proofs.md").read_text()
+    scenarios = {*SCENARIOS, "terminate", *(f"kill {role}" for role in ROLES)}
+    assert not set(re.findall(r"scenarios\[([^\]…]+)\]", text)) - scenarios
+    assert not set(re.findall(r"make bench NAME=(\w+)", text)) - set(NAMES)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for row in rows:
+        files = [ROOT / "tests" / name for name in re.findall(r"`([\w/]*test_\w+\.py)`", row)]
+        assert not [str(file) for file in files if not file.exists()]
+        sources = "".join(file.read_text() for file in files)
+        names = re.findall(r"`(test_\w+)`", row)
+        assert not [name for name in names if f"def {name}(" not in sources], row
+
+
+def test_every_rule_and_every_page_has_a_proof() -> None:
+    text = (ROOT / "docs/proofs.md").read_text()
+    rules = re.findall(r"^(\d+)\. ", (ROOT / "docs/semantics.md").read_text(), re.M)
+    assert rules == [str(number) for number in range(1, len(rules) + 1)]
+    assert re.findall(r"^\| (\d+) ", text, re.M) == rules
+    linked = set(LINK.findall(text.split("## Pages")[1]))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"proofs.md"}
+    assert pages - linked == set()
+    rows = [row for row in text.splitlines() if row.startswith("| ") and "| ---" not in row]
+    assert not [row for row in rows if len(row.rsplit("|", 2)[1].strip()) < 5]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -17,7 +17,7 @@ from rich.live import Live
 
 from alpha_pulse.cli.live_view import MarketWatch, Snapshot, as_line, as_table
 from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
-from alpha_pulse.cli.running import announced, start_runtime, with_servers
+from alpha_pulse.cli.running import announced, start_runtime, with_partitions, with_servers
 from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import Config, load_config
@@ -86,7 +86,7 @@ async def _demo(
         runtime = await stack.enter_async_context(
             start_runtime(settings, Path(settings.data_dir), progress, logins)
         )
-        config = with_servers(settings, runtime)
+        config = await with_partitions(with_servers(settings, runtime), runtime)
         stack.enter_context(announced(config))
         await ensure_topics(config)
         roles = await stack.enter_async_context(role_processes(runtime.data_dir / "logs"))

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import clickhouse_connect
 import orjson
+from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from alpha_pulse.contracts.config import ClickHouseConfig, Config
+from alpha_pulse.contracts.config import ClickHouseConfig, Config, TopicsConfig
+from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.embedded.front.users import Login
 from alpha_pulse.embedded.progress import OnProgress
 from alpha_pulse.embedded.runtime import Runtime
@@ -47,6 +50,40 @@ def with_servers(settings: Config, runtime: Runtime) -> Config:
     )
 
 
+async def with_partitions(config: Config, runtime: Runtime, workers: int = 1) -> Config:
+    """Return the settings with the partitions of an embedded Kafka, where none are asked for.
+
+    Its topics keep what they were made with; new ones get what fits this machine and so many
+    processors. A given Kafka gets what is configured.
+    """
+    if not runtime.owns_kafka or config.topics.partitions != TopicsConfig().partitions:
+        return config
+    partitions = await _partitions_there(config) or fitting_partitions(workers)
+    return replace(config, topics=replace(config.topics, partitions=partitions))
+
+
+def fitting_partitions(workers: int, cores: int | None = None) -> int:
+    """Return one partition a core, at least two and one a worker, at most the usual number.
+
+    Each costs its own transactions and inserts, twice a second (docs/scale.md).
+    """
+    cores = cores or len(os.sched_getaffinity(0))
+    return max(2, workers, min(cores, TopicsConfig().partitions))
+
+
+async def _partitions_there(config: Config) -> int:
+    name = INGEST.full_name(config.namespace)
+    admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "alpha-pulse-admin"))
+    try:
+        await admin.start()
+        if name not in await admin.list_topics():
+            return 0
+        (found,) = await admin.describe_topics([name])
+        return len(found["partitions"])
+    finally:
+        await admin.close()
+
+
 @contextlib.contextmanager
 def announced(config: Config) -> Iterator[None]:
     """Leave the addresses in the data directory while they are good, for other commands."""
@@ -55,7 +92,13 @@ def announced(config: Config) -> Iterator[None]:
     # The address may carry a password: it is for the owner alone.
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
         target.write(
-            orjson.dumps({"kafka": config.kafka.bootstrap, "clickhouse": config.clickhouse.url})
+            orjson.dumps(
+                {
+                    "kafka": config.kafka.bootstrap,
+                    "clickhouse": config.clickhouse.url,
+                    "partitions": config.topics.partitions,
+                }
+            )
         )
     try:
         yield
@@ -64,12 +107,15 @@ def announced(config: Config) -> Iterator[None]:
 
 
 def with_running_kafka(settings: Config) -> Config:
-    """Return the settings with the address of a running demo's Kafka, where none is given."""
+    """Return the settings with a running demo's Kafka and partitions, where none is given."""
     if settings.kafka.bootstrap == Config().kafka.bootstrap:
         with contextlib.suppress(OSError, orjson.JSONDecodeError, KeyError):
             addresses = orjson.loads((Path(settings.data_dir) / _FILE).read_bytes())
-            kafka = replace(settings.kafka, bootstrap=str(addresses["kafka"]))
-            return replace(settings, kafka=kafka)
+            return replace(
+                settings,
+                kafka=replace(settings.kafka, bootstrap=str(addresses["kafka"])),
+                topics=replace(settings.topics, partitions=int(addresses["partitions"])),
+            )
     return settings
 
 

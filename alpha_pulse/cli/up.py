@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alpha_pulse.cli.roles import ConfigFile
-from alpha_pulse.cli.running import announced, start_runtime, with_servers
+from alpha_pulse.cli.running import announced, start_runtime, with_partitions, with_servers
 from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import Config, load_config
@@ -49,7 +49,7 @@ async def _up(settings: Config, workers: int) -> None:
     page, logins = page_reader(settings)
     with console_progress(sys.stderr) as progress:
         async with start_runtime(settings, Path(settings.data_dir), progress, logins) as runtime:
-            config = with_servers(settings, runtime)
+            config = await with_partitions(with_servers(settings, runtime), runtime, workers)
             await ensure_topics(config)
             with announced(config):
                 producer = config.producer

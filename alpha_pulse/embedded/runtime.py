@@ -90,6 +90,11 @@ class Runtime:
         finally:
             directory.close()
 
+    @property
+    def owns_kafka(self) -> bool:
+        """Whether Kafka is our own, not one that was given."""
+        return self._kafka_server is not None
+
     async def wait_dead(self) -> ChildDiedError:
         """Return once one of our own servers has ended by itself: which, how, its last lines."""
         return (await self.wait_dead_server())[1]

@@ -21,6 +21,9 @@ from alpha_pulse.replay.sockets import Channel, ClientSocket
 
 BATCH_TRADES_MAX = 4_096
 LINGER_S = 0.2
+# A look at every market takes about 3 µs for each: between two the stream rests some times as long,
+# so that an exchange of thousands leaves the machine to those who follow it.
+REST_S_PER_MARKET = 10e-6
 REJOIN_S_MAX = 30.0
 # A market prints a few trades while a client that is back asks over REST what it missed.
 HEAL_TRADES = 10
@@ -127,6 +130,8 @@ class Conductor:
             most = BATCH_TRADES_MAX if at_trade is None else at_trade - self.published
             self._sender.send_trades(self._take(step_us, min(most, BATCH_TRADES_MAX)))
         await self._after_batch()
+        if not self._clock.full_speed:
+            await asyncio.sleep(REST_S_PER_MARKET * len(self._feeds))
         if effect is not None and effect.kind == "return" and effect.trades_left <= 0:
             await self._wait_for_healing()
 
@@ -196,7 +201,7 @@ class Conductor:
     def unsubscribe(self, socket: ClientSocket, channels: Iterable[Channel]) -> None:
         """Close channels of a socket: who unsubscribes does not come back."""
         for channel in channels:
-            socket.channels.pop(channel, None)
+            socket.close_channel(channel)
             self.expected.discard((channel.kind, channel.symbol))
         self.changed.set()
 
@@ -278,7 +283,7 @@ class Conductor:
             socket.flush()
             self._lost(socket)
             socket.dead = True
-            socket.channels.clear()
+            socket.close_channels()
         if kind != "no-pong":
             self.left(socket)
 

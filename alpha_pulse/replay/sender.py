@@ -36,7 +36,7 @@ class Sender:
             if channel in socket.channels:
                 continue
             socket.put(self._dialect.snapshot_frames(socket, channel))
-            socket.channels[channel] = None
+            socket.open_channel(channel)
             if channel.kind == "trades" and self._dialect.snapshot_trades:
                 self._note_snapshot(channel.symbol)
         socket.flush()
@@ -55,8 +55,7 @@ class Sender:
             (socket, channel)
             for socket in self.sockets.values()
             if not socket.dead
-            for channel in socket.channels
-            if channel.kind == kind and channel.symbol == symbol
+            for channel in socket.channels_of(kind, symbol)
         ]
 
     async def flush(self) -> None:

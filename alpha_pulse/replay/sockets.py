@@ -42,6 +42,7 @@ class ClientSocket:
         self.path = path
         self.ws = ws
         self.channels: dict[Channel, None] = {}
+        self._by_market: dict[tuple[str, str], list[Channel]] = {}
         self.frames_sent = 0
         self.sequence = 0
         # A dead peer: the socket stays open, answers nothing and sends nothing.
@@ -58,6 +59,26 @@ class ClientSocket:
     def unsent_bytes(self) -> int:
         """Return how much the client has not taken yet."""
         return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def open_channel(self, channel: Channel) -> None:
+        """Add a channel."""
+        self.channels[channel] = None
+        self._by_market.setdefault((channel.kind, channel.symbol), []).append(channel)
+
+    def close_channel(self, channel: Channel) -> None:
+        """Remove a channel, if it is open."""
+        if channel in self.channels:
+            del self.channels[channel]
+            self._by_market[channel.kind, channel.symbol].remove(channel)
+
+    def close_channels(self) -> None:
+        """Remove all channels."""
+        self.channels.clear()
+        self._by_market.clear()
+
+    def channels_of(self, kind: str, symbol: str) -> list[Channel]:
+        """Return the channels of one kind and symbol, in the order in which they were opened."""
+        return self._by_market.get((kind, symbol), [])
 
     def next_sequence(self) -> int:
         """Return the number of this connection's next frame, from 0, for those who number."""

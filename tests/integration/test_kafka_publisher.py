@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from alpha_pulse.contracts.errors import ConfigError, KafkaError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.kafka.reader import read
@@ -50,6 +52,23 @@ async def read_values(config: Config, topic: str, count: int) -> dict[int, list[
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                 found.setdefault(tp.partition, []).extend(record.value for record in records)
         return found
+    finally:
+        await consumer.stop()
+
+
+async def count_batches(config: Config, topic: str, records: int) -> int:
+    consumer = batch_consumer(config.kafka, "test", group_id=None)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(3)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        batches = read = 0
+        while read < records:
+            for found in (await consumer.getmany(timeout_ms=200)).values():
+                batches += len(found)
+                read += sum(len(batch.offsets) for batch in found)
+        return batches
     finally:
         await consumer.stop()
 
@@ -101,6 +120,34 @@ async def test_records_arrive_once_and_in_order_per_key(config: Config) -> None:
             if f'"{symbol}"'.encode() in value
         ]
         assert of_symbol == values[symbol]
+
+
+async def test_what_comes_within_an_interval_goes_as_one_batch(config: Config) -> None:
+    await ensure_topics(config, [INGEST])
+    topic = INGEST.full_name(config.namespace)
+    interval_s = 0.25
+    publisher = Publisher(config.kafka, "test", interval_s=interval_s)
+    await publisher.start()
+    started_s = time.monotonic()
+    for value in trades("BTC/USDT", 400):
+        await publisher.publish(topic, message_key("binance", "BTC/USDT"), [value])
+        await asyncio.sleep(0)
+    intervals = int((time.monotonic() - started_s) / interval_s) + 1
+    await publisher.stop()
+    # One at once, one an interval, one for the flush; without the interval they are dozens.
+    assert await count_batches(config, topic, 400) <= intervals + 2
+
+
+async def test_a_full_batch_and_a_flush_wait_for_no_interval(config: Config) -> None:
+    await ensure_topics(config, [INGEST])
+    topic = INGEST.full_name(config.namespace)
+    publisher = Publisher(config.kafka, "test", batch_bytes_max=20_000, interval_s=3600.0)
+    await publisher.start()
+    for value in trades("BTC/USDT", 400):
+        await publisher.publish(topic, message_key("binance", "BTC/USDT"), [value])
+    async with asyncio.timeout(60):
+        await publisher.stop()
+    assert publisher.acknowledged == 400
 
 
 async def test_a_record_too_large_for_kafka_is_an_error_not_a_loss(config: Config) -> None:

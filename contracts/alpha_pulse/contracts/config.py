@@ -102,6 +102,7 @@ class ProducerConfig:
     reconnect_wait_s_max: Amount = 30.0  # for an exchange that refuses; else 3 s
     publish_pending_bytes_max: Positive = 64 * 2**20
     publish_batch_bytes_max: Positive = 900_000
+    publish_interval_s: Amount = 0.05  # a partition sends so often at most; a full batch at once
 
 
 @dataclass(frozen=True, kw_only=True)

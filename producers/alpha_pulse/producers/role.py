@@ -62,6 +62,7 @@ async def _produce(
         f"producer-{name}",
         batch_bytes_max=config.producer.publish_batch_bytes_max,
         pending_bytes_max=config.producer.publish_pending_bytes_max,
+        interval_s=config.producer.publish_interval_s,
         on_retry=lambda error: log.warning("publish.retried", error=str(error)[:200]),
     )
     await publisher.start()

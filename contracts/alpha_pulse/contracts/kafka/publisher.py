@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aiokafka
@@ -51,8 +52,9 @@ def fill_batch(producer: aiokafka.AIOKafkaProducer, records: Iterable[Record]) -
 class Publisher:
     """Publishes records with acks=all, zstd and back-pressure.
 
-    pending_bytes_max: `publish` waits while so much is not acknowledged yet. on_retry: called with
-    the error of each attempt that failed, for logs and metrics.
+    pending_bytes_max: `publish` waits while so much is not acknowledged yet. interval_s: what comes
+    so soon after a partition's last batch is gathered, at most for so long; a full batch goes at
+    once. on_retry: called with the error of each attempt that failed, for logs and metrics.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Publisher:
         batch_bytes_max: int = 900_000,
         pending_bytes_max: int = 64 * 2**20,
         retry_wait_s_max: float = 5.0,
+        interval_s: float = 0.0,
         on_retry: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._kafka = kafka
@@ -70,6 +73,7 @@ class Publisher:
         self._batch_bytes_max = batch_bytes_max
         self._pending_bytes_max = pending_bytes_max
         self._retry_wait_s_max = retry_wait_s_max
+        self._interval_s = interval_s
         self._on_retry = on_retry
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._renewal = asyncio.Lock()
@@ -98,7 +102,7 @@ class Publisher:
         lane = await self._lane(topic, key)
         size = sum(map(len, values)) + len(values) * (len(key) + _RECORD_OVERHEAD_BYTES)
         self.pending_bytes += size
-        lane.add([(key, value) for value in values])
+        lane.add([(key, value) for value in values], size)
 
     async def flush(self) -> None:
         """Wait until everything queued so far is acknowledged; raises as `publish` does."""
@@ -187,18 +191,30 @@ class _Lane:
         self._topic = topic
         self._partition = partition
         self._queue: deque[Record] = deque()
+        self._queued_bytes = 0
+        self._sent_at_s = -1e9
+        self._hurry = asyncio.Event()  # a batch is full, or somebody waits until all is sent
+        self._waiting = 0
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._task = asyncio.create_task(self._run())
 
-    def add(self, records: list[Record]) -> None:
+    def add(self, records: list[Record], size: int) -> None:
         self._queue.extend(records)
+        self._queued_bytes += size
+        if self._queued_bytes >= self._publisher._batch_bytes_max:
+            self._hurry.set()
         self._empty.clear()
         self._wake.set()
 
     async def drained(self) -> None:
-        await self._empty.wait()
+        self._waiting += 1
+        self._hurry.set()
+        try:
+            await self._empty.wait()
+        finally:
+            self._waiting -= 1
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -210,12 +226,24 @@ class _Lane:
             self._wake.clear()
             while self._queue:
                 try:
+                    await self._gather()
                     await self._send_some()
                 except (*_FATAL, *_TOO_LARGE) as error:
                     self._publisher._fail(error)
                     self._empty.set()
                     return
             self._empty.set()
+
+    async def _gather(self) -> None:
+        # What each frame brings, sent at once, would cost Kafka and every reader a request each.
+        # All partitions wait for the same beat, so that their batches travel together.
+        interval_s = self._publisher._interval_s
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._sent_at_s < interval_s and not self._hurry.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s - now_s % interval_s):
+                    await self._hurry.wait()
+        self._sent_at_s = asyncio.get_running_loop().time()
 
     async def _send_some(self) -> None:
         """Send one batch from the queue's head and wait until it is acknowledged."""
@@ -246,6 +274,9 @@ class _Lane:
             for _ in range(count):
                 key, value = self._queue.popleft()
                 size += len(key) + len(value) + _RECORD_OVERHEAD_BYTES
+            self._queued_bytes -= size
+            if self._queued_bytes < publisher._batch_bytes_max and not self._waiting:
+                self._hurry.clear()
             publisher._acknowledge(count, size)
             return
 

@@ -177,6 +177,30 @@ async def test_the_audit_holds_each_field_against_the_exchanges(database: Databa
     ]
 
 
+async def test_the_audit_of_a_day_reads_both_sides_in_the_order_of_time(
+    database: Database,
+) -> None:
+    # In two months and several parts, so that the day is a slice of what is there.
+    for revision in (1, 2):
+        for day in (0, 1, 20):
+            candles = [
+                candle(START_US + (day * 1440 + minute) * MINUTE_US, "8", revision, symbol=symbol)
+                for minute in range(100)
+                for symbol in ("BTC/USDT", "ETH/USDT")
+            ]
+            for table in (CANDLES_LOG, EXCHANGE_CANDLES_LOG):
+                await database.insert(table, *candles)
+    audit = (
+        "SELECT symbol, open_time, revision, equal FROM candle_audit WHERE exchange = 'binance' "
+        "AND timeframe = '1m' AND open_time >= '2026-11-16' AND open_time < '2026-11-17'"
+    )
+    plan = "\n".join(str(row[0]) for row in await database.rows(f"EXPLAIN {audit}"))
+    assert plan.count("ReadFromMergeTree (p_time)") == 2, plan
+    rows = await database.rows(audit)
+    assert len(rows) == 200
+    assert {row[2:] for row in rows} == {(2, True)}
+
+
 async def test_the_latest_trade_is_the_last_by_time_and_then_by_number(database: Database) -> None:
     last_us = START_US + 5
     await database.insert(

@@ -4,7 +4,7 @@
 every timeframe and the exchange's own, stored in many inserts as a sink stores them, one in fifty
 candles corrected by a later revision and one in fifty different from the exchange's own. Each
 query is asked over HTTP and its result read whole, after one run that does not count; CPU is the
-engine's, of all runs. The answers are checked against what was made up, so that a fast wrong answer is an error.
+engine's. The answers are checked against what was made up: a fast wrong answer is an error.
 """
 
 import argparse

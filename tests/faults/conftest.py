@@ -59,7 +59,7 @@ def clickhouse_error(status: int, code: int, text: str) -> web.Response:
 
 
 class Proxy:
-    """Forwards HTTP to ClickHouse; its two hooks see every insert into a log table."""
+    """Forwards HTTP to ClickHouse; `before` and `after` see every insert into a log table."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
@@ -67,6 +67,7 @@ class Proxy:
         self.inserts = 0
         self.before: Hook | None = None
         self.after: Hook | None = None
+        self.before_progress: Hook | None = None  # sees the inserts into sink_progress
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["Proxy"]:
@@ -88,6 +89,10 @@ class Proxy:
         body = await request.read()
         token = request.query.get("insert_deduplication_token", "")
         is_insert = "market." in token
+        if self.before_progress is not None and b"sink_progress" in body[:200]:
+            answer = await self.before_progress("")
+            if answer is not None:
+                return answer
         if is_insert:
             self.inserts += 1
             if self.before is not None:

@@ -65,17 +65,25 @@ def test_what_is_settled_after_a_part_is_the_next_row_and_after_all_the_next_off
     assert rows.take(0.0).settled_before == 12
 
 
-@given(VALUES, st.integers(1, 20), st.integers(1, 200))
+@given(VALUES, st.integers(1, 20), st.integers(1, 20), st.integers(1, 200))
 def test_every_row_is_taken_once_in_order_within_the_bounds(
-    values: list[bytes | None], rows_max: int, bytes_max: int
+    values: list[bytes | None], fetch_rows: int, rows_max: int, bytes_max: int
 ) -> None:
     rows = waiting(rows_max=rows_max, bytes_max=bytes_max)
-    rows.add(range(len(values)), values, len(values), 0, now_s=0.0)
+    for first in range(0, len(values), fetch_rows):
+        fetched = values[first : first + fetch_rows]
+        end = first + len(fetched)
+        rows.add(range(first, end), fetched, end, 0, now_s=0.0)
+    assert len(rows) == len(values)
     taken: list[int] = []
     while rows:
         batch = rows.take(0.0)
         assert 1 <= len(batch.offsets) <= rows_max
         assert batch.size_bytes <= bytes_max or len(batch.offsets) == 1
+        # One more would have been too much.
+        following = taken[-1] + 1 + len(batch.offsets) if taken else len(batch.offsets)
+        if following < len(values) and len(batch.offsets) < rows_max:
+            assert batch.size_bytes + len(values[following] or b"") > bytes_max
         taken.extend(batch.offsets)
     assert taken == list(range(len(values)))
     assert rows.size_bytes == 0

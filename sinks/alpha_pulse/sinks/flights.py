@@ -62,7 +62,11 @@ class Flights:
         if self.free == 0:
             return
         now_s = time.monotonic()
-        due = [(lane.waiting.due_s(), lane) for lane in self._lanes.values() if lane.is_due(now_s)]
+        due = [
+            (lane.waiting.due_s(), lane)
+            for lane in self._lanes.values()
+            if lane.is_due(now_s) and not lane.is_lost
+        ]
         first = nsmallest(self.free, due, key=lambda one: one[0] or 0.0)
         self._take_off([lane for _, lane in first], now_s)
 

@@ -36,12 +36,14 @@ def test_the_token_names_topic_partition_offsets_and_generation() -> None:
     assert batch_of([b"{}", b"{}"], first=5).token(2) == "market.trades.v1:3:5-6:2"
 
 
-def test_rows_wait_until_their_age_and_no_longer() -> None:
+def test_rows_wait_until_their_age_and_the_more_they_are_the_less_long() -> None:
     rows = waiting(age_s_max=1.0)
     assert rows.due_s() is None
     rows.add([1], [b"{}"], 2, 0, now_s=100.0)
-    rows.add([2], [b"{}"], 3, 0, now_s=100.9)
-    assert rows.due_s() == 101.0
+    assert rows.due_s() == 100.0 + 1.0 * (1 - 1 / 10)
+    rows.add([2, 3, 4, 5], [b"{}"] * 4, 6, 0, now_s=100.4)
+    # Half a batch waits half as long.
+    assert rows.due_s() == 100.5
 
 
 def test_rows_beyond_a_bound_are_due_at_once() -> None:
@@ -145,7 +147,7 @@ def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
     rows.expect(2, 5)
     rows.add([7], [b"{}"], 8, 0, now_s=100.0)
     rows.reached(8)
-    assert rows.due_s() == 101.0
+    assert rows.due_s() == 100.0 + 1.0 * (1 - 1 / 10)
     assert list(rows.take(101.0).offsets) == [7]
 
 

@@ -77,8 +77,7 @@ async def test_killed_between_insert_and_acknowledgement_nothing_is_lost_or_stor
                 proxy.inserts = 0
                 setattr(proxy, side, hook)
                 await sink.start()
-                async with asyncio.timeout(WAIT_S):
-                    await cut.wait()
+                await sink.meets(cut)
                 setattr(proxy, side, None)
         await sink.start()
         try:

@@ -214,6 +214,38 @@ async def test_the_latest_trade_is_the_last_by_time_and_then_by_number(database:
     ]
 
 
+async def test_what_projections_tell_is_the_same_before_between_and_after_merges(
+    database: Database,
+) -> None:
+    # Those of trades are made when parts are merged; a query meets parts with and without.
+    name = f"{database.config.database}.trades_log"
+    made = (
+        "SELECT name, sum(parent_rows) FROM system.projection_parts WHERE active AND "
+        f"database = '{database.config.database}' AND table = 'trades_log' "
+        "GROUP BY name ORDER BY name"
+    )
+    answers = []
+    for number in range(4):
+        await database.insert(
+            TRADES_LOG,
+            *(trade(number * 100 + n, START_US + number * 100 + n, "7") for n in range(9)),
+        )
+        latest = await database.rows("SELECT trade_id, trade_time FROM latest")
+        offsets = await database.rows(
+            "SELECT k_topic, k_partition, max(k_offset) - min(k_offset), count() FROM trades_log "
+            "GROUP BY k_topic, k_partition"
+        )
+        answers.append((latest[0][0], offsets))
+        if number == 1:
+            assert await database.rows(made) == []
+            await database.clickhouse.command(f"OPTIMIZE TABLE {name} FINAL")
+            assert await database.rows(made) == [("p_latest", 18), ("p_offsets", 18)]
+    assert [latest for latest, _ in answers] == ["8", "108", "208", "308"]
+    assert [offsets for _, offsets in answers] == [
+        [("t", 0, 9 * (number + 1) - 1, 9 * (number + 1))] for number in range(4)
+    ]
+
+
 async def test_freshness_tells_ages_also_of_a_symbol_without_trades(database: Database) -> None:
     await database.insert(TRADES_LOG, trade(1, START_US, "1"))
     await database.insert(

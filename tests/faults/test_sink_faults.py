@@ -25,6 +25,8 @@ CUTS = 5 if FULL else 1
 REBALANCES = 20 if FULL else 2
 FAULTY_ROWS = 50_000 if FULL else 20_000
 WAIT_S = 120.0
+# What is waited for has limits of its own; twenty kills take their time on a busy machine.
+pytestmark = pytest.mark.timeout(1_800 if FULL else 300)
 
 
 async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(
@@ -35,8 +37,7 @@ async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(
     async with load.running():
         for _ in range(KILLS):
             await sink.start()
-            before = (await stored.figures())[0]
-            await stored.reaches(before + 1)
+            await stored.grows()
             await asyncio.sleep(chance.uniform(0.0, 1.5))
             await sink.kill()
     await sink.start()

@@ -21,7 +21,7 @@ help:
 	@echo "make nightly faults with 100,000 trades a kill scenario, an hour of soak, ten minutes of fuzz"
 	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
-	@echo "make bench NAME=producers|processors|sinks|end_to_end|history   against peers, in one run"
+	@echo "make bench NAME=producers|processors|sinks|end_to_end|history|queries   against peers, in one run"
 	@echo "make secrets passwords for compose.yaml, once, into secrets/"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 
 from benchmarks import results, table
 
-NAMES = ("producers", "processors", "sinks", "end_to_end", "history", "table")
+NAMES = ("producers", "processors", "sinks", "end_to_end", "history", "queries", "table")
 
 
 def main(arguments: list[str]) -> int:

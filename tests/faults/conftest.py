@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
 from alpha_pulse.sinks.migrate import migrate
 
 # Asked before an insert is passed on and after it was stored; returns None to go on, a response to
@@ -40,7 +40,8 @@ from alpha_pulse.sinks.migrate import migrate
 Hook = Callable[[str], Awaitable[web.Response | None]]
 
 START_S_MAX = 120.0
-WAIT_S = 180.0
+WAIT_S = 180.0  # without any progress
+MEET_S = 600.0
 ROWS_PER_S = 10_000
 SYMBOLS = [f"S{number}/USDT" for number in range(4)]
 TRADE: Any = EXAMPLES[Trade]["binance"]
@@ -59,7 +60,7 @@ def clickhouse_error(status: int, code: int, text: str) -> web.Response:
 
 
 class Proxy:
-    """Forwards HTTP to ClickHouse; its two hooks see every insert into a log table."""
+    """Forwards HTTP to ClickHouse; `before` and `after` see every insert into a log table."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
@@ -67,6 +68,7 @@ class Proxy:
         self.inserts = 0
         self.before: Hook | None = None
         self.after: Hook | None = None
+        self.before_progress: Hook | None = None  # sees the inserts into sink_progress
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["Proxy"]:
@@ -88,6 +90,10 @@ class Proxy:
         body = await request.read()
         token = request.query.get("insert_deduplication_token", "")
         is_insert = "market." in token
+        if self.before_progress is not None and b"sink_progress" in body[:200]:
+            answer = await self.before_progress("")
+            if answer is not None:
+                return answer
         if is_insert:
             self.inserts += 1
             if self.before is not None:
@@ -141,6 +147,20 @@ class SinkProcess:
         async with asyncio.timeout(START_S_MAX):
             while b"partitions.resumed" not in self.log_path.read_bytes()[started:]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+
+    async def meets(self, event: asyncio.Event) -> None:
+        """Return once the event has happened; raise when the sink has ended and it can't."""
+        assert self.process is not None
+        ended = asyncio.create_task(self.process.wait())
+        happened = asyncio.create_task(event.wait())
+        try:
+            async with asyncio.timeout(MEET_S):
+                await asyncio.wait([ended, happened], return_when=asyncio.FIRST_COMPLETED)
+            if not event.is_set():
+                raise AssertionError(f"the sink ended with {ended.result()}: {self.log_path}")
+        finally:
+            ended.cancel()
+            happened.cancel()
 
     async def kill(self) -> None:
         """End it as `kill -9` does."""
@@ -223,18 +243,50 @@ class Stored:
 
     async def figures(self) -> tuple[int, int, int]:
         """Return rows, distinct positions, distinct identities."""
-        rows = await self.clickhouse.rows(
+        rows = await self._asked(
             "SELECT count(), uniqExact(k_topic, k_partition, k_offset), "
             f"uniqExact(exchange, symbol, trade_id) FROM {self._table}"
         )
         stored, positions, identities = rows[0]
         return stored, positions, identities
 
+    async def rows(self) -> int:
+        """Return how many rows there are: what the engine knows without looking into them."""
+        return int((await self._asked(f"SELECT count() FROM {self._table}"))[0][0])
+
+    async def grows(self) -> None:
+        """Return once there are more rows than now."""
+        before, began_s = await self.rows(), time.monotonic()
+        while await self.rows() <= before:
+            if time.monotonic() - began_s > WAIT_S:
+                raise TimeoutError(
+                    f"expected more than {before} rows, found none in {WAIT_S:.0f} s"
+                )
+            await asyncio.sleep(0.1)
+
     async def reaches(self, least: int) -> None:
-        """Return once so many trades are stored."""
-        async with asyncio.timeout(WAIT_S):
-            while (await self.figures())[2] < least:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        """Return once so many trades are stored; raise when their number stands still."""
+        seen, moved_s = -1, time.monotonic()
+        while True:
+            rows = await self.rows()
+            if rows >= least and (await self.figures())[2] >= least:
+                return
+            if rows > seen:
+                seen, moved_s = rows, time.monotonic()
+            if time.monotonic() - moved_s > WAIT_S:
+                raise TimeoutError(f"expected {least} trades, found {rows} rows for {WAIT_S:.0f} s")
+            await asyncio.sleep(0.1)
+
+    async def _asked(self, sql: str) -> list[Sequence[Any]]:
+        # A busy machine answers late; that is no finding.
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return await self.clickhouse.rows(sql)
+            except PassingFault:
+                if time.monotonic() > end_s:
+                    raise
+                await asyncio.sleep(0.5)
 
 
 @pytest.fixture

@@ -121,7 +121,8 @@ def test_every_statement_can_be_repeated() -> None:
         for statement in statements(migration.text, placeholders(Config())):
             assert re.match(
                 r"CREATE TABLE IF NOT EXISTS |CREATE OR REPLACE VIEW |"
-                r"ALTER TABLE \S+ +(ADD|DROP) (COLUMN|INDEX|PROJECTION|CONSTRAINT) IF ",
+                r"ALTER TABLE \S+ +(ADD|DROP|MATERIALIZE) (COLUMN|INDEX|PROJECTION|CONSTRAINT) IF |"
+                r"ALTER TABLE \S+ +MODIFY SETTING ",
                 statement,
             ), f"{migration.name}: {statement[:60]}"
 

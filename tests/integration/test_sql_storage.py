@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.sinks import sql_storage
-from alpha_pulse.sinks.sql_storage import CANDLES, SQLAlchemyStorage
+from alpha_pulse.sinks import sql_storage, sql_tables
+from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
+from alpha_pulse.sinks.sql_tables import CANDLES
 from alpha_pulse.sinks.storage_config import StorageConfig
 
 MINUTE_US = 60_000_000
@@ -98,12 +99,12 @@ async def storage(
     elif request.param == "postgresql":
         url = request.getfixturevalue("postgresql")
     elif request.param == "plain SQL":
-        monkeypatch.setattr(sql_storage, "upsert", sql_storage.upsert_row_by_row)
+        monkeypatch.setattr(sql_storage, "upsert", sql_tables.upsert_row_by_row)
     async with SQLAlchemyStorage(url, StorageConfig(batch_size=7)) as opened:
         yield opened
         assert opened._engine is not None
         async with opened._engine.begin() as connection:
-            await connection.run_sync(sql_storage.metadata.drop_all)
+            await connection.run_sync(sql_tables.metadata.drop_all)
 
 
 async def load(storage: SQLAlchemyStorage, count: int = 1000) -> list[Candle]:

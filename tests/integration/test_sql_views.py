@@ -177,6 +177,30 @@ async def test_the_audit_holds_each_field_against_the_exchanges(database: Databa
     ]
 
 
+async def test_the_audit_of_a_day_reads_both_sides_in_the_order_of_time(
+    database: Database,
+) -> None:
+    # In two months and several parts, so that the day is a slice of what is there.
+    for revision in (1, 2):
+        for day in (0, 1, 20):
+            candles = [
+                candle(START_US + (day * 1440 + minute) * MINUTE_US, "8", revision, symbol=symbol)
+                for minute in range(100)
+                for symbol in ("BTC/USDT", "ETH/USDT")
+            ]
+            for table in (CANDLES_LOG, EXCHANGE_CANDLES_LOG):
+                await database.insert(table, *candles)
+    audit = (
+        "SELECT symbol, open_time, revision, equal FROM candle_audit WHERE exchange = 'binance' "
+        "AND timeframe = '1m' AND open_time >= '2026-11-16' AND open_time < '2026-11-17'"
+    )
+    plan = "\n".join(str(row[0]) for row in await database.rows(f"EXPLAIN {audit}"))
+    assert plan.count("ReadFromMergeTree (p_time)") == 2, plan
+    rows = await database.rows(audit)
+    assert len(rows) == 200
+    assert {row[2:] for row in rows} == {(2, True)}
+
+
 async def test_the_latest_trade_is_the_last_by_time_and_then_by_number(database: Database) -> None:
     last_us = START_US + 5
     await database.insert(
@@ -187,6 +211,38 @@ async def test_the_latest_trade_is_the_last_by_time_and_then_by_number(database:
     )
     assert await database.rows("SELECT trade_id, price, side FROM latest") == [
         ("10", Decimal(2), "buy")
+    ]
+
+
+async def test_what_projections_tell_is_the_same_before_between_and_after_merges(
+    database: Database,
+) -> None:
+    # Those of trades are made when parts are merged; a query meets parts with and without.
+    name = f"{database.config.database}.trades_log"
+    made = (
+        "SELECT name, sum(parent_rows) FROM system.projection_parts WHERE active AND "
+        f"database = '{database.config.database}' AND table = 'trades_log' "
+        "GROUP BY name ORDER BY name"
+    )
+    answers = []
+    for number in range(4):
+        await database.insert(
+            TRADES_LOG,
+            *(trade(number * 100 + n, START_US + number * 100 + n, "7") for n in range(9)),
+        )
+        latest = await database.rows("SELECT trade_id, trade_time FROM latest")
+        offsets = await database.rows(
+            "SELECT k_topic, k_partition, max(k_offset) - min(k_offset), count() FROM trades_log "
+            "GROUP BY k_topic, k_partition"
+        )
+        answers.append((latest[0][0], offsets))
+        if number == 1:
+            assert await database.rows(made) == []
+            await database.clickhouse.command(f"OPTIMIZE TABLE {name} FINAL")
+            assert await database.rows(made) == [("p_latest", 18), ("p_offsets", 18)]
+    assert [latest for latest, _ in answers] == ["8", "108", "208", "308"]
+    assert [offsets for _, offsets in answers] == [
+        [("t", 0, 9 * (number + 1) - 1, 9 * (number + 1))] for number in range(4)
     ]
 
 

@@ -36,12 +36,14 @@ def test_the_token_names_topic_partition_offsets_and_generation() -> None:
     assert batch_of([b"{}", b"{}"], first=5).token(2) == "market.trades.v1:3:5-6:2"
 
 
-def test_rows_wait_until_their_age_and_no_longer() -> None:
+def test_rows_wait_until_their_age_and_the_more_they_are_the_less_long() -> None:
     rows = waiting(age_s_max=1.0)
     assert rows.due_s() is None
     rows.add([1], [b"{}"], 2, 0, now_s=100.0)
-    rows.add([2], [b"{}"], 3, 0, now_s=100.9)
-    assert rows.due_s() == 101.0
+    assert rows.due_s() == 100.0 + 1.0 * (1 - 1 / 10)
+    rows.add([2, 3, 4, 5], [b"{}"] * 4, 6, 0, now_s=100.4)
+    # Half a batch waits half as long.
+    assert rows.due_s() == 100.5
 
 
 def test_rows_beyond_a_bound_are_due_at_once() -> None:
@@ -65,17 +67,25 @@ def test_what_is_settled_after_a_part_is_the_next_row_and_after_all_the_next_off
     assert rows.take(0.0).settled_before == 12
 
 
-@given(VALUES, st.integers(1, 20), st.integers(1, 200))
+@given(VALUES, st.integers(1, 20), st.integers(1, 20), st.integers(1, 200))
 def test_every_row_is_taken_once_in_order_within_the_bounds(
-    values: list[bytes | None], rows_max: int, bytes_max: int
+    values: list[bytes | None], fetch_rows: int, rows_max: int, bytes_max: int
 ) -> None:
     rows = waiting(rows_max=rows_max, bytes_max=bytes_max)
-    rows.add(range(len(values)), values, len(values), 0, now_s=0.0)
+    for first in range(0, len(values), fetch_rows):
+        fetched = values[first : first + fetch_rows]
+        end = first + len(fetched)
+        rows.add(range(first, end), fetched, end, 0, now_s=0.0)
+    assert len(rows) == len(values)
     taken: list[int] = []
     while rows:
         batch = rows.take(0.0)
         assert 1 <= len(batch.offsets) <= rows_max
         assert batch.size_bytes <= bytes_max or len(batch.offsets) == 1
+        # One more would have been too much.
+        following = taken[-1] + 1 + len(batch.offsets) if taken else len(batch.offsets)
+        if following < len(values) and len(batch.offsets) < rows_max:
+            assert batch.size_bytes + len(values[following] or b"") > bytes_max
         taken.extend(batch.offsets)
     assert taken == list(range(len(values)))
     assert rows.size_bytes == 0
@@ -137,7 +147,7 @@ def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
     rows.expect(2, 5)
     rows.add([7], [b"{}"], 8, 0, now_s=100.0)
     rows.reached(8)
-    assert rows.due_s() == 101.0
+    assert rows.due_s() == 100.0 + 1.0 * (1 - 1 / 10)
     assert list(rows.take(101.0).offsets) == [7]
 
 

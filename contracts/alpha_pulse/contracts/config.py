@@ -139,7 +139,7 @@ class SinkConfig:
     batch_rows_max: Positive = 50_000
     batch_bytes_max: Positive = 16 * 2**20
     batch_age_s_max: Amount = 0.5
-    buffered_bytes_max: Positive = 64 * 2**20
+    buffered_bytes_max: Positive = 48 * 2**20
     inserts_in_flight_max: Positive = 3
     progress_interval_s: Amount = 5.0
     retry_wait_s_max: Amount = 30.0

@@ -1,7 +1,8 @@
 """Rows waiting to be stored: bounded by rows, bytes and age; joined without decoding. Pure."""
 
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,17 @@ from datetime import UTC, datetime
 ROWS_PER_INSERT_MAX = 1_000_000
 
 
+_PAGE_ROWS = 1_000
+
 Value = bytes | None
+
+
+def size_of(values: Sequence[Value]) -> int:
+    """Return the length of the values together, those that are None left out."""
+    try:
+        return sum(map(len, values))  # type: ignore[arg-type]
+    except TypeError:
+        return sum(len(value) for value in values if value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Batch:
     @property
     def size_bytes(self) -> int:
         """Length of the values together."""
-        return sum(len(value) for value in self.values if value)
+        return size_of(self.values)
 
     def body(self) -> bytes:
         """Return the rows as JSON objects on lines, each with its Kafka position in front.
@@ -39,16 +50,21 @@ class Batch:
         In front, because of two equal keys ClickHouse keeps the first or refuses the row: a record
         can't claim another position than its own.
         """
-        head = b'{"k_topic":"%b","k_partition":%d,"k_offset":' % (
-            self.name.encode(),
+        row = b'{"k_topic":"%b","k_partition":%d,"k_offset":%%d,%%b' % (
+            self.name.encode().replace(b"%", b"%%"),
             self.partition,
         )
-        return b"\n".join(
-            [
-                b"%b%d,%b" % (head, offset, value[1:] if value else b"")
-                for offset, value in zip(self.offsets, self.values, strict=True)
+        # In pages, which stay in the processor's cache until they are joined.
+        pages = []
+        for first in range(0, len(self.offsets), _PAGE_ROWS):
+            offsets = self.offsets[first : first + _PAGE_ROWS]
+            values = self.values[first : first + _PAGE_ROWS]
+            rows = [
+                row % (offset, value[1:] if value else b"")
+                for offset, value in zip(offsets, values, strict=True)
             ]
-        )
+            pages.append(b"\n".join(rows))
+        return b"\n".join(pages)
 
     def token(self, generation: int, part: str = "") -> str:
         """Return the name under which ClickHouse stores these rows once only.
@@ -99,8 +115,9 @@ class Waiting:
         self._rows_max = min(rows_max, ROWS_PER_INSERT_MAX)
         self._bytes_max = bytes_max
         self._age_s_max = age_s_max
-        self._offsets: list[int] = []
-        self._values: list[Value] = []
+        # What each fetch brought, as it came: rows are counted and moved by the thousand.
+        self._chunks: deque[_Chunk] = deque()
+        self._rows = 0
         self._settled_before = 0
         self._timestamp_ms = 0
         self._since_s = 0.0
@@ -109,7 +126,7 @@ class Waiting:
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return self._rows
 
     def add(
         self,
@@ -120,11 +137,12 @@ class Waiting:
         now_s: float,
     ) -> None:
         """Append rows in offset order, read at `now_s` (a monotonic clock's seconds)."""
-        if not self._offsets:
+        if not self._rows:
             self._since_s = now_s
-        self._offsets.extend(offsets)
-        self._values.extend(values)
-        self.size_bytes += sum(len(value) for value in values if value)
+        chunk = _Chunk(offsets, values, size_of(values))
+        self._chunks.append(chunk)
+        self._rows += len(offsets)
+        self.size_bytes += chunk.size_bytes
         self._settled_before = settled_before
         self._timestamp_ms = max(self._timestamp_ms, timestamp_ms)
 
@@ -138,10 +156,14 @@ class Waiting:
 
     @property
     def _is_at_announced(self) -> bool:
-        if self._announced is None or not self._offsets:
+        if self._announced is None or not self._rows:
             return False
         first, last = self._announced
-        return first <= self._offsets[0] <= last
+        return first <= self._first_offset <= last
+
+    @property
+    def _first_offset(self) -> int:
+        return self._chunks[0].offsets[0]
 
     @property
     def is_whole(self) -> bool:
@@ -155,45 +177,91 @@ class Waiting:
         """Whether an insert could not take much more."""
         if not self.is_whole:
             return False
-        return len(self._offsets) >= self._rows_max or self.size_bytes >= self._bytes_max
+        return self._rows >= self._rows_max or self.size_bytes >= self._bytes_max
 
     def due_s(self) -> float | None:
-        """Return when the rows are due (monotonic seconds); None: nothing waits."""
-        if not self._offsets or not self.is_whole:
+        """Return when the rows are due (monotonic seconds); None: nothing waits.
+
+        Few rows wait for their whole age, half a batch half of it, a full one not at all.
+        """
+        if not self._rows or not self.is_whole:
             return None
-        is_due = self.is_full or self._is_at_announced
-        return self._since_s if is_due else self._since_s + self._age_s_max
+        if self._is_at_announced:
+            return self._since_s
+        # What waiting saves is the cost of an insert: the more rows share it, the less is gained.
+        full = max(self._rows / self._rows_max, self.size_bytes / self._bytes_max)
+        return self._since_s + self._age_s_max * max(0.0, 1.0 - full)
 
     def take(self, now_s: float) -> Batch:
         """Remove and return the rows of one insert, oldest first."""
-        count = self._count_within_bounds()
-        if self._announced is not None and self._offsets:
+        before: int | None = None
+        is_announced = False
+        if self._announced is not None and self._rows:
             first, last = self._announced
-            if self._offsets[0] < first:
-                count = min(count, bisect_left(self._offsets, first))
-            else:
-                count = bisect_right(self._offsets, last) or count
-                self._announced = None
-        offsets, self._offsets = self._offsets[:count], self._offsets[count:]
-        values, self._values = self._values[:count], self._values[count:]
-        settled_before = self._offsets[0] if self._offsets else self._settled_before
-        batch = Batch(
+            is_announced = self._first_offset >= first
+            before = last + 1 if is_announced else first
+        offsets: list[int] = []
+        values: list[Value] = []
+        size_bytes = 0
+        while self._chunks:
+            chunk = self._chunks[0]
+            count = len(chunk.offsets)
+            if before is not None:
+                count = bisect_left(chunk.offsets, before)
+            if not is_announced:
+                count = min(count, self._count_within_bounds(chunk, len(offsets), size_bytes))
+            if count == 0:
+                break
+            taken = self._take_from(chunk, count)
+            offsets.extend(taken.offsets)
+            values.extend(taken.values)
+            size_bytes += taken.size_bytes
+        if is_announced:
+            self._announced = None
+            if not offsets:
+                return self.take(now_s)  # it ended before what waits
+        self.size_bytes -= size_bytes
+        self._rows -= len(offsets)
+        self._since_s = now_s
+        settled_before = self._first_offset if self._rows else self._settled_before
+        return Batch(
             self._name, self._partition, offsets, values, settled_before, self._timestamp_ms
         )
-        self.size_bytes -= batch.size_bytes
-        self._since_s = now_s
-        return batch
 
-    def _count_within_bounds(self) -> int:
-        # At least one row goes, however large it is.
-        if len(self._offsets) <= self._rows_max and self.size_bytes <= self._bytes_max:
-            return len(self._offsets)
-        size = 0
-        for count, value in enumerate(self._values[: self._rows_max]):
-            size += len(value or b"")
-            if size > self._bytes_max:
-                return max(count, 1)
-        return min(self._rows_max, len(self._values))
+    def _take_from(self, chunk: "_Chunk", count: int) -> "_Chunk":
+        # The first rows of the first chunk; the others stay.
+        self._chunks.popleft()
+        if count == len(chunk.offsets):
+            return chunk
+        taken, left = chunk.split(count)
+        self._chunks.appendleft(left)
+        return taken
+
+    def _count_within_bounds(self, chunk: "_Chunk", rows: int, size_bytes: int) -> int:
+        # How many rows of a chunk go with those that were taken. At least one row goes, however
+        # large it is.
+        count = min(len(chunk.offsets), self._rows_max - rows)
+        if count == len(chunk.offsets) and size_bytes + chunk.size_bytes <= self._bytes_max:
+            return count
+        for place, value in enumerate(chunk.values[:count]):
+            size_bytes += len(value or b"")
+            if size_bytes > self._bytes_max:
+                return place if rows + place else 1
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    offsets: Sequence[int]
+    values: Sequence[Value]
+    size_bytes: int
+
+    def split(self, count: int) -> "tuple[_Chunk, _Chunk]":
+        first, second = self.values[:count], self.values[count:]
+        return (
+            _Chunk(self.offsets[:count], first, size_of(first)),
+            _Chunk(self.offsets[count:], second, size_of(second)),
+        )
 
 
 def drop_known(

@@ -6,6 +6,7 @@ names.
 
 import argparse
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def run_sink(config: Config) -> None:
     """Run the sink until SIGTERM or SIGINT. Raises: AlphaPulseError for what no retry can heal."""
+    # What was imported stays, and rows are no cycles: looking through them was 4 % of the CPU.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     stop = asyncio.Event()
     stop_when_told(stop)
     monitor = Monitor("sink")

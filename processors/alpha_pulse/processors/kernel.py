@@ -82,7 +82,7 @@ class Kernel:
         self.counters = Counters()
         self.symbols: dict[bytes, Symbol] = {}
         self.dirty: set[bytes] = set()
-        self._outputs = Outputs()
+        self._outputs = Outputs(audits=config.audits)
         self.position = 0
         self.state_record_bytes_max = config.state_record_bytes_max
         self._epoch = config.log_epoch * REVISION_EPOCH

@@ -133,15 +133,24 @@ class StoredMarket:
         )
         return [row[0] for row in rows]
 
-    async def count_of_job(self, market: Market, start_us: int, end_us: int, job: str) -> int:
-        """Return how many candles of a history job are stored, of all timeframes."""
-        rows = await self.rows(
-            f"SELECT uniqExact(timeframe, open_time) FROM {{db}}.candles_log WHERE {_MARKET} AND "
+    async def count_of_job(
+        self, market: Market, start_us: int, end_us: int, job: str, wanted: int
+    ) -> int:
+        """Return how many candles of a history job are stored, of all timeframes.
+
+        Below the wanted number rows are counted, some of which may be there twice.
+        """
+        where = (
+            f"FROM {{db}}.candles_log WHERE {_MARKET} AND "
             "open_time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
-            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}",
-            {**market.parameters, "start": start_us, "end": end_us, "job": job},
+            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}"
         )
-        return int(rows[0][0])
+        parameters = {**market.parameters, "start": start_us, "end": end_us, "job": job}
+        count = int((await self.rows(f"SELECT count() {where}", parameters))[0][0])
+        if count < wanted:
+            return count
+        exact = f"SELECT uniqExact(timeframe, open_time) {where}"
+        return int((await self.rows(exact, parameters))[0][0])
 
     async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:
         """Return the stored trades of a window, by time, then by id."""

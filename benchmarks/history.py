@@ -93,7 +93,7 @@ async def _pages(roles: RoleProcesses, symbol: str, minutes: int) -> dict[str, A
         began_s = time.perf_counter()
         count = 0
         end_us = BEGIN_US + minutes * MINUTE_US
-        async for page in history.candle_pages(symbol, "1m", BEGIN_US, end_us):
+        async for page in history.candles.pages(symbol, "1m", BEGIN_US, end_us):
             count += len(page.candles)
         took_s = time.perf_counter() - began_s
     await roles.stop("exchange")
@@ -109,7 +109,7 @@ async def _limited(roles: RoleProcesses) -> dict[str, Any]:
         began_s = time.perf_counter()
         count = 0
         end_us = BEGIN_US + minutes * MINUTE_US
-        async for page in history.candle_pages("BTC/USDT", "1m", BEGIN_US, end_us):
+        async for page in history.candles.pages("BTC/USDT", "1m", BEGIN_US, end_us):
             count += len(page.candles)
             if time.perf_counter() - began_s >= LIMITED_S:
                 break

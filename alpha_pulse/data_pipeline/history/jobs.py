@@ -23,7 +23,8 @@ from alpha_pulse.contracts.market import (
     message_key,
 )
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, reason_text
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, reason_text
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.gaps import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.

@@ -32,9 +32,7 @@ PAST, LIVE = b'{"a":1,"job":"backfill-1"}', b'{"a":1}'
 def test_history_waits_while_more_of_it_comes_but_not_for_ever() -> None:
     rows = waiting(10**6, 10**9, age_s_max=0.5, history_age_s_max=3.0)
     rows.add([1], [PAST], 2, 0, now_s=100.0)
-    assert rows.due_s() == pytest.approx(100.5, abs=1e-3), (
-        "nothing more came: no longer than live rows"
-    )
+    assert rows.due_s() == pytest.approx(100.5, abs=1e-3), "nothing more came"
     rows.add([2], [PAST], 3, 0, now_s=100.4)
     assert rows.due_s() == pytest.approx(100.9, abs=1e-3)
     for offset in range(3, 10):

@@ -71,16 +71,19 @@ async def _run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
                 after = usage_by_role()
                 second = await pipeline.backfill.run(symbols, "1m", BEGIN_US, end_us)
     fetched = sum(report.fetched for report in reports)
+    cpu_us = {
+        role: round((after[role].cpu_s - before[role].cpu_s) / fetched * 1e6, 1)
+        for role in after
+        if role in before
+    }
     return figures | {
         "candles": fetched,
         "seconds": round(took_s, 1),
         "candles_per_s": round(fetched / took_s),
         "workers": options.workers,
-        "cpu_us_per_candle": {
-            role: round((after[role].cpu_s - before[role].cpu_s) / fetched * 1e6, 1)
-            for role in after
-            if role in before
-        },
+        "symbols": len(symbols),
+        "cpu_us_per_candle": cpu_us,
+        "cpu_us_per_candle_in_all": round(sum(cpu_us.values()), 1),
         "missing": sum(len(report.missing) for report in reports),
         "second_run_fetched": sum(report.fetched for report in second),
     }
@@ -93,7 +96,7 @@ async def _pages(roles: RoleProcesses, symbol: str, minutes: int) -> dict[str, A
         began_s = time.perf_counter()
         count = 0
         end_us = BEGIN_US + minutes * MINUTE_US
-        async for page in history.candle_pages(symbol, "1m", BEGIN_US, end_us):
+        async for page in history.candles.pages(symbol, "1m", BEGIN_US, end_us):
             count += len(page.candles)
         took_s = time.perf_counter() - began_s
     await roles.stop("exchange")
@@ -109,7 +112,7 @@ async def _limited(roles: RoleProcesses) -> dict[str, Any]:
         began_s = time.perf_counter()
         count = 0
         end_us = BEGIN_US + minutes * MINUTE_US
-        async for page in history.candle_pages("BTC/USDT", "1m", BEGIN_US, end_us):
+        async for page in history.candles.pages("BTC/USDT", "1m", BEGIN_US, end_us):
             count += len(page.candles)
             if time.perf_counter() - began_s >= LIMITED_S:
                 break

@@ -12,6 +12,7 @@ MARKS = {
     "alpha_pulse.producers": "producer",
     "alpha_pulse.processors": "processor",
     "alpha_pulse.sinks": "sink",
+    "alpha_pulse.replay": "exchange",
     "end_to_end_exchange.py": "exchange",
     "kafka.Kafka": "kafka",
     "embedded/front": "clickhouse",

@@ -67,6 +67,20 @@ ROWS = (
         "1.5 x, 0.6",
     ),
     Row(
+        "history",
+        "history: an exchange's REST to rows that SQL sees, 1m candles per second",
+        lambda f: (
+            f"{f['candles_per_s']:,} of {f['symbols']} symbols through all roles, "
+            f"{f['cpu_us_per_candle_in_all']:.0f} us of CPU each, the exchange's own included"
+            + (
+                f"; {f['limited_share_of_allowed']} of what a limit allows"
+                if "limited_share_of_allowed" in f
+                else ""
+            )
+        ),
+        "20,000, 0.9",
+    ),
+    Row(
         "end_to_end",
         "exchange frame to a row that SQL sees, all roles on one machine",
         lambda f: (

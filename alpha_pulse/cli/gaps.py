@@ -68,7 +68,7 @@ async def _run(
                 for market in found:
                     if market.market.exchange == exchange and market.may_be_healed:
                         await pipeline.repairer.fill_gaps(market.market, since_us=window[0] or 0)
-                        await pipeline.backfill.candles(
+                        await pipeline.backfill.candles.fill(
                             market.market.symbol, "1m", market.start_us,
                             min(market.end_us, now_us()), await pipeline.history.clock_us(),
                         )  # fmt: skip

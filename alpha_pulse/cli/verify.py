@@ -67,7 +67,7 @@ async def _run(
                     end_us = last_us + MINUTE_US if window[1] is None else window[1]
                     if heal and timeframe == "1m":
                         clock_us = await pipeline.history.clock_us()
-                        await pipeline.backfill.candles(
+                        await pipeline.backfill.candles.fill(
                             market.symbol, timeframe, start_us, end_us, clock_us
                         )
                     verdicts.append(

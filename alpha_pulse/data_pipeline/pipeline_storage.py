@@ -19,14 +19,15 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import get_timeframe
 from alpha_pulse.contracts.validation import validate_candle
-from alpha_pulse.data_pipeline.history.backfill import Brought
+from alpha_pulse.data_pipeline.history.bringing import Brought
 from alpha_pulse.data_pipeline.history.jobs import (
     JobWriter,
     wait_for_candles,
     wait_for_ids,
 )
 from alpha_pulse.data_pipeline.history.runs import runs_of
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.verify import differences
 
 # So much is kept before it is written without being asked to.

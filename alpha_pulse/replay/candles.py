@@ -81,9 +81,13 @@ class CandleHistory:
         self._market = market
         self._closed: OrderedDict[int, ExchangeCandle | None] = OrderedDict()
         self._running: _RunningMinute | None = None
+        # What follows from a formula is not worth remembering.
+        self._known = market.closed_candle if isinstance(market, KnowsCandles) else None
 
     def closed_minute(self, open_us: int) -> ExchangeCandle | None:
         """Return the final candle of a minute; None where the market does not know it."""
+        if self._known is not None:
+            return self._known(open_us)
         if open_us in self._closed:
             self._closed.move_to_end(open_us)
             return self._closed[open_us]
@@ -100,6 +104,8 @@ class CandleHistory:
         size_us = TIMEFRAMES_US[timeframe]
         if open_us < self._market.complete_from_us and timeframe != "1m":
             return None
+        if size_us == MINUTE_US and self.is_closed(open_us + MINUTE_US, now_us):
+            return self.closed_minute(open_us)
         found = list(self._minutes(open_us, min(open_us + size_us, now_us + 1), until, now_us))
         return _merge(found, open_us, size_us) if found else None
 
@@ -139,8 +145,6 @@ class CandleHistory:
 
     def _build_closed(self, open_us: int) -> ExchangeCandle | None:
         market = self._market
-        if isinstance(market, KnowsCandles):
-            return market.closed_candle(open_us)
         first = market.position_at(open_us)
         end = market.position_at(market.settled_us(open_us + MINUTE_US))
         own = market.own_candle(open_us)

@@ -96,7 +96,7 @@ class LongMarket:
         if self._is_halted(minute):
             return None
         prices, lots = self._minute(minute)
-        costs = [price * lot for price, lot in zip(prices, lots, strict=True)]
+        costs = [price * lot for price, lot in zip(prices, lots)]  # noqa: B905 - four each
         first_id = _FIRST_ID + self._traded_before(minute) * TRADES_PER_MINUTE
         return ExchangeCandle(
             open_us,
@@ -143,6 +143,8 @@ class LongMarket:
         return place >= 0 and minute < self._starts[place] + self._lengths[place]
 
     def _traded_before(self, minute: int) -> int:
+        if not self._halts:
+            return minute
         halted = sum(
             min(max(minute - start, 0), length)
             for start, length in zip(self._starts, self._lengths, strict=True)

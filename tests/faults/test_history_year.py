@@ -21,7 +21,8 @@ from alpha_pulse.contracts.config import Config, config_environment
 from alpha_pulse.contracts.errors import format_us
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.synthetic import BEGIN_US

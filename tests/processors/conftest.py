@@ -10,6 +10,7 @@ from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Trade
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, message_key
+from alpha_pulse.contracts.topics import AUDIT_CANDLES
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.wire import EncodedRecords
 
@@ -32,8 +33,9 @@ class Feed:
         self.kernel.process(records, self.kafka_ms, offset + 1)
         return [
             decode_event(value)
-            for _, records in self.kernel.take_outputs().items()
+            for topic, records in self.kernel.take_outputs().items()
             for _, value in records
+            if topic != AUDIT_CANDLES.name  # which repeats others
         ]
 
     def event(self, event: msgspec.Struct) -> list[Any]:

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, HistoryMarker
-from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.contracts.market import MINUTE_US, message_key
+from alpha_pulse.contracts.topics import AUDIT_CANDLES
+from alpha_pulse.processors.audit_candles import AuditCandle, decode_audit_candle
 from alpha_pulse.processors.candle_job import CandleJob
 from alpha_pulse.processors.kernel import REVISION_EPOCH, Kernel
 from alpha_pulse.processors.state import StateWriter, restore
+from alpha_pulse.processors.wire import EncodedRecords
 
 MONDAY_US = 1_763_942_400_000_000
 
@@ -84,3 +88,43 @@ def test_a_job_that_never_ends_is_let_go_of_after_some_more(feed: Any) -> None:
             )
         )
     assert len(next(iter(feed.kernel.symbols.values())).jobs) == 16
+
+
+def to_audit(feed: Any, cause: Any) -> list[AuditCandle]:
+    # `Feed` tells events only: here the bytes are looked at.
+    offset = feed.kernel.position
+    value = encode(cause)
+    key = message_key(feed.exchange, feed.symbol)
+    feed.kernel.process(EncodedRecords.of([offset], [key], [value]), feed.kafka_ms, offset + 1)
+    records = feed.kernel.take_outputs().get(AUDIT_CANDLES.name, [])
+    return [decode_audit_candle(value) for _, value in records]
+
+
+def candle_of(feed: Any, minute: int, job: str | None) -> Candle:
+    return Candle(
+        exchange=feed.exchange, symbol=feed.symbol, timeframe="1m",
+        open_time_us=MONDAY_US + minute * MINUTE_US, open="1", high="1", low="1", close="1",
+        volume="1", quote_volume=None, buy_volume=None, trade_count=None, first_trade_id=None,
+        last_trade_id=None, revision=0, source="exchange", coverage="exchange", job=job,
+    )  # fmt: skip
+
+
+def test_the_audit_hears_of_live_candles_and_never_of_history(feed_of: Any) -> None:
+    feed = feed_of()
+    mark(feed, "start", 10)
+    assert [to_audit(feed, candle_of(feed, minute, "h")) for minute in range(10)] == [[]] * 10
+    trades = [feed.make_trade(number, 20 * number) for number in range(1, 9)]
+    heard = [found for trade in trades for found in to_audit(feed, trade)]
+    assert [(h.side, h.candle.open_time_us) for h in heard] == [
+        ("ours", MONDAY_US), ("ours", MONDAY_US + MINUTE_US),
+    ]  # fmt: skip
+    heard = to_audit(feed, candle_of(feed, 1, None))
+    assert [h.side for h in heard] == ["exchange"]
+    assert heard[0].candle.revision == REVISION_EPOCH + feed.kernel.position - 1
+
+
+def test_without_audits_nothing_is_written_for_them(feed_of: Any) -> None:
+    feed = feed_of(audits=False)
+    trades = [feed.make_trade(number, 20 * number) for number in range(1, 9)]
+    assert [to_audit(feed, trade) for trade in trades] == [[]] * 8
+    assert to_audit(feed, candle_of(feed, 1, None)) == []

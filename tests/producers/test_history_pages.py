@@ -12,7 +12,8 @@ from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.producers.history.asking import NotOfferedError
-from alpha_pulse.producers.history.pages import CandlePage, History, open_history
+from alpha_pulse.producers.history.candle_pages import CandlePage
+from alpha_pulse.producers.history.pages import History, open_history
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.faults import FaultPlan, RestFault
 from alpha_pulse.replay.long_market import LongMarket
@@ -43,7 +44,7 @@ async def history_of(
 async def candles(history: History, symbol: str, first: int = 0, last: int = MINUTES,
                   timeframe: str = "1m") -> tuple[list[Candle], list[CandlePage]]:  # fmt: skip
     start_us, end_us = BEGIN_US + first * MINUTE_US, BEGIN_US + last * MINUTE_US
-    pages = [page async for page in history.candle_pages(symbol, timeframe, start_us, end_us)]
+    pages = [page async for page in history.candles.pages(symbol, timeframe, start_us, end_us)]
     return [candle for page in pages for candle in page.candles], pages
 
 
@@ -118,7 +119,7 @@ async def test_an_exchange_that_never_answers_is_an_error_and_keeps_what_came() 
         ReplayExchange([market], at_end=True, faults=faults) as exchange,
         history_of(exchange, settings) as (history, symbol),
     ):
-        pages = history.candle_pages(symbol, "1m", BEGIN_US, BEGIN_US + MINUTES * MINUTE_US)
+        pages = history.candles.pages(symbol, "1m", BEGIN_US, BEGIN_US + MINUTES * MINUTE_US)
         assert len((await anext(pages)).candles) == 200
         with pytest.raises(DataFetchError, match="in 3 attempts"):
             await anext(pages)
@@ -156,7 +157,7 @@ async def test_trades_come_by_id_each_once_through_short_answers(name: str) -> N
         history_of(exchange) as (history, symbol),
     ):
         found: list[Trade] = []
-        async for page in history.trade_pages(symbol, start_us, end_us):
+        async for page in history.trades.pages(symbol, start_us, end_us):
             assert not page.missing
             found += page.trades
         expected = market.rows(market.position_at(start_us), market.position_at(end_us))
@@ -165,8 +166,8 @@ async def test_trades_come_by_id_each_once_through_short_answers(name: str) -> N
         assert [(t.price, t.amount, t.side) for t in found] == [
             (row.price, row.amount, row.side) for row in expected
         ]
-        assert await history.no_trade_in(symbol, *HALT) is True
-        assert await history.no_trade_in(symbol, start_us, start_us + MINUTE_US) is False
+        assert await history.trades.no_trade_in(symbol, *HALT) is True
+        assert await history.trades.no_trade_in(symbol, start_us, start_us + MINUTE_US) is False
 
 
 async def test_trades_that_are_not_served_are_said_to_be_so() -> None:
@@ -175,14 +176,14 @@ async def test_trades_that_are_not_served_are_said_to_be_so() -> None:
         history_of(exchange) as (history, symbol),
     ):
         with pytest.raises(NotOfferedError, match="only the last ones"):
-            await anext(history.trade_pages(symbol, BEGIN_US, BEGIN_US + MINUTE_US))
+            await anext(history.trades.pages(symbol, BEGIN_US, BEGIN_US + MINUTE_US))
     options = Options(keyless_history=False)
     async with (
         ReplayExchange([long_market()], at_end=True, options=options) as exchange,
         history_of(exchange) as (history, symbol),
     ):
         with pytest.raises(NotOfferedError, match="API key"):
-            await anext(history.trade_pages(symbol, BEGIN_US, BEGIN_US + MINUTE_US))
+            await anext(history.trades.pages(symbol, BEGIN_US, BEGIN_US + MINUTE_US))
 
 
 async def test_the_first_candle_tells_when_a_symbol_was_listed() -> None:
@@ -190,4 +191,4 @@ async def test_the_first_candle_tells_when_a_symbol_was_listed() -> None:
         ReplayExchange([long_market()], at_end=True) as exchange,
         history_of(exchange) as (history, symbol),
     ):
-        assert await history.listed_from_us(symbol) == BEGIN_US
+        assert await history.candles.listed_from_us(symbol) == BEGIN_US

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +17,53 @@ def batch_of(values: list[bytes | None], first: int = 0) -> Batch:
     return Batch("market.trades.v1", 3, list(offsets), values, first + len(values), 0)
 
 
-def waiting(rows_max: int = 10, bytes_max: int = 1000, age_s_max: float = 1.0) -> Waiting:
-    return Waiting("t", 0, rows_max=rows_max, bytes_max=bytes_max, age_s_max=age_s_max)
+def waiting(
+    rows_max: int = 10, bytes_max: int = 1000, age_s_max: float = 1.0, history_age_s_max: float = 0
+) -> Waiting:
+    return Waiting(
+        "t", 0, rows_max=rows_max, bytes_max=bytes_max, age_s_max=age_s_max,
+        history_age_s_max=history_age_s_max,
+    )  # fmt: skip
+
+
+PAST, LIVE = b'{"a":1,"job":"backfill-1"}', b'{"a":1}'
+
+
+def test_history_waits_while_more_of_it_comes_but_not_for_ever() -> None:
+    rows = waiting(10**6, 10**9, age_s_max=0.5, history_age_s_max=3.0)
+    rows.add([1], [PAST], 2, 0, now_s=100.0)
+    assert rows.due_s() == pytest.approx(100.5, abs=1e-3), "nothing more came"
+    rows.add([2], [PAST], 3, 0, now_s=100.4)
+    assert rows.due_s() == pytest.approx(100.9, abs=1e-3)
+    for offset in range(3, 10):
+        rows.add([offset], [PAST], offset + 1, 0, now_s=100.0 + offset * 0.4)
+    assert rows.due_s() == pytest.approx(103.0, abs=1e-3)
+
+
+def test_full_history_waits_no_longer() -> None:
+    rows = waiting(rows_max=2, age_s_max=0.5, history_age_s_max=3.0)
+    rows.add([1, 2], [PAST, PAST], 3, 0, now_s=100.0)
+    assert rows.due_s() == 100.0
+
+
+def test_a_live_row_waits_for_no_history() -> None:
+    for values in ([LIVE], [PAST, LIVE, PAST], [LIVE, PAST], [None]):
+        rows = waiting(10**6, 10**9, age_s_max=0.5, history_age_s_max=3.0)
+        rows.add([1], [PAST], 2, 0, now_s=100.0)
+        rows.add(range(2, 2 + len(values)), values, 5, 0, now_s=100.3)
+        rows.add([5], [PAST], 6, 0, now_s=100.4)
+        assert rows.due_s() == pytest.approx(100.5, abs=1e-3)
+        rows.take(101.0)
+        rows.add([7], [PAST], 8, 0, now_s=102.0)
+        rows.add([8], [PAST], 9, 0, now_s=102.4)
+        assert rows.due_s() == pytest.approx(102.9, abs=1e-3), "the live row is gone"
+
+
+def test_a_live_row_that_says_job_in_a_text_is_no_history() -> None:
+    rows = waiting(10**6, 10**9, age_s_max=0.5, history_age_s_max=3.0)
+    rows.add([1], [rb'{"reason":"x\",\"job\":\"h"}'], 2, 0, now_s=100.0)
+    rows.add([2], [LIVE], 3, 0, now_s=100.4)
+    assert rows.due_s() == pytest.approx(100.5, abs=1e-3)
 
 
 def test_each_row_carries_its_own_position_in_front_of_its_fields() -> None:
@@ -116,6 +162,14 @@ def test_rows_are_told_apart_by_the_month_of_their_time() -> None:
         "202611": [1, 2],
         "none": [3, 4, 5],
     }
+
+
+def test_a_batch_whose_ends_are_of_two_months_is_known_to_span_them() -> None:
+    october, november = b'{"open_time_us":1793491199999999}', b'{"open_time_us":1793491200000000}'
+    assert batch_of([october, october, november]).spans_months("open_time_us")
+    assert not batch_of([october, november, october]).spans_months("open_time_us")
+    assert not batch_of([november]).spans_months("open_time_us")
+    assert not batch_of([None, b"{}"]).spans_months("open_time_us")
 
 
 def test_a_time_inside_a_string_is_no_time() -> None:

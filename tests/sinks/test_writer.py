@@ -136,6 +136,15 @@ async def test_two_months_are_stored_in_two_inserts() -> None:
     assert clickhouse.tokens == ["t:1:0-3:1", "t:1:1-5:1"]
 
 
+async def test_a_batch_that_ends_in_another_month_is_never_sent_whole() -> None:
+    clickhouse = FakeClickHouse()
+    values: list[bytes | None] = [
+        b'{"trade_time_us":%d}' % (OCTOBER_US if number < 3 else NOVEMBER_US) for number in range(6)
+    ]
+    await store(writer_of(clickhouse, Letters()), batch_of(values))
+    assert [token for _, token in clickhouse.attempts] == ["t:1:0-2:1", "t:1:3-5:1"]
+
+
 async def test_too_many_refused_in_a_row_stop_the_sink() -> None:
     letters = Letters()
     writer = writer_of(FakeClickHouse(), letters, run_max=5)

@@ -23,14 +23,16 @@ from alpha_pulse.contracts.market import (
     message_key,
 )
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, reason_text
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, reason_text
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.gaps import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
 STILL_S_MAX = 60.0
 POLL_S = 0.1
 IDS_AT_ONCE_MAX = 5_000
-POLL_S_MAX = 0.5
+POLL_S_MAX = 2.0
+LONG_POLL_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,10 @@ class JobWriter:
 
     async def put(self, job: Job, events: Sequence[Candle | Trade]) -> None:
         """Publish events of the job, in their order; waits while too much is on its way."""
-        tagged = [replace(event, job=job.name) for event in events]
-        await self._publish(job, encode_many(tagged))
+        # The job is the last field, and left out of events that have none.
+        end = b',"job":"%b"}' % job.name.encode()
+        untagged = [event if event.job is None else replace(event, job=None) for event in events]
+        await self._publish(job, [value[:-1] + end for value in encode_many(untagged)])
 
     async def explain(self, job: Job, window: Window, reason: Reason) -> None:
         """Publish that there is nothing in a window, and why."""
@@ -118,10 +122,12 @@ async def wait_for_candles(stored: StoredMarket, job: Job, open_times_us: Iterab
     Raises: StorageError when nothing more arrives although it was published.
     """
 
-    async def arrived() -> int:
-        return await stored.count_of_job(job.market, job.start_us, job.end_us, job.name)
+    count = expected_windows(job, open_times_us)
 
-    await _wait(arrived, expected_windows(job, open_times_us), f"candles of the job {job.name}")
+    async def arrived() -> int:
+        return await stored.count_of_job(job.market, job.start_us, job.end_us, job.name, count)
+
+    await _wait(arrived, count, f"candles of the job {job.name}")
 
 
 def expected_windows(job: Job, open_times_us: Iterable[int]) -> int:
@@ -164,11 +170,15 @@ async def wait_for_ids(
 
 async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) -> None:
     loop = asyncio.get_running_loop()
-    best, moved_at, wait_s = -1, loop.time(), POLL_S
+    began_s = loop.time()
+    best, moved_at, wait_s = -1, began_s, POLL_S
     while True:
+        asked_s = loop.time()
         found = await arrived()
         if found >= count:
             return
+        # Counting costs more the more there is: a long job is asked about less often.
+        wait_s = max(wait_s, min(LONG_POLL_SHARE * (asked_s - began_s), POLL_S_MAX))
         if found > best:
             best, moved_at = found, loop.time()
         elif loop.time() - moved_at > STILL_S_MAX:
@@ -177,4 +187,3 @@ async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) ->
                 f"{STILL_S_MAX:.0f} s; they are in Kafka: look whether processor and sink run"
             )
         await asyncio.sleep(wait_s)
-        wait_s = min(wait_s * 1.5, POLL_S_MAX)

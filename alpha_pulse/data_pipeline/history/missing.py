@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from alpha_pulse.contracts.events import Gap
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
+from alpha_pulse.data_pipeline.history.stored import StoredMarket
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.gaps import (
     FINAL_REASONS,
     Known,

@@ -12,7 +12,8 @@ from alpha_pulse.data_pipeline.history.backfill import Backfill
 from alpha_pulse.data_pipeline.history.jobs import JobWriter
 from alpha_pulse.data_pipeline.history.report import Progress
 from alpha_pulse.data_pipeline.history.settled import wait_until_settled
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
 from alpha_pulse.producers.history.pages import History, open_history
 

@@ -10,7 +10,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
-from alpha_pulse.data_pipeline.history.stored import Market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 
 log = structlog.get_logger()
 

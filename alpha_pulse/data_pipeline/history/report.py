@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from alpha_pulse.data_pipeline.history.stored import Market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.gaps import Missing
 
 

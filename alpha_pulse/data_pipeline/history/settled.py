@@ -16,7 +16,8 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import INGEST, Topic
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
+from alpha_pulse.data_pipeline.history.stored import StoredMarket
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 
 log = structlog.get_logger()
 

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.decimals import plain_text
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
 from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.data_pipeline.history.stored_rows import (
+    CANDLE_FIELDS,
+    Market,
+    candle_of,
+    gap_of,
+    trade_of,
+)
 from alpha_pulse.producers.gaps import FINAL_REASONS, REASONS, Reason, Window
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
 
@@ -26,24 +32,6 @@ _TRADES = (
     f"{_MARKET} AND trade_time >= fromUnixTimestamp64Micro({{start:Int64}}, 'UTC') AND "
     "trade_time < fromUnixTimestamp64Micro({end:Int64}, 'UTC')"
 )
-_CANDLE_FIELDS = (
-    "toUnixTimestamp64Micro(open_time), open, high, low, close, volume, quote_volume, buy_volume, "
-    "trade_count, first_trade_id, last_trade_id, revision, toString(source), toString(coverage), "
-    "job"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """One symbol of one exchange, as its events name them."""
-
-    exchange: str
-    symbol: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The query parameters that choose it."""
-        return {"exchange": self.exchange, "symbol": self.symbol}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +102,10 @@ class StoredMarket:
         view: `candles` (what we publish) or `exchange_candles` (the exchange's own).
         """
         rows = await self.rows(
-            f"SELECT {_CANDLE_FIELDS} FROM {{db}}.{view} WHERE {_CANDLES} ORDER BY open_time",
+            f"SELECT {CANDLE_FIELDS} FROM {{db}}.{view} WHERE {_CANDLES} ORDER BY open_time",
             self._candles_of(market, timeframe, start_us, end_us),
         )
-        return [_candle(market, timeframe, row) for row in rows]
+        return [candle_of(market, timeframe, row) for row in rows]
 
     async def different(
         self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
@@ -133,15 +121,24 @@ class StoredMarket:
         )
         return [row[0] for row in rows]
 
-    async def count_of_job(self, market: Market, start_us: int, end_us: int, job: str) -> int:
-        """Return how many candles of a history job are stored, of all timeframes."""
-        rows = await self.rows(
-            f"SELECT uniqExact(timeframe, open_time) FROM {{db}}.candles_log WHERE {_MARKET} AND "
+    async def count_of_job(
+        self, market: Market, start_us: int, end_us: int, job: str, wanted: int
+    ) -> int:
+        """Return how many candles of a history job are stored, of all timeframes.
+
+        Below the wanted number rows are counted, some of which may be there twice.
+        """
+        where = (
+            f"FROM {{db}}.candles_log WHERE {_MARKET} AND "
             "open_time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
-            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}",
-            {**market.parameters, "start": start_us, "end": end_us, "job": job},
+            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}"
         )
-        return int(rows[0][0])
+        parameters = {**market.parameters, "start": start_us, "end": end_us, "job": job}
+        count = int((await self.rows(f"SELECT count() {where}", parameters))[0][0])
+        if count < wanted:
+            return count
+        exact = f"SELECT uniqExact(timeframe, open_time) {where}"
+        return int((await self.rows(exact, parameters))[0][0])
 
     async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:
         """Return the stored trades of a window, by time, then by id."""
@@ -151,20 +148,7 @@ class StoredMarket:
             "ORDER BY trade_time, length(trade_id), trade_id",
             {**market.parameters, "start": start_us, "end": end_us},
         )
-        return [
-            Trade(
-                exchange=market.exchange,
-                symbol=market.symbol,
-                trade_id=row[0],
-                price=_text(row[1]),
-                amount=_text(row[2]),
-                side=row[3],
-                trade_time_us=row[4],
-                receive_time_us=row[5],
-                job=row[6] or None,
-            )
-            for row in rows
-        ]
+        return [trade_of(market, row) for row in rows]
 
     async def count_trades(self, market: Market, start_us: int, end_us: int) -> int:
         """Return how many different trades of a window are stored."""
@@ -239,22 +223,7 @@ class StoredMarket:
             {**(market.parameters if market else {}), "since": since_us},
         )
         explained = {reason_text(reason) for reason in FINAL_REASONS}
-        return [
-            Gap(
-                exchange=row[0],
-                symbol=row[1],
-                first_trade_id=row[2],
-                last_trade_id=row[3],
-                start_time_us=row[4],
-                end_time_us=row[5],
-                status=row[6],
-                reason=row[7],
-                revision=row[8],
-                job=row[9] or None,
-            )
-            for row in rows
-            if row[7] not in explained
-        ]
+        return [gap_of(row) for row in rows if row[7] not in explained]
 
     async def markets(self) -> list[tuple[Market, int, int]]:
         """Return every market with 1m candles, and the open times of its first and last one."""
@@ -287,35 +256,3 @@ async def stored_market(config: Config) -> AsyncIterator[StoredMarket]:
 def reason_text(reason: Reason) -> str:
     """Return how a gap event tells a reason, so that it is recognized when it is read back."""
     return f"{reason}: {REASONS[reason]}"
-
-
-def _text(number: Any) -> str:
-    # Decimal(38,12) brings twelve digits; what is published has the shortest plain text.
-    text = plain_text(number)
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _candle(market: Market, timeframe: Timeframe, row: Sequence[Any]) -> Candle:
-    def maybe(number: Any) -> str | None:
-        return None if number is None else _text(number)
-
-    return Candle(
-        exchange=market.exchange,
-        symbol=market.symbol,
-        timeframe=timeframe.name,
-        open_time_us=row[0],
-        open=_text(row[1]),
-        high=_text(row[2]),
-        low=_text(row[3]),
-        close=_text(row[4]),
-        volume=_text(row[5]),
-        quote_volume=maybe(row[6]),
-        buy_volume=maybe(row[7]),
-        trade_count=row[8],
-        first_trade_id=row[9],
-        last_trade_id=row[10],
-        revision=row[11],
-        source=row[12],
-        coverage=row[13],
-        job=row[14] or None,
-    )

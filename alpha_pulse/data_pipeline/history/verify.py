@@ -16,7 +16,8 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
 )
 from alpha_pulse.data_pipeline.history.backfill import Backfill
-from alpha_pulse.data_pipeline.history.stored import Market, StoredMarket
+from alpha_pulse.data_pipeline.history.stored import StoredMarket
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.gaps import Window, first_open
 from alpha_pulse.producers.history.asking import NotOfferedError
 
@@ -76,7 +77,7 @@ class Verifier:
 
     def __init__(self, backfill: Backfill, stored: StoredMarket) -> None:
         self._backfill = backfill
-        self._history = backfill.history
+        self._history = backfill.bring.history
         self._stored = stored
 
     async def verify(
@@ -116,21 +117,24 @@ class Verifier:
         if frame.duration_us == MINUTE_US:
             try:
                 for window in near(open_times_us, frame):
-                    await self._backfill.refetch(market, window)
+                    await self._backfill.trades.refetch(market, window)
             except NotOfferedError as error:
                 log.info("heal.by_candles", symbol=market.symbol, reason=str(error)[:200])
         left = await self._different(market, frame, open_times_us, theirs)
         # Trades with consecutive ids stand against the exchange's candle: a finding, no mistake.
         wrong = [theirs[t] for t, coverage in left.items() if coverage != "contiguous"]
-        jobs = await self._backfill.put(market, frame, wrong, "heal")
-        await self._backfill.wait(jobs)
+        jobs = await self._backfill.bring.put(market, frame, wrong, "heal")
+        await self._backfill.bring.wait(jobs)
         await self._heal_longer(market, frame, open_times_us)
 
     async def _heal_longer(
         self, market: Market, frame: Timeframe, open_times_us: Iterable[int]
     ) -> None:
         touched = sorted(open_times_us)
-        names, clock_us = self._history.source(frame.name)[0].names, await self._history.clock_us()
+        names, clock_us = (
+            self._history.candles.source(frame.name)[0].names,
+            await self._history.clock_us(),
+        )
         jobs = []
         for name in PUBLISHED_TIMEFRAMES:
             longer = TIMEFRAMES[name]
@@ -145,8 +149,8 @@ class Verifier:
                 )
                 left = await self._different(market, longer, [open_us], theirs)
                 wrong = [theirs[time_us] for time_us in left]
-                jobs += await self._backfill.put(market, longer, wrong, "heal")
-        await self._backfill.wait(jobs)
+                jobs += await self._backfill.bring.put(market, longer, wrong, "heal")
+        await self._backfill.bring.wait(jobs)
 
     async def _different(
         self, market: Market, frame: Timeframe, open_times_us: Sequence[int],
@@ -181,7 +185,7 @@ class Verifier:
     async def _fetch(
         self, symbol: str, frame: Timeframe, start_us: int, end_us: int
     ) -> dict[int, Candle]:
-        pages = self._history.candle_pages(symbol, frame.name, start_us, end_us)
+        pages = self._history.candles.pages(symbol, frame.name, start_us, end_us)
         return {candle.open_time_us: candle async for page in pages for candle in page.candles}
 
 
@@ -202,7 +206,7 @@ class Repairer:
 
     def __init__(self, backfill: Backfill, stored: StoredMarket, verifier: Verifier) -> None:
         self._backfill = backfill
-        self._history = backfill.history
+        self._history = backfill.bring.history
         self._stored = stored
         self._verifier = verifier
         self._tried: dict[tuple[Market, int], int] = {}
@@ -218,7 +222,7 @@ class Repairer:
         try:
             done.filled = await self.fill_gaps(market, since_us=start_us)
             await self._correct(done, frame, start_us, end_us)
-            report = await self._backfill.candles(
+            report = await self._backfill.candles.fill(
                 symbol, "1m", start_us, end_us, await self._history.clock_us()
             )
             done.fetched, done.error = report.fetched, report.error
@@ -238,7 +242,7 @@ class Repairer:
             )
             done.healed += verdict.healed
             # It may be the exchange's candle that reached us wrong: it is published once more.
-            await self._backfill.publish_again(market, frame, window)
+            await self._backfill.bring.publish_again(market, frame, window)
         done.left = len(different) - len(fresh)
         while len(self._tried) > TRIED_MAX:
             del self._tried[next(iter(self._tried))]
@@ -257,7 +261,7 @@ class Repairer:
                 wanted.append((gap, Window(start_us, end_us)))
         try:
             for window in merged(window for _, window in wanted):
-                await self._backfill.refetch(market, window)
+                await self._backfill.trades.refetch(market, window)
         except NotOfferedError as error:
             log.info("gaps.left", symbol=market.symbol, reason=str(error)[:200])
             return 0
@@ -268,7 +272,7 @@ class Repairer:
                 market, window.start_us, window.end_us, first_id, last_id
             )
             if not left:
-                await self._backfill.tell_filled(market, gap)
+                await self._backfill.bring.tell_filled(market, gap)
                 filled += 1
         return filled
 

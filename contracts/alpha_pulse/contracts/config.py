@@ -139,6 +139,7 @@ class SinkConfig:
     batch_rows_max: Positive = 50_000
     batch_bytes_max: Positive = 16 * 2**20
     batch_age_s_max: Amount = 0.5
+    history_age_s_max: Amount = 3.0  # of rows of history, as long as more of them come
     buffered_bytes_max: Positive = 48 * 2**20
     inserts_in_flight_max: Positive = 3
     progress_interval_s: Amount = 5.0

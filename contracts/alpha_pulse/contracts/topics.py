@@ -113,6 +113,14 @@ PROCESSOR_STATE = Topic(
     cleanup="compact",
     internal=True,
 )
+AUDIT_CANDLES = Topic(
+    "processor.audit-candles.v1",
+    (),
+    "Live 1m candles, ours and the exchange's own, on their way to the audit. History is not among "
+    "them: `verify` holds that against the exchange.",
+    retention_ms=DAY_MS,
+    internal=True,
+)
 
 TOPICS: tuple[Topic, ...] = (
     INGEST,
@@ -125,6 +133,7 @@ TOPICS: tuple[Topic, ...] = (
     AUDITS,
     DEAD_LETTERS,
     PROCESSOR_STATE,
+    AUDIT_CANDLES,
 )
 # What sinks store: everything under market.* but the open candles.
 STORED_TOPICS: tuple[Topic, ...] = tuple(

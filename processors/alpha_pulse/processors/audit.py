@@ -16,13 +16,12 @@ from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, StreamStatus
-from alpha_pulse.contracts.topics import AUDITS, CANDLES, EXCHANGE_CANDLES, STATUS, Topic
+from alpha_pulse.contracts.topics import AUDIT_CANDLES, AUDITS, STATUS, Topic
+from alpha_pulse.processors.audit_candles import decode_audit_candle
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.reconcile import decode_ledger, encode_ledger
 
 log = structlog.get_logger()
-
-AUDITED = "1m"
 
 
 def add_audits(app: faust.App, config: Config, metrics: ProcessorMetrics) -> None:
@@ -41,35 +40,35 @@ def add_audits(app: faust.App, config: Config, metrics: ProcessorMetrics) -> Non
         # Text, not bytes: a changelog value that can't be decoded hangs Faust's recovery.
         return app.Table(name, key_type=str, value_type=str, partitions=config.topics.partitions)
 
-    exchange_topic = EXCHANGE_CANDLES.full_name(config.namespace)
     audits = raw(AUDITS)
     ledgers = table("audit-ledgers")
     latest = table("latest")
 
-    # An app needs one agent; without audits it keeps the status of each symbol only.
-    topics = (CANDLES[AUDITED], EXCHANGE_CANDLES, STATUS) if config.processor.audits else (STATUS,)
+    candles_topic = AUDIT_CANDLES.full_name(config.namespace)
+    # An app needs one agent; without audits nothing comes but the status of each symbol.
+    topics = (AUDIT_CANDLES, STATUS) if config.processor.audits else (STATUS,)
 
     @app.agent(raw(*topics), name="audit")  # type: ignore[untyped-decorator]
     async def audit(stream: Any) -> None:
         async for event in stream.events():
-            # History may bring millions, and is held against the exchange by `verify`.
-            if b'"job":' in (event.value or b""):
-                continue
             try:
-                found = decode_event(event.value)
                 key = event.key.decode()
-                is_exchange = event.message.topic == exchange_topic
-                if isinstance(found, Candle) and found.timeframe == AUDITED:
-                    ledger = decode_ledger(ledgers.get(key) or "")
-                    for finding in ledger.add(found, is_exchange):
-                        metrics.audits[finding.result] += 1
-                        # Outputs stay in their input's partition.
-                        await audits.send(
-                            key=event.key, value=encode(finding), partition=event.message.partition
-                        )
-                    ledgers[key] = encode_ledger(ledger)
-                if isinstance(found, Candle | StreamStatus) and not is_exchange:
-                    latest[key] = newest(latest.get(key) or "{}", found)
+                if event.message.topic != candles_topic:
+                    status = decode_event(event.value)
+                    if isinstance(status, StreamStatus):
+                        latest[key] = newest(latest.get(key) or "{}", status)
+                    continue
+                found = decode_audit_candle(event.value)
+                ledger = decode_ledger(ledgers.get(key) or "")
+                for finding in ledger.add(found.candle, found.side == "exchange"):
+                    metrics.audits[finding.result] += 1
+                    # Outputs stay in their input's partition.
+                    await audits.send(
+                        key=event.key, value=encode(finding), partition=event.message.partition
+                    )
+                ledgers[key] = encode_ledger(ledger)
+                if found.side == "ours":
+                    latest[key] = newest(latest.get(key) or "{}", found.candle)
             except (ValidationError, UnicodeDecodeError) as error:
                 # Our own topics hold nothing that we can't read, but for a newer version's events.
                 log.warning(

@@ -5,11 +5,13 @@ published at once and merged into the longer windows above it. Those that the jo
 published when their last part has come, or something later.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
 from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.processors.candle_lines import CandleLines, Form
 from alpha_pulse.processors.candles import (
     GAP,
     Value,
@@ -49,6 +51,7 @@ class CandleJob:
     longer: dict[int, tuple[int, Value]] = field(default_factory=dict)
     late: int = 0
     is_finished: bool = False
+    _form: Form | None = None
 
     @property
     def is_touched(self) -> bool:
@@ -120,6 +123,64 @@ class CandleJob:
             coverage="exchange",
             job=self.name,
         )
+
+    def take(self, lines: CandleLines, revisions: Sequence[int], publish: Publish) -> None:
+        """Take in many candles as `exchange_candle` does one by one; publish the longer ones.
+
+        The job's own timeframe is not published here: `CandleLines.our_lines` is that.
+        """
+        level = self._level
+        assert level is not None, "asked `can_take` before"
+        times_us, duration_us = lines.open_times_us, self.timeframes[level].duration_us
+        self.next_us = times_us[-1] + duration_us
+        if level + 1 == len(self.timeframes):
+            return
+        longer = self.timeframes[level + 1]
+        parts = longer.duration_us // duration_us
+        first, count = 0, len(times_us)
+        while first < count:
+            end, open_us = first + parts, times_us[first]
+            publish.revision = revisions[first]
+            is_whole = (
+                end <= count
+                and longer.is_open_time(open_us)
+                and times_us[end - 1] == open_us + longer.duration_us - duration_us
+                and not any(map(lines.is_empty, range(first, end)))
+            )
+            if not is_whole:
+                close_us = open_us + duration_us
+                value = lines.value(first, first + 1, close_us)
+                self._add(level + 1, open_us, close_us, value, publish)
+                first += 1
+                continue
+            if level + 1 in self.longer:
+                self._close(level + 1, publish)  # the rest of it never came
+            publish.revision = revisions[end - 1]
+            self.longer[level + 1] = (
+                open_us,
+                lines.value(first, end, open_us + longer.duration_us),
+            )
+            self._close(level + 1, publish)
+            first = end
+
+    def can_take(self, lines: CandleLines, limit_us: int) -> bool:
+        """Return whether all of these candles are new to the job and inside its window.
+
+        limit_us: what closes later is too far ahead.
+        """
+        times_us, level = lines.open_times_us, self._level
+        return (
+            level is not None
+            and times_us[0] >= max(self.next_us, self.start_us)
+            and times_us[-1] + self.timeframes[level].duration_us <= min(self.end_us, limit_us)
+        )
+
+    @property
+    def form(self) -> Form:
+        """How the job's candles stand in the log when they are in canonical form."""
+        if self._form is None:
+            self._form = Form.of(self.exchange, self.symbol, self.timeframe, self.name)
+        return self._form
 
     @property
     def _level(self) -> int | None:

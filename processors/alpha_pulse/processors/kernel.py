@@ -5,6 +5,7 @@ they were batched.
 """
 
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
@@ -17,10 +18,7 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
     message_key,
 )
-from alpha_pulse.contracts.topics import (
-    DEAD_LETTERS,
-    TRADES,
-)
+from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, EXCHANGE_CANDLES, TRADES
 from alpha_pulse.processors import hot_loop
 from alpha_pulse.processors.admission import (
     CANONICAL_REST_BYTES,
@@ -34,6 +32,7 @@ from alpha_pulse.processors.admission import (
     expected_start,
 )
 from alpha_pulse.processors.candle_job import CandleJob
+from alpha_pulse.processors.candle_lines import Run, candle_runs, read_lines
 from alpha_pulse.processors.candles import parse_units
 from alpha_pulse.processors.hot_trades import HotTrades
 from alpha_pulse.processors.outputs import Outputs, Publisher
@@ -56,6 +55,13 @@ class Symbol:
     jobs: dict[str, Stream | CandleJob] = field(default_factory=dict)
     open_second: int = 0
 
+    def job_with(self, run: Run) -> CandleJob | None:
+        """Return the job whose candles look like those of a run."""
+        for job in self.jobs.values():
+            if isinstance(job, CandleJob) and run.has_form(job.form):
+                return job
+        return None
+
 
 @dataclass(slots=True)
 class Counters:
@@ -76,7 +82,7 @@ class Kernel:
         self.counters = Counters()
         self.symbols: dict[bytes, Symbol] = {}
         self.dirty: set[bytes] = set()
-        self._outputs = Outputs()
+        self._outputs = Outputs(audits=config.audits)
         self.position = 0
         self.state_record_bytes_max = config.state_record_bytes_max
         self._epoch = config.log_epoch * REVISION_EPOCH
@@ -115,6 +121,7 @@ class Kernel:
         limit_us = timestamp_ms * 1000 + self._future_us
         hot, trades = self._hot, self._outputs.writer(TRADES)
         row, count = 0, len(records)
+        runs = candle_runs(records)
         while row < count:
             # Plain trades, which are almost all, take the loop; whatever it stops at, goes on here.
             row, taken, reason = hot.run(records, row, limit_us, trades)
@@ -124,6 +131,10 @@ class Kernel:
                 assert key is not None
                 self._close(key, offset)
             elif reason == hot_loop.NOT_PLAIN:
+                run = runs.get(row)
+                if run is not None and self._take_candles(run, limit_us):
+                    row = run.end
+                    continue
                 self._cold(*records.record(row), timestamp_ms, limit_us)
                 row += 1
         self.dirty |= hot.bring_all_back()
@@ -168,6 +179,25 @@ class Kernel:
         if key in self.symbols:
             self._hot.hand_over(key)
             self.dirty.add(key)
+
+    def _take_candles(self, run: Run, limit_us: int) -> bool:
+        """Take in many candles of one job at once; False: they have to be looked at one by one."""
+        symbol = self.symbols.get(run.key)
+        job = None if symbol is None else symbol.job_with(run)
+        if job is None:
+            return False
+        lines = read_lines(job.form, run.values, get_timeframe(job.timeframe))
+        if lines is None or not job.can_take(lines, limit_us):
+            return False
+        revisions = [self._epoch + offset for offset in run.offsets]
+        for topic, published in (
+            (EXCHANGE_CANDLES, lines.exchange_lines(revisions)),
+            (CANDLES[job.timeframe], lines.our_lines(revisions)),
+        ):
+            self._outputs.writer(topic).extend(zip(repeat(run.key), published, strict=False))
+        job.take(lines, revisions, self._publisher(run.key, run.offsets[0]))
+        self.dirty.add(run.key)
+        return True
 
     def _publisher(self, key: bytes, offset: int) -> Publisher:
         return Publisher(self._outputs, key, self._epoch + offset)

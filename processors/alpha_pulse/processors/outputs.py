@@ -4,7 +4,15 @@ import msgspec
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamStatus
-from alpha_pulse.contracts.topics import CANDLES, EXCHANGE_CANDLES, GAPS, STATUS, Topic
+from alpha_pulse.contracts.topics import (
+    AUDIT_CANDLES,
+    CANDLES,
+    EXCHANGE_CANDLES,
+    GAPS,
+    STATUS,
+    Topic,
+)
+from alpha_pulse.processors.audit_candles import AUDITED, Side, audit_value
 from alpha_pulse.processors.stream import Stream
 from alpha_pulse.processors.wire import RecordsWriter
 
@@ -12,9 +20,10 @@ BATCH_BYTES_MAX = 900_000
 
 
 class Outputs:
-    """The records of each topic since they were last taken."""
+    """The records of each topic since they were last taken. audits: candles are to be audited."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, audits: bool = True) -> None:
+        self.audits = audits
         self._writers: dict[str, RecordsWriter] = {}
 
     def writer(self, topic: Topic) -> RecordsWriter:
@@ -43,13 +52,14 @@ class Publisher:
     def __call__(self, event: Candle | Gap) -> None:
         """Publish a candle or a gap of a stream."""
         if isinstance(event, Candle):
-            self._put(CANDLES[event.timeframe], event)
+            self._to_audit(event, "ours", self._put(CANDLES[event.timeframe], event))
         else:
             self._put(GAPS, msgspec.structs.replace(event, revision=self.revision))
 
     def exchange_candle(self, candle: Candle) -> None:
         """Publish the exchange's own candle."""
-        self._put(EXCHANGE_CANDLES, msgspec.structs.replace(candle, revision=self.revision))
+        candle = msgspec.structs.replace(candle, revision=self.revision)
+        self._to_audit(candle, "exchange", self._put(EXCHANGE_CANDLES, candle))
 
     def status(self, heartbeat: Heartbeat, live: Stream) -> None:
         """Publish what a heartbeat says, and where the stream stands."""
@@ -64,5 +74,11 @@ class Publisher:
         )
         self._put(STATUS, status)
 
-    def _put(self, topic: Topic, event: msgspec.Struct) -> None:
-        self._outputs.writer(topic).append((self._key, encode(event)))
+    def _to_audit(self, candle: Candle, side: Side, value: bytes) -> None:
+        if candle.job is None and candle.timeframe == AUDITED and self._outputs.audits:
+            self._outputs.writer(AUDIT_CANDLES).append((self._key, audit_value(side, value)))
+
+    def _put(self, topic: Topic, event: msgspec.Struct) -> bytes:
+        value = encode(event)
+        self._outputs.writer(topic).append((self._key, value))
+        return value

@@ -5,7 +5,7 @@ and deltas are zigzag varints, a missing key or value has length -1.
 Source: Kafka documentation, "Message Format"; KIP-98.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,15 @@ class EncodedRecords:
             None if value_bytes < 0 else text[value_at : value_at + value_bytes],
         )
 
+    def columns(self) -> tuple[list[int], list[bytes | None], list[bytes | None]]:
+        """Return offsets, keys and values of all records."""
+        text, rows = self.text, self.index.tolist()
+        return (
+            [row[OFFSET] for row in rows],
+            [None if size < 0 else text[at : at + size] for _, at, size, _, _ in rows],
+            [None if size < 0 else text[at : at + size] for _, _, _, at, size in rows],
+        )
+
     def since(self, offset: int) -> "EncodedRecords":
         """Return the records from an offset on."""
         start = int(np.searchsorted(self.index[:, OFFSET], offset))
@@ -102,6 +111,10 @@ class RecordsWriter:
     def append(self, record: Record) -> None:
         """Add one record."""
         self._appended.append(record)
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Add many records."""
+        self._appended.extend(records)
 
     def open_buffer(self) -> None:
         """Write what was appended into the buffer, so that others may write behind it."""

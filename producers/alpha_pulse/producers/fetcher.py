@@ -1,7 +1,6 @@
 """`ExchangeFetcher`: candles of the past from any exchange, complete or with the reason why not."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -17,21 +16,17 @@ from alpha_pulse.contracts.errors import (
     ValidationError,
 )
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.interfaces import MissingCandles, MissingReason
+from alpha_pulse.contracts.interfaces import MissingCandles
 from alpha_pulse.contracts.market import (
     TESTNET_SUFFIX,
-    Timeframe,
     check_exchange,
     check_symbol,
     get_timeframe,
 )
 from alpha_pulse.producers.exchange import exchange_name
-from alpha_pulse.producers.gaps import Known, Window, explain
-from alpha_pulse.producers.history.asking import NotOfferedError
+from alpha_pulse.producers.gaps import Window, explain
+from alpha_pulse.producers.history.absence import learn_why
 from alpha_pulse.producers.history.pages import History, open_history
-
-# So many candles before a run that is missing are looked at: had the symbol begun by then?
-LOOK_BACK_CANDLES = 200
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class ExchangeFetcher:
     async def now_us(self, exchange: str) -> int:
         """Return the exchange's clock."""
         async with self.connected(exchange) as history:
-            return await _clock_us(history)
+            return await history.clock_us()
 
     async def fetch_candles(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -129,7 +124,7 @@ class ExchangeFetcher:
         async with self.connected(exchange) as history:
             _check_listed(history, symbol)
             try:
-                pages = history.candle_pages(symbol, timeframe, start_us, end_us)
+                pages = history.candles.pages(symbol, timeframe, start_us, end_us)
                 async with aclosing(pages):
                     async for page in pages:
                         if page.candles:
@@ -144,7 +139,7 @@ class ExchangeFetcher:
         """Return why the candles of a window, which all are missing, could not be had."""
         frame = get_timeframe(timeframe)
         async with self.connected(exchange) as history:
-            known = await _learn(history, symbol, frame, start_us, end_us)
+            known = await learn_why(history, symbol, frame, start_us, end_us)
         step_us = frame.duration_us
         return [
             MissingCandles(
@@ -195,64 +190,3 @@ def _check_listed(history: History, symbol: str) -> None:
             "symbol, such as BTC/USDT",
             MarketWindow(history.name, symbol),
         )
-
-
-async def _learn(
-    history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
-) -> Known:
-    # What explains that a window has no candle at all, by asking no more than is needed.
-    window = Window(start_us, end_us)
-    closed_us = frame.open_time_us(await _clock_us(history))
-    listed_us = await history.listed_from_us(symbol)
-    known = Known(listed_from_us=listed_us, closed_until_us=closed_us)
-    end_us = min(end_us, closed_us)
-    if listed_us is not None:
-        start_us = max(start_us, frame.open_time_us(listed_us))
-    if start_us >= end_us:
-        return known
-    reason = await _reason(history, symbol, frame, start_us, end_us)
-    if reason == "not_offered":
-        return replace(known, offered_from_us=end_us)
-    if reason == "halted":
-        return replace(known, halts=(window,))
-    if reason == "no_trades":
-        return replace(known, silent=(window,))
-    return known
-
-
-async def _reason(
-    history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
-) -> MissingReason:
-    source, _ = history.source(frame.name)
-    pages = history.candle_pages(symbol, frame.name, start_us, end_us)
-    async with aclosing(pages):
-        async for page in pages:
-            if not page.offered:
-                return "not_offered"
-            if page.candles:
-                return "unanswered"  # it has them after all
-    try:
-        silent = await history.no_trade_in(symbol, start_us, end_us)
-    except NotOfferedError:
-        silent = None
-    if silent:
-        return "no_trades" if source.empty_left_out else "halted"
-    if silent is False:
-        return "unanswered"  # it traded: there should be candles
-    if source.empty_left_out:
-        return "not_offered"
-    # Its trades prove nothing. It has candles of quiet times too: had it begun, it was halted.
-    look_back_us = LOOK_BACK_CANDLES * frame.duration_us
-    earlier = history.candle_pages(symbol, frame.name, start_us - look_back_us, start_us)
-    async with aclosing(earlier):
-        async for page in earlier:
-            if page.candles:
-                return "halted"
-    return "not_offered"
-
-
-async def _clock_us(history: History) -> int:
-    # Few exchanges do not tell their time; then ours must do.
-    if not history.client.has.get("fetchTime"):
-        return time.time_ns() // 1000
-    return await history.clock_us()

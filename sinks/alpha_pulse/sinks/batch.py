@@ -3,13 +3,15 @@
 import re
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 # One block, which ClickHouse stores whole or not at all.
 ROWS_PER_INSERT_MAX = 1_000_000
-
+# What every event of a history job holds, and no other: quotes inside texts are escaped.
+_HISTORY = b',"job":"'
 
 _PAGE_ROWS = 1_000
 
@@ -90,26 +92,37 @@ class Batch:
         middle = len(self.offsets) // 2
         return self.select(range(middle)), self.select(range(middle, len(self.offsets)))
 
+    def spans_months(self, time_field: str) -> bool:
+        """Return whether the first and the last row say so; of those between nobody knows.
+
+        History crosses months all the time: asking ClickHouse costs as much as storing.
+        """
+        month = _month_reader(time_field)
+        return month(self.values[0]) != month(self.values[-1])
+
     def by_month(self, time_field: str) -> dict[str, "Batch"]:
         """Return the rows of each month (`202611`; `none` where a row has no such time).
 
-        Called only when ClickHouse has said that there is more than one.
+        Called only when there seems to be more than one.
         """
-        pattern = re.compile(rb'"%b"\s*:\s*"?(-?\d{1,19})\b' % time_field.encode())
+        month = _month_reader(time_field)
         months: dict[str, list[int]] = {}
         for index, value in enumerate(self.values):
-            match = pattern.search(value or b"")
-            month = _month(int(match[1])) if match else "none"
-            months.setdefault(month, []).append(index)
+            months.setdefault(month(value), []).append(index)
         return {month: self.select(indexes) for month, indexes in months.items()}
 
 
 class Waiting:
-    """The rows of one Kafka partition that no insert has taken yet."""
+    """The rows of one Kafka partition that no insert has taken yet.
+
+    age_s_max: of the oldest row. Where all of them are history they wait for more as long as more
+    comes, up to history_age_s_max: an insert costs ClickHouse as much as thousands of rows.
+    """
 
     def __init__(
-        self, name: str, partition: int, *, rows_max: int, bytes_max: int, age_s_max: float
-    ) -> None:
+        self, name: str, partition: int, *, rows_max: int, bytes_max: int, age_s_max: float,
+        history_age_s_max: float = 0.0,
+    ) -> None:  # fmt: skip
         self._name = name
         self._partition = partition
         self._rows_max = min(rows_max, ROWS_PER_INSERT_MAX)
@@ -118,6 +131,9 @@ class Waiting:
         # What each fetch brought, as it came: rows are counted and moved by the thousand.
         self._chunks: deque[_Chunk] = deque()
         self._rows = 0
+        self._history_age_s_max = history_age_s_max
+        self._is_history = True
+        self._newest_s = 0.0
         self._settled_before = 0
         self._timestamp_ms = 0
         self._since_s = 0.0
@@ -138,7 +154,10 @@ class Waiting:
     ) -> None:
         """Append rows in offset order, read at `now_s` (a monotonic clock's seconds)."""
         if not self._rows:
-            self._since_s = now_s
+            self._since_s, self._is_history = now_s, True
+        self._newest_s = now_s
+        # Live rows end this at their first one.
+        self._is_history = self._is_history and all(_HISTORY in (value or b"") for value in values)
         chunk = _Chunk(offsets, values, size_of(values))
         self._chunks.append(chunk)
         self._rows += len(offsets)
@@ -190,7 +209,12 @@ class Waiting:
             return self._since_s
         # What waiting saves is the cost of an insert: the more rows share it, the less is gained.
         full = max(self._rows / self._rows_max, self.size_bytes / self._bytes_max)
-        return self._since_s + self._age_s_max * max(0.0, 1.0 - full)
+        share = max(0.0, 1.0 - full)
+        due_s = self._since_s + self._age_s_max * share
+        if self._is_history:
+            patient_s = self._since_s + self._history_age_s_max * share
+            due_s = max(due_s, min(self._newest_s + self._age_s_max * share, patient_s))
+        return due_s
 
     def take(self, now_s: float) -> Batch:
         """Remove and return the rows of one insert, oldest first."""
@@ -270,6 +294,17 @@ def drop_known(
     """Return the rows that are not stored yet, in order."""
     kept = [index for index, known in enumerate(is_known) if not known]
     return [offsets[index] for index in kept], [values[index] for index in kept]
+
+
+@cache
+def _month_reader(time_field: str) -> Callable[[Value], str]:
+    search = re.compile(rb'"%b"\s*:\s*"?(-?\d{1,19})\b' % time_field.encode()).search
+
+    def month(value: Value) -> str:
+        match = search(value or b"")
+        return _month(int(match[1])) if match else "none"
+
+    return month
 
 
 def _month(time_us: int) -> str:

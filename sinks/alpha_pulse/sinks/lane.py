@@ -149,6 +149,7 @@ class LaneOpener:
             rows_max=self._settings.batch_rows_max,
             bytes_max=self._settings.batch_bytes_max,
             age_s_max=self._settings.batch_age_s_max,
+            history_age_s_max=self._settings.history_age_s_max,
         )
         return Lane(
             where,

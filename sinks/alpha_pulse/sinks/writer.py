@@ -62,6 +62,9 @@ class Writer:
 
         Raises: TooManyRefused.
         """
+        if batch.spans_months(table.time_field):
+            await self._store_apart(batch, table, topic, generation)
+            return
         try:
             await self._insert(batch, table, generation)
         except ManyMonths:

@@ -16,7 +16,7 @@ from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.contracts.topics import CANDLES
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
 from alpha_pulse.data_pipeline.history.repairing import repair_once
-from alpha_pulse.data_pipeline.history.stored import Market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.replay.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.server import ReplayExchange
@@ -98,13 +98,13 @@ async def test_a_backfill_that_ended_in_the_middle_goes_on_where_it_was(pipeline
     async with ReplayExchange([market(symbol)], at_end=True) as exchange:
         async with opened(config, exchange) as here:
             # What kill -9 leaves behind: a job without its end.
-            job = await here.backfill._writer.begin(
+            job = await here.backfill.bring.writer.begin(
                 Market("binance", symbol), ONE, BEGIN_US, asked_for
             )
-            pages = here.history.candle_pages(symbol, "1m", BEGIN_US, BEGIN_US + 250 * MINUTE_US)
+            pages = here.history.candles.pages(symbol, "1m", BEGIN_US, BEGIN_US + 250 * MINUTE_US)
             async for page in pages:
-                await here.backfill._writer.put(job, page.candles)
-            await here.backfill._writer.flush()
+                await here.backfill.bring.writer.put(job, page.candles)
+            await here.backfill.bring.writer.flush()
             async with asyncio.timeout(120):
                 where = Market("binance", symbol)
                 # ClickHouse has no event for us.
@@ -151,10 +151,10 @@ async def live(here: Pipeline, source: LongMarket, minutes: int, seed: int) -> t
     """
     chance = Random(seed)
     name = source.instrument.symbol
-    where, writer = Market("binance", name), here.backfill._writer
+    where, writer = Market("binance", name), here.backfill.bring.writer
     end_us = BEGIN_US + minutes * MINUTE_US
     lost, wrong = set(), set(chance.sample(range(minutes), 4))
-    pages = here.history.candle_pages(name, "1m", BEGIN_US, end_us)
+    pages = here.history.candles.pages(name, "1m", BEGIN_US, end_us)
     candles = {c.open_time_us: c async for page in pages for c in page.candles}
     for minute in range(minutes):
         for row in source.rows(minute * 4, minute * 4 + 4):
@@ -235,14 +235,14 @@ async def test_trades_are_brought_by_id_and_only_those_that_are_missing(pipeline
         opened(config, exchange) as here,
     ):
         ten_us = BEGIN_US + 10 * MINUTE_US
-        first = await here.backfill.trades("ADA/USDT", ten_us, ten_us + 5 * MINUTE_US)
+        first = await here.backfill.trades.fill("ADA/USDT", ten_us, ten_us + 5 * MINUTE_US)
         assert (first.wanted, first.had, first.fetched) == (20, 0, 20)
-        report = await here.backfill.trades("ADA/USDT", BEGIN_US, end_us)
+        report = await here.backfill.trades.fill("ADA/USDT", BEGIN_US, end_us)
         assert (report.wanted, report.had, report.missing_ids) == (160, 20, [])
         trades = await here.stored.trades(report.market, BEGIN_US, end_us)
         expected = source.rows(0, 160)
         assert [int(trade.trade_id) for trade in trades] == [row.trade_id for row in expected]
-        again = await here.backfill.trades("ADA/USDT", BEGIN_US, end_us)
+        again = await here.backfill.trades.fill("ADA/USDT", BEGIN_US, end_us)
         assert (again.had, again.fetched) == (160, 0)
         stored = await here.stored.candles(report.market, ONE, BEGIN_US, end_us)
         assert {candle.coverage for candle in stored} == {"contiguous"}

@@ -1,0 +1,164 @@
+"""Pages of an exchange's own candles, as complete as it has them.
+
+An answer that is short is never taken for complete: it is asked again, for what lacks, until two
+answers agree that there is no more.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+from alpha_pulse.contracts.config import HistoryConfig
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.market import Timeframe, get_timeframe
+from alpha_pulse.producers.gaps import first_open, missing_windows
+from alpha_pulse.producers.history.asking import Asker, NotOfferedError
+from alpha_pulse.producers.history.candle_requests import Asking, CandleSource, candle_source
+
+# Answers that agree before candles count as absent; and how often a page is asked at all.
+AGREEING_ANSWERS = 2
+ANSWERS_MAX = 20
+# Of an exchange that shows its newest candles: an answer without the last of them is doubtful.
+DOUBTFUL_ANSWERS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CandlePage:
+    """The exchange's candles that open within `[start_us, end_us)`, ascending and unique.
+
+    absent: how many of the window's candles the exchange does not have, by agreeing answers.
+    offered: False where the exchange does not serve so old candles at all.
+    """
+
+    start_us: int
+    end_us: int
+    candles: list[Candle]
+    absent: int = 0
+    offered: bool = True
+
+
+class CandlePages:
+    """One exchange's candles. ask: under the limiter that everybody shares."""
+
+    def __init__(self, ask: Asker, settings: HistoryConfig) -> None:
+        self._ask = ask
+        self._name, self._client = ask.name, ask.client
+        self._settings = settings
+
+    def source(self, timeframe: str) -> tuple[CandleSource, str]:
+        """Return how candles of a timeframe are asked for, and the exchange's name of it.
+
+        Raises: NotOfferedError when the exchange has no candles of that timeframe.
+        """
+        source = candle_source(self._client)
+        if timeframe not in source.names:
+            raise NotOfferedError(
+                f"expected a timeframe that {self._name} serves, one of {' '.join(source.names)}, "
+                f"found {timeframe}; fetch a shorter one: longer ones are built from it"
+            )
+        return source, source.names[timeframe]
+
+    async def pages(
+        self, symbol: str, timeframe: str, start_us: int, end_us: int
+    ) -> AsyncGenerator[CandlePage, None]:
+        """Yield the pages of `[start_us, end_us)` in order, as complete as the exchange has them.
+
+        Every candle of the window is asked for, whether earlier pages were empty or not. end_us
+        must not lie beyond the last closed candle (`clock_us`): an open one is no candle yet.
+        Raises: NotOfferedError, DataFetchError (`Asker`); what was yielded before stands.
+        """
+        source, name = self.source(timeframe)
+        frame = get_timeframe(timeframe)
+        start_us, end_us = first_open(frame, start_us), first_open(frame, end_us)
+        if source.newest_rows is not None:
+            async for page in self._newest_candles(source, name, symbol, frame, start_us, end_us):
+                yield page
+            return
+        rows = min(source.page_rows, self._settings.page_rows_max or source.page_rows)
+        step_us = rows * frame.duration_us
+        starts = deque(range(start_us, end_us, step_us))
+        running: deque[asyncio.Task[CandlePage]] = deque()
+        try:
+            while starts or running:
+                while starts and len(running) < self._settings.pages_ahead_max:
+                    first = starts.popleft()
+                    page_end = min(first + step_us, end_us)
+                    asking = Asking(self._name, self._client, symbol, frame, first, page_end)
+                    running.append(asyncio.create_task(self._candle_page(source, name, asking)))
+                page = await running[0]
+                running.popleft()
+                yield page
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _candle_page(self, source: CandleSource, name: str, asking: Asking) -> CandlePage:
+        # `asking` shrinks to what is still missing; what came stays.
+        found: dict[int, Candle] = {}
+        start_us, end_us, frame = asking.start_us, asking.end_us, asking.timeframe
+        agreeing = 0
+        for _ in range(ANSWERS_MAX):
+            before = len(found)
+            for candle in await self._ask_candles(source, name, asking):
+                if start_us <= candle.open_time_us < end_us:
+                    found.setdefault(candle.open_time_us, candle)
+            missing = missing_windows(found, frame, start_us, end_us)
+            if not missing:
+                break
+            agreeing = 1 if len(found) > before else agreeing + 1
+            if agreeing >= AGREEING_ANSWERS:
+                break
+            first_us, last_us = missing[0].start_us, missing[-1].end_us
+            asking = Asking(self._name, self._client, asking.symbol, frame, first_us, last_us)
+        candles = [found[time_us] for time_us in sorted(found)]
+        wanted = (end_us - start_us) // frame.duration_us
+        return CandlePage(start_us, end_us, candles, wanted - len(candles))
+
+    async def _ask_candles(self, source: CandleSource, name: str, asking: Asking) -> list[Candle]:
+        what = f"{asking.timeframe} candles of {asking.symbol} from {asking.start_us} µs on"
+        return await self._ask(what, lambda: source.ask(asking, name))
+
+    async def _newest_candles(
+        self, source: CandleSource, name: str, symbol: str, frame: Timeframe, start_us: int,
+        end_us: int,
+    ) -> AsyncIterator[CandlePage]:  # fmt: skip
+        # Whatever is asked for, the newest candles come: one request brings all there are.
+        asking = Asking(self._name, self._client, symbol, frame, frame.duration_us, end_us)
+        found: dict[int, Candle] = {}
+        agreeing = 0
+        for _ in range(ANSWERS_MAX):
+            before = len(found)
+            for candle in await self._ask_candles(source, name, asking):
+                found.setdefault(candle.open_time_us, candle)
+            offered_us = min(found, default=end_us)
+            if found and not missing_windows(found, frame, max(start_us, offered_us), end_us):
+                break
+            agreeing = 1 if len(found) > before else agreeing + 1
+            # The newest are what is shown for certain: without them an answer is doubtful.
+            has_end = end_us - frame.duration_us in found
+            if agreeing >= (AGREEING_ANSWERS if has_end else DOUBTFUL_ANSWERS_MAX):
+                break
+        if start_us < offered_us:
+            yield CandlePage(start_us, min(offered_us, end_us), [], offered=False)
+        if offered_us < end_us:
+            first_us = max(start_us, offered_us)
+            candles = [found[t] for t in sorted(found) if first_us <= t < end_us]
+            absent = (end_us - first_us) // frame.duration_us - len(candles)
+            yield CandlePage(first_us, end_us, candles, absent)
+
+    async def listed_from_us(self, symbol: str) -> int | None:
+        """Return when the symbol's history begins, None where the exchange does not tell."""
+        market = self._client.market(symbol)
+        created = market.get("created")
+        if created:
+            return int(created) * 1000
+        if self._client.id not in ("binance", "binanceusdm"):
+            return None
+        ask = (
+            self._client.fapiPublicGetKlines if market["contract"] else self._client.publicGetKlines
+        )
+        request = {"symbol": market["id"], "interval": "1m", "startTime": 0, "limit": 1}
+        rows = await self._ask(f"the first candle of {symbol}", lambda: ask(request))
+        return int(rows[0][0]) * 1000 if rows else None

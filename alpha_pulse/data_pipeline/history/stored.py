@@ -32,6 +32,11 @@ _TRADES = (
     f"{_MARKET} AND trade_time >= fromUnixTimestamp64Micro({{start:Int64}}, 'UTC') AND "
     "trade_time < fromUnixTimestamp64Micro({end:Int64}, 'UTC')"
 )
+_OF_JOB = (
+    f"FROM {{db}}.candles_log WHERE {_MARKET} AND "
+    "open_time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
+    "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +133,11 @@ class StoredMarket:
 
         Below the wanted number rows are counted, some of which may be there twice.
         """
-        where = (
-            f"FROM {{db}}.candles_log WHERE {_MARKET} AND "
-            "open_time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') AND open_time < "
-            "fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}"
-        )
         parameters = {**market.parameters, "start": start_us, "end": end_us, "job": job}
-        count = int((await self.rows(f"SELECT count() {where}", parameters))[0][0])
+        count = int((await self.rows(f"SELECT count() {_OF_JOB}", parameters))[0][0])
         if count < wanted:
             return count
-        exact = f"SELECT uniqExact(timeframe, open_time) {where}"
+        exact = f"SELECT uniqExact(timeframe, open_time) {_OF_JOB}"
         return int((await self.rows(exact, parameters))[0][0])
 
     async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:

@@ -16,6 +16,7 @@ BEGIN, END = "<!-- figures: `python -m benchmarks table` -->", "<!-- end of figu
 PEERS = {
     "streams-eos": "Kafka Streams exactly once",
     "streams-alos": "Kafka Streams at least once",
+    "quix": "Quix Streams, 1m candles alone",
 }
 
 
@@ -31,6 +32,11 @@ class Row:
 
 def _of(figures: list[dict[str, Any]], name: str, key: str) -> Any:
     return next((one[key] for one in figures if one["name"] == name), None)
+
+
+def _exactness(results: list[dict[str, Any]], name: str) -> str:
+    exact = _of(results, name, "exact")
+    return "stopped after its time" if exact == "cut off" else f"{exact} candles exact"
 
 
 ROWS = (
@@ -50,8 +56,8 @@ ROWS = (
             f"{_of(f['results'], 'ours', 'trades_per_cpu_s'):,} in "
             f"{_of(f['results'], 'ours', 'rss_mib')} MiB: "
             + ", ".join(
-                f"{ratio} x {PEERS.get(name, name)} ({_of(f['results'], name, 'exact')} candles "
-                f"exact, {_of(f['results'], name, 'rss_mib')} MiB)"
+                f"{ratio} x {PEERS.get(name, name)} ({_exactness(f['results'], name)}, "
+                f"{_of(f['results'], name, 'rss_mib')} MiB)"
                 for name, ratio in f["times"].items()
             )
         ),

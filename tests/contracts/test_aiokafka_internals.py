@@ -53,13 +53,30 @@ async def send(producer: aiokafka.AIOKafkaProducer, topic: TopicPartition, *valu
 async def read_batches(
     runtime: Runtime, topic: TopicPartition, start: int = 0, **settings: Any
 ) -> list[RecordBatch]:
-    consumer = batch_consumer(KafkaConfig(bootstrap=runtime.kafka), "test", **settings)
+    found: list[RecordBatch] = await read_with(
+        batch_consumer(KafkaConfig(bootstrap=runtime.kafka), "test", **settings), topic, start
+    )
+    return found
+
+
+async def read_encoded(
+    runtime: Runtime, topic: TopicPartition, start: int = 0
+) -> list[EncodedBatch]:
+    found: list[EncodedBatch] = await read_with(
+        encoded_consumer(KafkaConfig(bootstrap=runtime.kafka), "test"), topic, start
+    )
+    return found
+
+
+async def read_with(
+    consumer: aiokafka.AIOKafkaConsumer, topic: TopicPartition, start: int
+) -> list[Any]:
     consumer.assign([topic])
     await consumer.start()
     try:
         end = (await consumer.end_offsets([topic]))[topic]
         consumer.seek(topic, start)
-        found: list[RecordBatch] = []
+        found: list[Any] = []
         async with asyncio.timeout(30):
             while await consumer.position(topic) < end:
                 found += (await consumer.getmany(topic, timeout_ms=200)).get(topic, [])
@@ -206,21 +223,3 @@ async def test_encoded_batches_hold_the_records_as_they_travel(
     # Reading that begins inside a batch gets all of it, and is told where it begins.
     inside = await read_encoded(runtime, topic, start=4)
     assert (inside[0].base_offset, inside[0].first_offset, inside[0].count) == (3, 4, 3)
-
-
-async def read_encoded(
-    runtime: Runtime, topic: TopicPartition, start: int = 0
-) -> list[EncodedBatch]:
-    consumer = encoded_consumer(KafkaConfig(bootstrap=runtime.kafka), "test")
-    consumer.assign([topic])
-    await consumer.start()
-    try:
-        end = (await consumer.end_offsets([topic]))[topic]
-        consumer.seek(topic, start)
-        found: list[EncodedBatch] = []
-        async with asyncio.timeout(30):
-            while await consumer.position(topic) < end:
-                found += (await consumer.getmany(topic, timeout_ms=200)).get(topic, [])
-        return found
-    finally:
-        await consumer.stop()

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.migrate import migrate
 from benchmarks.end_to_end_stored import fill
 from benchmarks.end_to_end_watch import watching
-from benchmarks.processes import busy_core_s, usage_by_role
+from benchmarks.processes import busy_core_s, serving, usage_by_role
 
 EXCHANGE = Path(__file__).with_name("end_to_end_exchange.py")
 WARM_UP_S = 15.0
@@ -65,7 +63,7 @@ async def run(runtime: Runtime, load: Load) -> dict[str, Any]:
         await migrate(config, clickhouse)
         stack.push_async_callback(_drop, config, clickhouse)
         await fill(config.database, clickhouse, names, load.stored_rows)
-        url = await stack.enter_async_context(exchange(names, load.rate))
+        url = await stack.enter_async_context(serving(EXCHANGE, len(names), load.rate))
         config = replace(config, producer=replace(config.producer, exchange_url=url))
         roles = await stack.enter_async_context(
             role_processes(runtime.data_dir / f"logs-{config.namespace}")
@@ -116,21 +114,3 @@ async def run(runtime: Runtime, load: Load) -> dict[str, Any]:
 async def _drop(config: Config, clickhouse: ClickHouse) -> None:
     # The next run meets the same machine.
     await clickhouse.command(f"DROP DATABASE IF EXISTS {config.database}")
-
-
-@asynccontextmanager
-async def exchange(symbols: Sequence[str], rate: float) -> AsyncIterator[str]:
-    """Run the exchange in a process of its own; yield its address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXCHANGE),
-        str(len(symbols)),
-        str(rate),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
-    finally:
-        process.kill()
-        await process.wait()

@@ -1,6 +1,10 @@
-"""What the processes below this one have used: CPU seconds and resident memory, by role."""
+"""Processes below this one: an exchange of its own, and what each has used of CPU and memory."""
 
+import asyncio
 import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,20 @@ class Usage:
             "us_per_trade": round(cores / rate * 1e6, 1),
             "rss_mib": round(self.rss_mib),
         }
+
+
+@asynccontextmanager
+async def serving(script: Path, *arguments: object) -> AsyncIterator[str]:
+    """Run an exchange in a process of its own; yield its address, which it prints first."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), *map(str, arguments), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def usage_by_role() -> dict[str, Usage]:

@@ -16,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST, Topic
 from alpha_pulse.embedded.runtime import Runtime
+from benchmarks.processes import serving
 
 HERE = Path(__file__).parent
 CRYPTOFEED = "cryptofeed==2.4.1"
@@ -120,7 +119,7 @@ def growth(rss_mib: dict[str, float]) -> float:
 
 async def contend(name: str, python: str, config: Config, frames: int) -> Result:
     """Flood one contender in a process of its own; return what it measured."""
-    async with flood(frames) as url:
+    async with serving(HERE / "producers_flood.py", frames) as url:
         process = await asyncio.create_subprocess_exec(
             python,
             str(HERE / f"producers_{name}.py"),
@@ -154,20 +153,6 @@ async def contend(name: str, python: str, config: Config, frames: int) -> Result
         file=sys.stderr,
     )
     return result
-
-
-@asynccontextmanager
-async def flood(frames: int) -> AsyncIterator[str]:
-    """Run the flooding exchange in a process of its own; yield its address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "producers_flood.py"), str(frames), stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        yield (await process.stdout.readline()).decode().strip()
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def check(config: Config, frames: int) -> tuple[int, int]:

@@ -32,12 +32,12 @@ from alpha_pulse.processors.plain_trade import (
 from alpha_pulse.processors.wire import write_record
 
 # What a symbol is, and where its stream stands. IS_HOT: the loop may take its trades. ROLLED: the
-# window before the newest was left behind in the second half of the tables.
+# window before the newest was left behind in the row after it.
 (
-    IS_HOT, IS_DIRTY, ROLLED, LAST_ID, LAST_US, WATERMARK_US, CLOSE_AT_US, KEY_AT, KEY_BYTES,
-    START_AT, START_BYTES,
-) = range(11)  # fmt: skip
-SYMBOL_COLUMNS = 11
+    IS_HOT, IS_DIRTY, ROLLED, LAST_ID, WATERMARK_US, CLOSE_AT_US, KEY_AT, KEY_BYTES, START_AT,
+    START_BYTES,
+) = range(10)  # fmt: skip
+SYMBOL_COLUMNS = 10
 # A window: a symbol's newest in row 2 n, the one before it in row 2 n + 1. Lengths are of texts.
 (
     OPEN_US, FIRST_US, FIRST_ID, TRADE_US, TRADE_ID, COUNT, SIDES_KNOWN, OPEN, HIGH, LOW, CLOSE,
@@ -203,7 +203,6 @@ def run(  # noqa: C901 - one loop, step by step
         windows[new, COUNT] += 1
         windows[new, TRADE_US] = time_us
         windows[new, TRADE_ID] = last_id
-        symbols[number, LAST_US] = time_us
         symbols[number, LAST_ID] = last_id
         symbols[number, IS_DIRTY] = 1
         control[TRADES] += 1

@@ -90,16 +90,10 @@ class HotTrades:
     def bring_back(self, key: bytes) -> None:
         """Write what the loop changed into the symbol's stream."""
         row = self._rows[key]
-        symbol = self._symbols[row]
-        if not symbol[columns.IS_DIRTY]:
-            return
-        stream = self._streams[row]
-        _, _, rolled, last_id, last_us, watermark_us, *_ = symbol.tolist()
-        symbol[columns.IS_DIRTY] = symbol[columns.ROLLED] = 0
-        if rolled:
-            stream.put_newest(*self._window(row, 1))
-        stream.put_newest(*self._window(row, 0))
-        stream.follow_plain(last_id, last_us, watermark_us)
+        if self._symbols[row, columns.IS_DIRTY]:
+            self.bring_ended_back(key)
+            self._streams[row].put_newest(*self._window(row, 0))
+            self._symbols[row, columns.IS_DIRTY] = 0
 
     def bring_ended_back(self, key: bytes) -> None:
         """Write into the stream what closing windows needs: the window before the newest.
@@ -109,11 +103,12 @@ class HotTrades:
         row = self._rows[key]
         symbol = self._symbols[row]
         stream = self._streams[row]
-        _, _, rolled, last_id, last_us, watermark_us, *_ = symbol.tolist()
+        _, _, rolled, last_id, watermark_us, *_ = symbol.tolist()
         if rolled:
             symbol[columns.ROLLED] = 0
             stream.put_newest(*self._window(row, 1))
-        stream.follow_plain(last_id, last_us, watermark_us)
+        # What made the symbol dirty was the newest window's last trade.
+        stream.follow_plain(last_id, int(self._windows[2 * row, columns.TRADE_US]), watermark_us)
 
     def go_on(self, key: bytes) -> None:
         """Let the loop go on with a symbol after its windows were closed."""
@@ -141,7 +136,7 @@ class HotTrades:
             symbol[columns.IS_HOT] = 0
             return
         symbol[: columns.KEY_AT] = (
-            1, 0, 0, stream.last_id, stream.last_trade_us, stream.watermark_us, stream.close_at_us,
+            1, 0, 0, stream.last_id, stream.watermark_us, stream.close_at_us,
         )  # fmt: skip
         texts = (value.open, value.high, value.low, value.close)
         self._windows[2 * row] = (

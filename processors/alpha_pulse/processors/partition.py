@@ -129,8 +129,7 @@ class Partition:
             self._open_candles(self.number, self.kernel.open_candles())
         outputs = self.kernel.take_outputs()
         state = RecordsWriter(BATCH_BYTES_MAX)
-        for record in self._writer.snapshot(self.kernel):
-            state.append(record)
+        state.extend(self._writer.snapshot(self.kernel))
         self.commit = asyncio.create_task(self._commit(position, outputs, state, self._newest_ms))
         return self.commit
 

@@ -88,22 +88,19 @@ _OneByOne = fetcher.PartitionRecords
 class _Fetched(_OneByOne):  # type: ignore[misc, valid-type]
     """The batches of a fetch that are to be delivered, in order."""
 
-    def _delivered(self) -> Iterator[tuple[Any, int]]:
-        """Yield batches, and where each begins among the bytes that were fetched."""
+    def _delivered(self) -> Iterator[tuple[Any, int, int]]:
+        """Yield batches, and where each begins and ends among the bytes that were fetched."""
         at = 0
         while self._records.has_next():
             batch = self._records.next_batch()
-            began, at = at, at + self._size_at(at)
+            began = at
+            at += _HEADER.unpack_from(self._records.fetched, at)[1] + _BEFORE_SIZE
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if self._is_aborted(batch) or batch.is_control_batch:
                 self.next_fetch_offset = batch.next_offset
                 continue
-            yield batch, began
-
-    def _size_at(self, at: int) -> int:
-        size: int = _HEADER.unpack_from(self._records.fetched, at)[1] + _BEFORE_SIZE
-        return size
+            yield batch, began, at
 
     def _is_aborted(self, batch: Any) -> bool:
         # Follows PartitionRecords._unpack_records line by line: abort markers end an aborted
@@ -120,7 +117,7 @@ class _Batches(_Fetched):
     """The records of a fetch, one `RecordBatch` at a time."""
 
     def _unpack_records(self) -> Iterator[RecordBatch]:
-        for batch, _ in self._delivered():
+        for batch, _, _ in self._delivered():
             start = self.next_fetch_offset
             offsets: list[int] = []
             keys: list[bytes | None] = []
@@ -139,13 +136,11 @@ class _Encoded(_Fetched):
     """The records of a fetch, one `EncodedBatch` at a time."""
 
     def _unpack_records(self) -> Iterator[EncodedBatch]:
-        for batch, began in self._delivered():
+        for batch, began, ended in self._delivered():
             first_offset = max(batch.base_offset, self.next_fetch_offset)
             self.next_fetch_offset = batch.next_offset
             header = _HEADER.unpack_from(self._records.fetched, began)
-            records = memoryview(self._records.fetched)[
-                began + _HEADER.size : began + self._size_at(began)
-            ]
+            records = memoryview(self._records.fetched)[began + _HEADER.size : ended]
             decode = _DECODERS.get(batch.compression_type)
             count = header[-1]
             if count:

@@ -23,6 +23,8 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT")
 DRAIN_S_MAX = 10.0
 # The servers and the page end after the roles; a busy machine gives them time of its own.
 END_S_MAX = 60.0
+# Trades stored after a kill before it counts as overcome.
+FLOWING_AGAIN = 50
 
 SETTINGS = """
 namespace = "up"
@@ -141,7 +143,7 @@ class Up:
         end = f"{name} ended with exit code 137; it starts again in "
         self.until(lambda: self.said(end), f"the end of {name} to be reported")
         self.until(lambda: self.role_pid(name) not in (None, pid), f"{name} to run again")
-        self.until(lambda: self.stored() > before + 50, f"trades to flow again after {name}")
+        self.until(lambda: self.stored() > before + FLOWING_AGAIN, f"trades to flow again after {name}")
 
     def terminate(self) -> tuple[float, int]:
         """End it with SIGTERM; return the seconds until every role had ended, and its exit code."""
@@ -187,6 +189,7 @@ def kill_terminate_and_count(directory: Path, exchange: str) -> None:
     assert drained_s <= DRAIN_S_MAX
     assert code == 0, up.said()
     assert not [pid for pid, was in everything.items() if started(pid) == was]
+    stored = 0
     for symbol in SYMBOLS:
         query = (
             "SELECT count() AS trades, uniqExact(trade_id) AS identities, "
@@ -196,7 +199,10 @@ def kill_terminate_and_count(directory: Path, exchange: str) -> None:
         answer = run(directory, exchange, "sql", query, "--json")
         assert answer.returncode == 0, answer.stderr
         row = json.loads(answer.stdout)
-        assert int(row["trades"]) == int(row["identities"]) == int(row["span"]) > 100
+        assert int(row["trades"]) == int(row["identities"]) == int(row["span"]) > 0
+        stored += int(row["trades"])
+    # Each kill waited for so many more; how they fall on the symbols is the market's affair.
+    assert stored > FLOWING_AGAIN * len(ROLES)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Rules beyond the schema."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from alpha_pulse.contracts.decimals import plain_text, round_to_twelve
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.market import check_exchange, get_timeframe
 from alpha_pulse.contracts.validation import (
     validate_candle,
     validate_ohlcv,
@@ -73,9 +75,17 @@ def test_candles_are_accepted_in_place_of_rows_and_must_ascend_too() -> None:
         ([[1000, 1, float("nan"), 0.5, 1, 1]], "finite"),
         ([[1000, 1, 2, 0.5, 1, -1]], "volume of 0 or more"),
         ([[2000, 1, 2, 0.5, 1, 1], [2000, 1, 2, 0.5, 1, 1]], "ascending"),
+        ([[float("nan"), 1, 2, 0.5, 1, 1]], "open time in ms, found nan"),
+        ([["soon", 1, 2, 0.5, 1, 1]], "expected numbers"),
+        ([7], "expected 6 values"),
+        (["1231230"], "expected 6 values"),
+        ([{"open": 1, "high": 2, "low": 1, "close": 1, "volume": 1, "time": 0}], "expected 6"),
+        ({"BTC/USDT": []}, "rows of 6 values"),
+        ("1231230", "rows of 6 values"),
+        (None, "rows of 6 values"),
     ],
 )
-def test_a_row_that_is_no_candle_is_refused(rows: list[list[Any]], message: str) -> None:
+def test_a_row_that_is_no_candle_is_refused(rows: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         validate_ohlcv(rows)
 
@@ -83,10 +93,26 @@ def test_a_row_that_is_no_candle_is_refused(rows: list[list[Any]], message: str)
 def test_timeframe_and_symbol_are_checked_against_what_is_allowed() -> None:
     validate_timeframe("1h", ["1m", "1h"])
     validate_symbol("BTC/USDT")
-    with pytest.raises(AlphaPulseError, match="one of 1h 1m, found '5m'"):
+    with pytest.raises(AlphaPulseError, match="found '5m'; use one of 1m 1h"):
         validate_timeframe("5m", ["1m", "1h"])
     with pytest.raises(ValidationError):
         validate_symbol("BTCUSDT")
+
+
+@pytest.mark.parametrize("rubbish", [None, 7, ["1h"], {}, b"1h", "1h\n", "x" * 10_000], ids=repr)
+def test_rubbish_is_a_validation_error_of_one_short_line(rubbish: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: validate_timeframe(rubbish),
+        lambda: validate_symbol(rubbish),
+        lambda: check_exchange(rubbish),
+        lambda: get_timeframe(rubbish),
+        lambda: validate_timeframe("7m", rubbish),
+    ]
+    for call in calls:
+        with pytest.raises(ValidationError) as raised:
+            call()
+        assert len(str(raised.value)) < 400
+        assert "\n" not in str(raised.value)
 
 
 @given(st.decimals(min_value=0, max_value=10**20, places=12))

@@ -46,19 +46,19 @@ def ids_are_consecutive(exchange: str) -> bool:
 
 def check_exchange(exchange: str) -> str:
     """Return the exchange's name as it came, or raise ValidationError when it is no such name."""
-    if not _EXCHANGE.match(exchange):
+    if not isinstance(exchange, str) or not _EXCHANGE.match(exchange):
         raise ValidationError(
             f"expected an exchange name such as 'binance' (lower case, digits, '-'), found "
-            f"{exchange[:80]!r}; use ccxt's id of the exchange"
+            f"{_short(exchange)}; use ccxt's id of the exchange"
         )
     return exchange
 
 
 def check_symbol(symbol: str) -> str:
     """Return the symbol as it came, or raise ValidationError when it is not BASE/QUOTE[:SETTLE]."""
-    if not _SYMBOL.match(symbol):
+    if not isinstance(symbol, str) or not _SYMBOL.match(symbol):
         raise ValidationError(
-            f"expected a symbol such as 'BTC/USDT' or 'BTC/USDT:USDT', found {symbol[:80]!r}; "
+            f"expected a symbol such as 'BTC/USDT' or 'BTC/USDT:USDT', found {_short(symbol)}; "
             "use ccxt's unified symbol"
         )
     return symbol
@@ -124,9 +124,14 @@ PUBLISHED_TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 
 def get_timeframe(name: str) -> Timeframe:
     """Return the timeframe of that name, or raise ValidationError with the names there are."""
-    found = TIMEFRAMES.get(name)
+    found = TIMEFRAMES.get(name) if isinstance(name, str) else None
     if found is None:
         raise ValidationError(
-            f"expected a timeframe, one of {' '.join(TIMEFRAMES)}, found {name[:40]!r}"
+            f"expected a timeframe, found {_short(name)}; use one of {' '.join(TIMEFRAMES)}"
         )
     return found
+
+
+def _short(value: object) -> str:
+    # Whatever came, as an error shows it: on one line, and never longer than a line.
+    return repr(value[:80] if isinstance(value, str) else value)[:200]

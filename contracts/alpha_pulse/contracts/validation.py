@@ -1,6 +1,6 @@
 """Rules beyond the schema, as pure functions: each raises ValidationError or returns nothing."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from alpha_pulse.contracts.errors import ValidationError
@@ -11,11 +11,19 @@ OHLCV_COLUMNS = 6
 
 
 def validate_timeframe(timeframe: str, valid_timeframes: Collection[str] = TIMEFRAMES) -> None:
-    """Raise ValidationError unless the timeframe is one of the valid ones."""
-    if timeframe not in valid_timeframes:
+    """Raise ValidationError unless the timeframe is one of the valid ones.
+
+    valid_timeframes: names; a text is no collection of them.
+    """
+    if isinstance(valid_timeframes, str | bytes) or not isinstance(valid_timeframes, Collection):
         raise ValidationError(
-            f"expected a timeframe, one of {' '.join(sorted(valid_timeframes))}, "
-            f"found {timeframe!r}"
+            "expected the valid timeframes as a list of names such as ['1m', '1h'], found "
+            f"{valid_timeframes!r:.80}"
+        )
+    if not isinstance(timeframe, str) or timeframe not in valid_timeframes:
+        raise ValidationError(
+            f"expected a timeframe, found {timeframe!r:.80}; use one of "
+            f"{' '.join(map(str, valid_timeframes)) or 'none: no timeframe is valid here'}"
         )
 
 
@@ -67,27 +75,42 @@ def validate_ohlcv(data: Iterable[Sequence[str | float | int] | Candle]) -> None
     data: rows of (open time in ms, open, high, low, close, volume) as ccxt's `fetch_ohlcv` returns
     them, or candles; ascending and unique by time.
     """
-    last_time: float | None = None
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes | Mapping):
+        raise ValidationError(
+            f"expected rows of {OHLCV_COLUMNS} values or candles, found {data!r:.80}"
+        )
+    last_ms: Decimal | None = None
     for number, row in enumerate(data):
         where = f"row {number}"
         if isinstance(row, Candle):
             validate_candle(row)
-            row = [row.open_time_us / 1000, row.open, row.high, row.low, row.close, row.volume]
-        if len(row) < OHLCV_COLUMNS or any(value is None for value in row[:OHLCV_COLUMNS]):
+            time_ms = Decimal(row.open_time_us) / 1000
+        else:
+            time_ms = _check_row(row, where)
+        if last_ms is not None and time_ms <= last_ms:
             raise ValidationError(
-                f"expected {OHLCV_COLUMNS} values (time, open, high, low, close, volume), "
-                f"found {list(row)!r} ({where})"
+                f"expected ascending open times, found {time_ms} after {last_ms} ({where})"
             )
-        try:
-            time_ms = float(row[0])
-            volume = Decimal(str(row[5]))
-            _check_prices(row[1], row[2], row[3], row[4], where)
-        except (ArithmeticError, ValueError, TypeError) as error:
-            raise ValidationError(f"expected numbers, found {list(row)!r} ({where})") from error
-        if not volume.is_finite() or volume < 0:
-            raise ValidationError(f"expected a volume of 0 or more, found {row[5]!r} ({where})")
-        if last_time is not None and time_ms <= last_time:
-            raise ValidationError(
-                f"expected ascending open times, found {row[0]!r} after {last_time:.0f} ({where})"
-            )
-        last_time = time_ms
+        last_ms = time_ms
+
+
+def _check_row(row: object, where: str) -> Decimal:
+    # Returns the row's time in ms. A row may be of any kind that gives its values in order.
+    readable = isinstance(row, Iterable) and not isinstance(row, str | bytes | Mapping)
+    values = list(row)[:OHLCV_COLUMNS] if readable else []  # type: ignore[call-overload]
+    if len(values) < OHLCV_COLUMNS or any(value is None for value in values):
+        raise ValidationError(
+            f"expected {OHLCV_COLUMNS} values (time, open, high, low, close, volume), "
+            f"found {row!r:.200} ({where})"
+        )
+    time, open_, high, low, close, volume = values
+    try:
+        time_ms, amount = Decimal(str(time)), Decimal(str(volume))
+        _check_prices(open_, high, low, close, where)
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise ValidationError(f"expected numbers, found {row!r:.200} ({where})") from error
+    if not time_ms.is_finite():
+        raise ValidationError(f"expected an open time in ms, found {time!r:.80} ({where})")
+    if not amount.is_finite() or amount < 0:
+        raise ValidationError(f"expected a volume of 0 or more, found {volume!r:.80} ({where})")
+    return time_ms

@@ -14,7 +14,6 @@ from alpha_pulse.contracts.errors import (
     MarketWindow,
     StorageError,
     ValidationError,
-    format_us,
 )
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import Fetcher, MissingCandles, Storage
@@ -206,25 +205,42 @@ class HistoricalDataManager:
         start_time: datetime,
         end_time: datetime,
     ) -> _Wanted:
-        for name, value in (("exchange", exchange), ("symbol", symbol), ("timeframe", timeframe)):
-            if not isinstance(value, str):
-                raise ValidationError(f"expected text as {name}, found {value!r}")
-        start_us, end_us = _time_us("start_time", start_time), _time_us("end_time", end_time)
-        name = self.fetcher.exchange_name(check_exchange(str(exchange)))
-        about = MarketWindow(name, check_symbol(symbol), None, start_us, end_us)
-        frame = get_timeframe(timeframe)
-        if start_us >= end_us:
-            raise ValidationError(
-                "expected start_time before end_time, found the contrary; swap them", about
-            )
-        whole = first_open(frame, start_us), frame.open_time_us(end_us)
-        if whole[0] >= whole[1]:
-            raise ValidationError(
-                f"expected a window with at least one whole {frame} candle, found none from "
-                f"{format_us(start_us)} to {format_us(end_us)}; ask for a longer one",
-                about,
-            )
+        try:
+            start_us, end_us = _time_us("start_time", start_time), _time_us("end_time", end_time)
+            name = self.fetcher.exchange_name(check_exchange(exchange))
+            frame = get_timeframe(timeframe)
+            check_symbol(symbol)
+            if start_us >= end_us:
+                raise ValidationError(
+                    "expected start_time before end_time, found the contrary; swap them"
+                )
+            whole = first_open(frame, start_us), frame.open_time_us(end_us)
+            if whole[0] >= whole[1]:
+                raise ValidationError(
+                    f"expected a window with at least one whole {frame} candle, found none; ask "
+                    "for a longer one"
+                )
+        except ValidationError as error:
+            error.about = error.about or _told(exchange, symbol, timeframe, start_time, end_time)
+            raise
         return _Wanted(name, symbol, frame, *whole)
+
+
+def _told(
+    exchange: object, symbol: object, timeframe: object, start_time: object, end_time: object
+) -> MarketWindow:
+    # What of the arguments can be shown, for an error about one of them.
+    def text(value: object) -> str | None:
+        return value[:80] if isinstance(value, str) and value.isprintable() else None
+
+    def time_us(value: object) -> int | None:
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            return None
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    return MarketWindow(
+        text(exchange), text(symbol), text(timeframe), time_us(start_time), time_us(end_time)
+    )
 
 
 def _time_us(name: str, time: datetime) -> int:
@@ -249,7 +265,14 @@ def _check(candles: Sequence[Candle], wanted: _Wanted) -> None:
                 f"expected candles of {' '.join(wanted.market)}, found {' '.join(market)}; the "
                 "fetcher mixes markets up"
             )
-        validate_candle(candle)
+        try:
+            validate_candle(candle)
+        except ValidationError as error:
+            raise ValidationError(
+                f"{error}; nothing of its page is stored: call again, and leave it out of the "
+                "window while the exchange keeps sending it",
+                wanted.about,
+            ) from error
 
 
 def _joined(windows: Sequence[Window], frame: Timeframe) -> list[list[Window]]:

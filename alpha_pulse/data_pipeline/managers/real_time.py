@@ -81,7 +81,11 @@ class RealTimeDataManager:
         about = MarketWindow(self.provider.exchange)
         if isinstance(symbols, str):
             raise ValidationError(f"expected a list of symbols, found the text {symbols!r}", about)
-        wanted = list(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
+        try:
+            wanted = list(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
+        except ValidationError as error:
+            error.about = about
+            raise
         if len(wanted) > self.config.max_symbols:
             raise ValidationError(
                 f"expected at most {self.config.max_symbols} symbols, found {len(wanted)}; raise "

@@ -68,14 +68,21 @@ class ExchangeDataProvider:
         Raises: ValidationError for what is no symbol; DataFetchError when the exchange does not
         answer in time or refuses a symbol: nothing is followed then.
         """
+        about = MarketWindow(self.exchange)
         if self._running is not None:
             raise ValidationError(
-                f"expected a provider that is not running, found it following {self.exchange}; "
-                "call stop() first"
+                "expected a provider that is not running, found it running; call stop() first",
+                about,
             )
-        wanted = tuple(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
+        try:
+            wanted = tuple(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
+        except ValidationError as error:
+            error.about = about
+            raise
         if not wanted:
-            raise ValidationError("expected at least one symbol to follow, found none")
+            raise ValidationError(
+                "expected at least one symbol to follow, found none; name one", about
+            )
         delivery = _Delivery(on_events, self.config.publish_pending_bytes_max)
         producer = _Following(replace(self.config, symbols=wanted), delivery)
         self._producer = producer

@@ -162,9 +162,11 @@ async def test_a_candle_that_breaks_the_rules_is_refused() -> None:
             yield [make_candle(0), make_candle(1, low="61899.00000000")]
 
     storage = MemoryStorage()
-    with pytest.raises(ValidationError, match="low <= open") as raised:
+    with pytest.raises(ValidationError, match=r"low <= open.* call again") as raised:
         await ensure(storage, Wrong(range(2)), 0, 2)
-    assert raised.value.about is not None
+    assert str(raised.value.about) == (
+        "binance BTC/USDT 1m from 2026-01-01T00:00:00Z to 2026-01-01T00:02:00Z"
+    )
     assert stored_minutes(storage) == []
 
 
@@ -185,6 +187,8 @@ GOOD: dict[str, Any] = {
     "end_time": START + timedelta(hours=2),
 }
 
+NO_TIMES = ("2026-01-01", datetime(2026, 1, 1), datetime(2026, 1, 2))  # noqa: DTZ001
+
 
 @pytest.mark.parametrize(
     ("changes", "says"),
@@ -196,9 +200,11 @@ GOOD: dict[str, Any] = {
         ({"end_time": START + timedelta(minutes=59)}, "at least one whole 1h candle"),
         ({"start_time": datetime(1999, 1, 1, tzinfo=UTC)}, "from 2009 to 2100"),
         ({"symbol": "BTCUSDT"}, "'BTC/USDT'"),
-        ({"symbol": None}, "text as symbol"),
+        ({"symbol": None}, "'BTC/USDT:USDT', found None"),
         ({"timeframe": "7m"}, "1m 3m 5m"),
+        ({"timeframe": ["1h"]}, "1m 3m 5m"),
         ({"exchange": "Binance!"}, "exchange name"),
+        ({"exchange": 7}, "exchange name"),
     ],
 )
 async def test_a_bad_argument_is_a_validation_error_that_says_what_to_write(
@@ -206,9 +212,18 @@ async def test_a_bad_argument_is_a_validation_error_that_says_what_to_write(
 ) -> None:
     fetcher = MemoryFetcher([])
     manager = HistoricalDataManager(MemoryStorage(), fetcher)
+    given = {**GOOD, **changes}
     for call in (manager.ensure_data_available, manager.get_historical_data):
-        with pytest.raises(ValidationError, match=says):
-            await call(**{**GOOD, **changes})
+        with pytest.raises(ValidationError, match=says) as raised:
+            await call(**given)
+        # What can be told of the arguments is in the error, whichever of them is wrong.
+        about = raised.value.about
+        assert about is not None
+        for name in ("exchange", "symbol", "timeframe"):
+            told = given[name] if isinstance(given[name], str) else None
+            assert getattr(about, name) == told
+        assert (about.start_us is None) == (changes.get("start_time", START) in NO_TIMES)
+        assert (about.end_us is None) == (changes.get("end_time", START) in NO_TIMES)
     assert fetcher.asked == []
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from alpha_pulse.data_pipeline.managers.historical import HistoricalDataManager
     from alpha_pulse.data_pipeline.managers.real_time import RealTimeDataManager
-    from alpha_pulse.data_pipeline.pipeline_storage import PipelineStorage
+    from alpha_pulse.data_pipeline.storage.pipeline import PipelineStorage
     from alpha_pulse.producers.fetcher import ExchangeFetcher
     from alpha_pulse.producers.provider import ExchangeDataProvider
     from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
@@ -45,7 +45,7 @@ _HOMES = {
     "ExchangeType": "alpha_pulse.contracts.market",
     "HistoricalDataManager": "alpha_pulse.data_pipeline.managers.historical",
     "MarketDataConfig": "alpha_pulse.data_pipeline.core.config",
-    "PipelineStorage": "alpha_pulse.data_pipeline.pipeline_storage",
+    "PipelineStorage": "alpha_pulse.data_pipeline.storage.pipeline",
     "RealTimeDataManager": "alpha_pulse.data_pipeline.managers.real_time",
     "SQLAlchemyStorage": "alpha_pulse.sinks.sql_storage",
     "StorageConfig": "alpha_pulse.sinks.storage_config",

@@ -1,8 +1,7 @@
 """The examples of docs/library.md run as they stand, against the replay exchange."""
 
-import ast
 import asyncio
-import inspect
+import importlib
 import re
 import sqlite3
 import time
@@ -17,23 +16,18 @@ from alpha_pulse.contracts.market import DAY_US, MINUTE_US
 from alpha_pulse.data_pipeline.core import config, errors, interfaces, models, validation
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
+from tests.application.data_pipeline import blocks
+from tests.application.data_pipeline.blocks import python_blocks, run_part
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/library.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = python_blocks(PAGE)
 README_BLOCK = next(
     block
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for block in python_blocks((ROOT / "README.md").read_text())
     if "HistoricalDataManager" in block
 )
-
-
-async def run_part(block: str, names: dict[str, Any], number: int) -> None:
-    """Run a part of an asynchronous function: `await` stands at its top."""
-    code = compile(block, f"block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(code, names)
-    if inspect.isawaitable(result):
-        await result
+FOLDERS = {"core", "storage", "fetcher", "providers", "managers"}
 
 
 async def test_the_page_runs(
@@ -71,6 +65,25 @@ async def test_the_page_runs(
 
 def test_the_first_example_has_at_most_ten_lines() -> None:
     assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+
+
+def test_the_page_shows_every_call_import_and_error_that_programs_use() -> None:
+    assert blocks.CALLS - blocks.calls_of(BLOCKS) == set()
+    assert blocks.IMPORTS - blocks.imports_of(BLOCKS) == set()
+    assert blocks.ERRORS in blocks.excepts_of(BLOCKS)
+
+
+def test_every_module_of_the_page_is_there_with_the_same_names() -> None:
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    rows = [row for row in rows if row[0].split(".")[0] in FOLDERS]
+    assert {module for module, _ in rows} == blocks.MODULES | {"storage.pipeline"}
+    for module, names in rows:
+        found = importlib.import_module(f"alpha_pulse.data_pipeline.{module}")
+        wanted = re.findall(r"`(\w+)`", names)
+        assert wanted, module
+        for name in wanted:
+            thing = getattr(found, name)
+            assert thing is getattr(library, name, thing), f"a second {name}"
 
 
 def test_every_setting_is_on_the_page_with_its_default() -> None:

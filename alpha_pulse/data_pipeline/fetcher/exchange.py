@@ -1,0 +1,5 @@
+"""`ExchangeFetcher` as part of the library; its home is `alpha_pulse.producers.fetcher`."""
+
+from alpha_pulse.data_pipeline import DataFetchConfig, ExchangeFetcher
+
+__all__ = ["DataFetchConfig", "ExchangeFetcher"]

@@ -9,9 +9,10 @@ import typer
 
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.contracts.config import ProducerConfig, load_config
-from alpha_pulse.contracts.market import check_exchange, check_symbol
+from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.contracts.stopping import stop_when_told
 from alpha_pulse.producers.capture import capture as capture_market
+from alpha_pulse.producers.exchange_names import with_exchange
 
 
 def capture(
@@ -24,9 +25,9 @@ def capture(
     config: ConfigFile = None,
 ) -> None:
     """Record raw frames, trades and the exchange's own candles; `replay` plays the result."""
+    settings = load_config(config).producer
     producer = replace(
-        load_config(config).producer,
-        exchange=check_exchange(exchange),
+        with_exchange(settings, exchange, testnet=settings.testnet),
         symbols=tuple(check_symbol(symbol) for symbol in symbols),
     )
     for folder in asyncio.run(_capture(producer, out, for_seconds)):

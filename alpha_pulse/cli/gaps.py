@@ -40,6 +40,8 @@ def gaps(
     Exit code 3: something is missing (after healing: still) that may exist.
     """
     settings = load_config(config)
+    if exchange:
+        for_exchange(settings, exchange)  # refuses a name that is none
     frames = [get_timeframe(timeframe).name] if timeframe else list(PUBLISHED_TIMEFRAMES)
     window = (
         time_us(start, "--start") if start else None,

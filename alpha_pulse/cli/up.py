@@ -15,8 +15,9 @@ from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.market import check_exchange, check_symbol
+from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.embedded.progress import console_progress
+from alpha_pulse.producers.exchange_names import with_exchange
 
 
 def up(
@@ -34,8 +35,8 @@ def up(
     """
     settings = load_config(config)
     producer = settings.producer
-    if exchange:
-        producer = replace(producer, exchange=check_exchange(exchange))
+    # Refused now: a producer that starts and ends again for ever says it less clearly.
+    producer = with_exchange(producer, exchange or producer.exchange, testnet=producer.testnet)
     if symbols:
         followed = tuple(check_symbol(symbol.strip()) for symbol in symbols.split(","))
         producer = replace(producer, symbols=followed)

@@ -32,6 +32,8 @@ def verify(
     Exit code 3: something differs (after healing: still).
     """
     settings = load_config(config)
+    if exchange:
+        for_exchange(settings, exchange)  # refuses a name that is none
     get_timeframe(timeframe)
     window = (
         time_us(start, "--start") if start else None,

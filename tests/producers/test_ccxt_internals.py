@@ -11,13 +11,18 @@ from ccxt.async_support.base.ws import client as ws_client
 from ccxt.async_support.base.ws.client import Client
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.errors import ConfigError
-from alpha_pulse.producers.exchange import exchange_name, make_exchange
+from alpha_pulse.contracts.errors import ConfigError, ValidationError
+from alpha_pulse.producers.exchange import make_exchange
+from alpha_pulse.producers.exchange_names import exchange_name, known_exchanges
 from alpha_pulse.producers.frames import DECODERS
 
 
 def test_ccxt_is_the_version_that_was_read() -> None:
     assert ccxt.__version__ == "4.5.90"
+
+
+def test_the_exchanges_are_the_modules_of_the_package() -> None:
+    assert set(known_exchanges()) == set(ccxt.pro.exchanges)
 
 
 def test_a_client_has_the_methods_that_the_tap_replaces() -> None:
@@ -105,7 +110,7 @@ async def test_a_testnet_is_another_exchange() -> None:
 
 
 def test_an_unknown_exchange_or_a_missing_testnet_is_a_clear_error() -> None:
-    with pytest.raises(ConfigError, match="nosuch"):
+    with pytest.raises(ValidationError, match="nosuch"):
         make_exchange(ProducerConfig(exchange="nosuch"))
     with pytest.raises(ConfigError, match="testnet of kraken"):
         make_exchange(ProducerConfig(exchange="kraken", testnet=True))

@@ -6,7 +6,8 @@ import time
 from alpha_pulse.cli.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.producers.exchange import exchange_name, make_exchange
+from alpha_pulse.producers.exchange import make_exchange
+from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.limiter import Limiter
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
 from alpha_pulse.contracts.topics import CANDLES, TRADES
 from alpha_pulse.data_pipeline.history.backfill import Backfill
 from alpha_pulse.data_pipeline.history.jobs import JobWriter
@@ -15,6 +14,7 @@ from alpha_pulse.data_pipeline.history.settled import wait_until_settled
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
+from alpha_pulse.producers.exchange_names import with_exchange
 from alpha_pulse.producers.history.pages import History, open_history
 
 # A candle costs the processors ten times a trade: smaller batches leave them time in between.
@@ -33,14 +33,11 @@ class Pipeline:
 
 
 def for_exchange(config: Config, exchange: str) -> Config:
-    """Return the settings with another exchange; `-testnet` behind its name means the testnet."""
-    name = check_exchange(exchange)
-    producer = replace(
-        config.producer,
-        exchange=name.removesuffix(TESTNET_SUFFIX),
-        testnet=name.endswith(TESTNET_SUFFIX),
-    )
-    return replace(config, producer=producer)
+    """Return the settings with another exchange; `-testnet` behind its name means the testnet.
+
+    Raises: ValidationError when there is no such exchange.
+    """
+    return replace(config, producer=with_exchange(config.producer, exchange))
 
 
 @asynccontextmanager

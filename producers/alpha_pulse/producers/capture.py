@@ -19,7 +19,7 @@ from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
-from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.producers.tap import Frame
 

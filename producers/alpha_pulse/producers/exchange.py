@@ -9,7 +9,7 @@ import ccxt.pro
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
-from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.producers.exchange_names import with_exchange
 from alpha_pulse.producers.redial import Redial
 from alpha_pulse.producers.tap import OnFrames, tapped
 
@@ -27,24 +27,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def exchange_name(config: ProducerConfig) -> str:
-    """Return the name that events carry: ccxt's id, with `-testnet` for a testnet."""
-    name = check_exchange(config.exchange).removesuffix(TESTNET_SUFFIX)
-    return name + TESTNET_SUFFIX if config.testnet else name
-
-
 def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> Any:
     """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frames` is given.
 
-    The caller closes it, or uses `open_exchange`. Raises: ConfigError for an unknown exchange or a
-    testnet that the exchange does not have.
+    The caller closes it, or uses `open_exchange`. Raises: ValidationError for an unknown exchange,
+    ConfigError for a testnet that the exchange does not have.
     """
-    name = check_exchange(config.exchange).removesuffix(TESTNET_SUFFIX)
-    if name not in ccxt.pro.exchanges:
-        raise ConfigError(
-            f"expected [producer] exchange to be one of ccxt.pro's, found {name!r}; such as "
-            "binance, binanceusdm, kraken, okx, bybit, coinbase"
-        )
+    config = with_exchange(config, config.exchange, testnet=config.testnet)
+    name = config.exchange
     kind = getattr(ccxt.pro, name)
     exchange = (tapped(kind) if on_frames else kind)(
         {

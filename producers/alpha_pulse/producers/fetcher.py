@@ -3,27 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
-
-import ccxt.pro
 
 from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig, load_config
 from alpha_pulse.contracts.errors import (
     ConfigError,
     DataFetchError,
     MarketWindow,
-    ValidationError,
 )
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import MissingCandles
 from alpha_pulse.contracts.market import (
-    TESTNET_SUFFIX,
-    check_exchange,
     check_symbol,
     get_timeframe,
 )
-from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.exchange_names import exchange_name, with_exchange
 from alpha_pulse.producers.gaps import Window, explain
 from alpha_pulse.producers.history.absence import learn_why
 from alpha_pulse.producers.history.pages import History, open_history
@@ -149,16 +144,8 @@ class ExchangeFetcher:
         ]
 
     def _settings(self, exchange: str) -> ProducerConfig:
-        name = str(exchange)
         settings = self._producer or load_config().producer
-        testnet = self._testnet or name.endswith(TESTNET_SUFFIX)
-        plain = check_exchange(name).removesuffix(TESTNET_SUFFIX)
-        if plain not in ccxt.pro.exchanges:
-            raise ValidationError(
-                f"expected an exchange of ccxt.pro, found {plain!r}; use a member of ExchangeType "
-                "or ccxt's id of the exchange"
-            )
-        return replace(settings, exchange=plain, testnet=testnet)
+        return with_exchange(settings, exchange, testnet=self._testnet)
 
     async def _open(self, name: str, resources: AsyncExitStack) -> History:
         producer = self._settings(name)

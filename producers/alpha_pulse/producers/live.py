@@ -16,7 +16,8 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.candle_healing import ASK_MAX, CandleHealer
 from alpha_pulse.producers.catch_up import CatchUp
-from alpha_pulse.producers.exchange import exchange_name, make_exchange
+from alpha_pulse.producers.exchange import make_exchange
+from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.frames import DECODERS
 from alpha_pulse.producers.frames.frame import FrameTime, Refusal, Tick
 from alpha_pulse.producers.healing import Healer

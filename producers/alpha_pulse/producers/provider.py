@@ -14,9 +14,9 @@ from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import ProducerConfig, load_config
 from alpha_pulse.contracts.errors import DataFetchError, MarketWindow, ValidationError
 from alpha_pulse.contracts.interfaces import OnEvents
-from alpha_pulse.contracts.market import TESTNET_SUFFIX, ExchangeType, check_exchange, check_symbol
+from alpha_pulse.contracts.market import ExchangeType, check_symbol
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.exchange_names import exchange_name, with_exchange
 from alpha_pulse.producers.live import LiveProducer
 
 # Told at once at most, so that a flood does not hold the event loop.
@@ -40,12 +40,7 @@ class ExchangeDataProvider:
         *,
         connect_timeout: float = 30.0,
     ) -> None:
-        name = check_exchange(str(exchange))
-        self.config = replace(
-            config or load_config().producer,
-            exchange=name.removesuffix(TESTNET_SUFFIX),
-            testnet=testnet or name.endswith(TESTNET_SUFFIX),
-        )
+        self.config = with_exchange(config or load_config().producer, exchange, testnet=testnet)
         self.exchange = exchange_name(self.config)
         self.connect_timeout = connect_timeout
         self._producer: _Following | None = None

@@ -20,7 +20,7 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.stopping import stop_when_told
-from alpha_pulse.producers.exchange import exchange_name
+from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.producers.metrics import ProducerMetrics
 from alpha_pulse.producers.resume import last_trades

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig
-from alpha_pulse.producers.exchange import exchange_name, open_exchange
+from alpha_pulse.producers.exchange import open_exchange
+from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.healing import Healer
 from alpha_pulse.producers.history.asking import Asker
 from alpha_pulse.producers.history.candle_pages import CandlePages

@@ -23,6 +23,9 @@ from alpha_pulse.producers.gaps import Window, explain
 from alpha_pulse.producers.history.absence import learn_why
 from alpha_pulse.producers.history.pages import History, open_history
 
+# Of a longer window it is worth a request to learn when the symbol's history begins.
+LONG_CANDLES = 10_000
+
 
 @dataclass(frozen=True)
 class DataFetchConfig:
@@ -119,6 +122,7 @@ class ExchangeFetcher:
         async with self.connected(exchange) as history:
             _check_listed(history, symbol)
             try:
+                start_us = await _since_listing(history, symbol, timeframe, start_us, end_us)
                 pages = history.candles.pages(symbol, timeframe, start_us, end_us)
                 async with aclosing(pages):
                     async for page in pages:
@@ -167,6 +171,17 @@ class ExchangeFetcher:
         if self._connections.get(name) is connection:
             del self._connections[name]
         await connection.resources.aclose()
+
+
+async def _since_listing(
+    history: History, symbol: str, timeframe: str, start_us: int, end_us: int
+) -> int:
+    # Years before a symbol's first trade would be asked for page by page, each twice.
+    frame = get_timeframe(timeframe)
+    if end_us - start_us <= LONG_CANDLES * frame.duration_us:
+        return start_us
+    listed_us = await history.candles.listed_from_us(symbol)
+    return start_us if listed_us is None else max(start_us, frame.open_time_us(listed_us))
 
 
 def _check_listed(history: History, symbol: str) -> None:

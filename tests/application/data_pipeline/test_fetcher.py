@@ -173,6 +173,18 @@ async def test_what_was_before_the_listing_and_what_is_still_open_is_said() -> N
     ]
 
 
+async def test_years_before_the_listing_cost_no_page_each() -> None:
+    years = 15 * 365 * 24 * 60
+    async with past() as exchange:
+        report = await ensure(exchange, MemoryStorage(), first=-years, end=years)
+        assert exchange.ledger.rest_requests.total() < 20
+    assert report.fetched == MINUTES - 1
+    assert [(run.count, run.reason) for run in report.missing] == [
+        (years, "not_listed_yet"),
+        (years - MINUTES + 1, "open"),
+    ]
+
+
 async def test_a_halt_is_said_and_asking_again_fetches_nothing() -> None:
     halt = (BEGIN_US + 20 * MINUTE_US, BEGIN_US + 50 * MINUTE_US)
     halted = LongMarket(

@@ -29,24 +29,30 @@ class ClosedCandles:
     """Room for the loop's candles, until `move`.
 
     topics: by place; those of the timeframes from base to week, then the audit's. None: not
-    published. arrays: the texts, the index, and how much of both is used.
+    published. arrays: the texts, the index, and how much of both is used. waiting: there are some.
     """
 
     def __init__(self, topics: Sequence[Topic | None]) -> None:
         self._topics = list(topics)
         self.names = {topic.name for topic in self._topics if topic is not None}
+        self.waiting = False
         self.arrays = (
             np.empty(_BYTES, np.uint8), np.empty((_CANDLES_MAX, 5), np.int64),
             np.zeros(2, np.int64),
         )  # fmt: skip
 
+    def note(self) -> None:
+        """Look whether the loop left candles here; asking the arrays each time is slow."""
+        self.waiting = self.arrays[2][CLOSED] > 0
+
     def move(self, writer_of: Callable[[Topic], RecordsWriter]) -> None:
         """Add the candles to the writers of their topics."""
+        if not self.waiting:
+            return
         text, index, state = self.arrays
         count = int(state[CLOSED])
-        if not count:
-            return
         state[:] = 0
+        self.waiting = False
         for place in np.unique(index[:count, PLACE]).tolist():
             topic = self._topics[place]
             if topic is None:

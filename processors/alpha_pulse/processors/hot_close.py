@@ -53,7 +53,7 @@ from alpha_pulse.processors.hot_rows import (
 ) = range(16)  # fmt: skip
 SYMBOL_COLUMNS = 16
 NEWEST, ENDED, LONGER = range(3)
-LOG_ROWS = 20
+LOG_ROWS = 12
 # Columns of the levels: length, offset of open times, and how long the text is that names it.
 DURATION_US, OFFSET_US, NAME_BYTES = range(3)
 # Settings of a run.

@@ -27,6 +27,7 @@ from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter
 _SYMBOLS_FIRST = 64
 _ARENA_FIRST = 16 * 1024
 _NAME_BYTES_MAX = 40
+_SINGLES_MIN = 3
 # What is saved of a symbol: id and time of its last trade in order, when its next window closes,
 # whether a window was left behind, and how many rows are in its log. Rows follow.
 _SAVED = Struct("<5q")
@@ -50,8 +51,10 @@ class HotTrades:
         self._streams: list[Stream] = []
         self._keys: list[bytes] = []
         self._rows: dict[bytes, int] = {}
-        # Of each symbol: the state of its windows that the rows of its longer ones are of.
+        # Of each symbol: the state of its windows that the rows of its longer ones are of; and how
+        # many times in a row Python closed a single window.
         self._merged_at: list[int] = []
+        self._singles: list[int] = []
         self._arena: npt.NDArray[np.uint8] = np.zeros(_ARENA_FIRST, np.uint8)
         self._arena_used = 0
         self._control: npt.NDArray[np.int64] = np.zeros(3, np.int64)
@@ -68,6 +71,7 @@ class HotTrades:
         self._streams.append(stream)
         self._keys.append(key)
         self._merged_at.append(-1)
+        self._singles.append(0)
         self._rows[key] = row
         texts = (key, stream.start, _start_of_candles(stream))
         places = [place for text in texts for place in (self._keep(text), len(text))]
@@ -93,6 +97,7 @@ class HotTrades:
                 records.bytes, records.index, control, self._setting, self._slots, self._tables,
                 self._timeframes, closed.arrays, writer.buffer, writer.state,
             )  # fmt: skip
+            closed.note()
             row, reason, trades = control.tolist()
             if reason != hot_loop.FULL:
                 return row, trades, reason
@@ -104,6 +109,7 @@ class HotTrades:
         done: bool = columns.close_plain(
             self._tables, self._timeframes, closed.arrays, self._setting, self._rows[key], revision
         )
+        closed.note()
         return done
 
     def changed(self) -> list[bytes]:
@@ -162,14 +168,16 @@ class HotTrades:
             stream.windows.followed_from_us or 0,
         )  # fmt: skip
 
-    def close_next(self, key: bytes) -> None:
+    def close_next(self, key: bytes, ended: int) -> None:
         """Let the loop close the symbol's next window, where its stream is ready for that.
 
-        For a symbol whose trades come often enough to close its windows; its stream knows all.
+        ended: how many base windows Python closed by the last trade. Looking for what the longer
+        windows come to only pays for a symbol that is traded in one minute after the other.
         """
         row = self._rows[key]
         stream = self._streams[row]
-        if not stream.closes_plainly or self._merged_at[row] == stream.windows.changes:
+        self._singles[row] = self._singles[row] + 1 if ended == 1 else 0
+        if self._singles[row] < _SINGLES_MIN or not stream.closes_plainly:
             return
         longer = row * self._block + columns.LONGER
         for level in range(1, self._levels):
@@ -289,4 +297,5 @@ def warm_up() -> None:
     # An empty candle, which is moved to a writer that nobody reads.
     _, index, state = closed.arrays
     index[0], state[columns.CLOSED] = 0, 1
+    closed.note()
     closed.move(lambda topic: writer)

@@ -151,9 +151,11 @@ class Kernel:
         if self.hot.close(key, publish.revision, self._outputs.closed):
             return
         self.hot.bring_back(key)
+        from_us = symbol.live.closed_until_us
         symbol.live.close_by_trade(publish)
         symbol.settle(publish)
-        self.hot.close_next(key)
+        ended = (symbol.live.closed_until_us - from_us) // self.rules.timeframes[0].duration_us
+        self.hot.close_next(key, ended)
         self.hot.hand_over(key)
         self._change(symbol)
 

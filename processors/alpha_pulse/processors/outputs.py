@@ -36,7 +36,7 @@ class Outputs:
 
     def writer(self, topic: Topic) -> RecordsWriter:
         """Return what writes the records of a topic; what the loop closed stands in it already."""
-        if topic.name in self.closed.names:
+        if self.closed.waiting and topic.name in self.closed.names:
             self.closed.move(self._writer)
         return self._writer(topic)
 

@@ -156,9 +156,9 @@ def hot_kernel() -> Kernel:
 
 def is_taken(value: bytes, key: bytes = KEY) -> bool:
     kernel = hot_kernel()
-    writer = kernel._outputs.writer(TRADES)
+    writer, closed = kernel._outputs.writer(TRADES), kernel._outputs.closed
     records = EncodedRecords.of([1], [key], [value])
-    _, taken, reason = kernel._hot.run(records, 0, KAFKA_MS * 1000, writer)
+    _, taken, reason = kernel.hot.run(records, 0, KAFKA_MS * 1000, writer, closed)
     assert (taken == 1) == (reason == DONE) == bool(len(writer))
     return taken == 1
 
@@ -226,7 +226,7 @@ def test_one_wrong_byte_is_never_taken_as_what_it_is_not(at: int, byte: int) -> 
     kernel.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stream, "is_plain", False)
-        plain._hot.hand_over(KEY)
+        plain.hot.hand_over(KEY)
         plain.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
     assert {name: list(writer) for name, writer in kernel.take_outputs().items()} == {
         name: list(writer) for name, writer in plain.take_outputs().items()
@@ -238,7 +238,8 @@ def test_one_wrong_byte_is_never_taken_as_what_it_is_not(at: int, byte: int) -> 
 def test_a_trade_under_another_key_is_left_to_the_kernel(key: bytes | None) -> None:
     kernel = hot_kernel()
     records = EncodedRecords.of([1], [key], [PLAIN])
-    _, taken, _ = kernel._hot.run(records, 0, KAFKA_MS * 1000, kernel._outputs.writer(TRADES))
+    writer, closed = kernel._outputs.writer(TRADES), kernel._outputs.closed
+    _, taken, _ = kernel.hot.run(records, 0, KAFKA_MS * 1000, writer, closed)
     assert taken == 0
 
 
@@ -257,6 +258,7 @@ def test_hundreds_of_symbols_are_told_apart() -> None:
         records = EncodedRecords.of(range(first, first + len(symbols)), keys, values)
         kernel.process(records, KAFKA_MS, first + len(symbols))
     assert kernel.counters.trades == 3 * len(symbols)
+    kernel.bring_all_back()
     for symbol in kernel.symbols.values():
         assert symbol.live.value is not None
         assert (symbol.live.last_id, symbol.live.value.count) == (2, 3)

@@ -13,8 +13,57 @@ from typing import Any
 
 import numpy as np
 
+from alpha_pulse.processors.candles import CONTIGUOUS, FROM_TRADES
 from alpha_pulse.processors.compiled import compiled, copy_bytes, read_eight
+from alpha_pulse.processors.hot_close import (
+    CLOSE_AT_US,
+    ENDED,
+    IS_BEHIND,
+    IS_CHANGED,
+    IS_HOT,
+    KEY_AT,
+    KEY_BYTES,
+    LAST_TRADE,
+    LIMIT_US,
+    NEWEST,
+    REVISION,
+    ROLLED,
+    START_AT,
+    START_BYTES,
+    WATERMARK_US,
+    WINDOW_US,
+    block_of,
+    close_plain,
+    copy_row,
+)
 from alpha_pulse.processors.hot_numbers import add_to, has_room, product_units, units_of
+from alpha_pulse.processors.hot_rows import (
+    ALL_KNOWN,
+    BUY,
+    CLOSE,
+    COUNT,
+    COVERAGE,
+    FIRST_ID,
+    FIRST_RANK,
+    FIRST_US,
+    HIGH,
+    HIGH_UNITS,
+    KNOWN,
+    LAST_ID,
+    LAST_RANK,
+    LAST_US,
+    LOW,
+    LOW_UNITS,
+    OPEN,
+    OPEN_US,
+    PARTS,
+    QUOTE,
+    SIDES_KNOWN,
+    SOURCE,
+    TEXT_BYTES_MAX,
+    TEXTS_AT,
+    VOLUME,
+)
 from alpha_pulse.processors.plain_trade import (
     AMOUNT,
     AMOUNT_FRACTION,
@@ -30,24 +79,6 @@ from alpha_pulse.processors.plain_trade import (
     same_bytes,
 )
 from alpha_pulse.processors.wire import write_record
-
-# What a symbol is, and where its stream stands. IS_HOT: the loop may take its trades. ROLLED: the
-# window before the newest was left behind in the row after it.
-(
-    IS_HOT, IS_DIRTY, ROLLED, LAST_ID, WATERMARK_US, CLOSE_AT_US, KEY_AT, KEY_BYTES, START_AT,
-    START_BYTES,
-) = range(10)  # fmt: skip
-SYMBOL_COLUMNS = 10
-# A window: a symbol's newest in row 2 n, the one before it in row 2 n + 1. Lengths are of texts.
-(
-    OPEN_US, FIRST_US, FIRST_ID, TRADE_US, TRADE_ID, COUNT, SIDES_KNOWN, OPEN, HIGH, LOW, CLOSE,
-) = range(11)  # fmt: skip
-WINDOW_COLUMNS = 11
-# Sums and prices in 128 bits, two columns each: high half, low half.
-HIGH_UNITS, LOW_UNITS, VOLUME, QUOTE, BUY = range(0, 10, 2)
-SUM_COLUMNS = 10
-TEXTS = (OPEN, HIGH, LOW, CLOSE)
-TEXT_BYTES_MAX = 20  # 18 digits, a point, and one to spare
 
 # Why the loop stopped.
 DONE, NOT_PLAIN, CLOSES, FULL = range(4)
@@ -91,68 +122,64 @@ def find_symbol(
 
 @compiled
 def _set_text(
-    windows: Any, texts: Any, row: int, which: int, text: Any, at: int, size: int
+    numbers: Any, texts: Any, row: int, which: int, text: Any, at: int, size: int
 ) -> None:  # pragma: no cover - compiled
-    windows[row, which] = size
+    numbers[row, which] = size
     # Always as many: what stands behind a price is longer than that.
-    start = row * texts.shape[1] + (which - OPEN) * TEXT_BYTES_MAX
+    start = row * texts.shape[1] + TEXTS_AT + (which - OPEN) * TEXT_BYTES_MAX
     copy_bytes(texts, start, text, at, TEXT_BYTES_MAX)
 
 
 @compiled
-def _roll(windows: Any, sums: Any, texts: Any, row: int) -> None:  # pragma: no cover - compiled
-    for column in range(WINDOW_COLUMNS):
-        windows[row + 1, column] = windows[row, column]
-    for column in range(SUM_COLUMNS):
-        sums[row + 1, column] = sums[row, column]
-        sums[row, column] = 0
-    size = texts.shape[1]
-    copy_bytes(texts, (row + 1) * size, texts, row * size, size)
-
-
-@compiled
 def _begin(
-    windows: Any, row: int, open_us: int, time_us: int, last_id: int
+    numbers: Any, unsigned: Any, row: int, open_us: int, time_us: int, trade_id: int
 ) -> None:  # pragma: no cover - compiled
-    windows[row, OPEN_US] = open_us
-    windows[row, FIRST_US] = time_us
-    windows[row, FIRST_ID] = last_id + 1
-    windows[row, COUNT] = 0
-    windows[row, SIDES_KNOWN] = 1
+    numbers[row, OPEN_US] = open_us
+    numbers[row, FIRST_US] = time_us
+    numbers[row, FIRST_RANK] = numbers[row, FIRST_ID] = trade_id
+    numbers[row, COUNT] = 0
+    numbers[row, KNOWN] = ALL_KNOWN
+    numbers[row, COVERAGE] = CONTIGUOUS
+    numbers[row, SOURCE] = FROM_TRADES
+    numbers[row, PARTS] = 1
+    for total in (VOLUME, QUOTE, BUY):
+        unsigned[row, total] = unsigned[row, total + 1] = 0
 
 
 @compiled
 def _price(
-    windows: Any, sums: Any, texts: Any, row: int, opens: bool, text: Any, trade: Any
+    numbers: Any, unsigned: Any, texts: Any, row: int, opens: bool, text: Any, trade: Any
 ) -> None:  # pragma: no cover - compiled
     # Of equal prices in different digits the shorter text stands, as in `candles.widen`.
     at, size = trade[PRICE_AT], trade[PRICE_BYTES]
     high, low = units_of(trade[PRICE], trade[PRICE_FRACTION])
-    other_high, other_low = sums[row, HIGH_UNITS], sums[row, HIGH_UNITS + 1]
+    other_high, other_low = unsigned[row, HIGH_UNITS], unsigned[row, HIGH_UNITS + 1]
     above = high > other_high or (high == other_high and low > other_low)
     same = high == other_high and low == other_low
-    if opens or above or (same and size < windows[row, HIGH]):
-        sums[row, HIGH_UNITS], sums[row, HIGH_UNITS + 1] = high, low
-        _set_text(windows, texts, row, HIGH, text, at, size)
-    other_high, other_low = sums[row, LOW_UNITS], sums[row, LOW_UNITS + 1]
+    if opens or above or (same and size < numbers[row, HIGH]):
+        unsigned[row, HIGH_UNITS], unsigned[row, HIGH_UNITS + 1] = high, low
+        _set_text(numbers, texts, row, HIGH, text, at, size)
+    other_high, other_low = unsigned[row, LOW_UNITS], unsigned[row, LOW_UNITS + 1]
     below = high < other_high or (high == other_high and low < other_low)
     same = high == other_high and low == other_low
-    if opens or below or (same and size < windows[row, LOW]):
-        sums[row, LOW_UNITS], sums[row, LOW_UNITS + 1] = high, low
-        _set_text(windows, texts, row, LOW, text, at, size)
-    _set_text(windows, texts, row, CLOSE, text, at, size)
+    if opens or below or (same and size < numbers[row, LOW]):
+        unsigned[row, LOW_UNITS], unsigned[row, LOW_UNITS + 1] = high, low
+        _set_text(numbers, texts, row, LOW, text, at, size)
+    _set_text(numbers, texts, row, CLOSE, text, at, size)
 
 
 @compiled
 def run(  # noqa: C901 - one loop, step by step
-    text: Any, index: Any, control: Any, limit_us: int, window_us: int, slots: Any, arena: Any,
-    symbols: Any, windows: Any, sums: Any, texts: Any, buffer: Any, written: Any,
+    text: Any, index: Any, control: Any, setting: Any, slots: Any, tables: Any, timeframes: Any,
+    closed: Any, buffer: Any, written: Any,
 ) -> None:  # fmt: skip  # pragma: no cover - compiled
     """Take in plain trades from `control[ROW]` on, and say in `control` where and why it stopped.
 
     CLOSES: the record was taken in, and windows must be closed before the next one. NOT_PLAIN and
     FULL (no room in `buffer`): nothing of the record was taken in.
     """
+    arena, symbols, numbers, unsigned, texts = tables
+    window_us = setting[WINDOW_US]
     for row in range(control[ROW], len(index)):
         control[ROW] = row
         control[REASON] = NOT_PLAIN
@@ -166,49 +193,49 @@ def run(  # noqa: C901 - one loop, step by step
             text, value_at, arena, symbols[number, START_AT], start_bytes
         ):
             return
-        trade = read_plain(
-            text, value_at + start_bytes, value_at + value_bytes, symbols[number, LAST_ID] + 1
-        )
+        trade_id = symbols[number, LAST_TRADE] + 1
+        trade = read_plain(text, value_at + start_bytes, value_at + value_bytes, trade_id)
         time_us = trade[TIME_US]
-        if time_us < 0 or time_us > limit_us:
+        if time_us < 0 or time_us > setting[LIMIT_US]:
             return
-        new = 2 * number
-        opens = time_us >= windows[new, OPEN_US] + window_us
+        new = block_of(number, len(timeframes[0])) + NEWEST
+        opens = time_us >= numbers[new, OPEN_US] + window_us
         if opens and symbols[number, ROLLED] != 0:
             return
-        if not opens and time_us < windows[new, TRADE_US]:
+        if not opens and time_us < numbers[new, LAST_US]:
             return
         fits, quote_high, quote_low = product_units(
             trade[PRICE], trade[PRICE_FRACTION], trade[AMOUNT], trade[AMOUNT_FRACTION]
         )
-        if not (fits and has_room(sums, new, VOLUME) and has_room(sums, new, QUOTE)):
+        if not (fits and has_room(unsigned, new, VOLUME) and has_room(unsigned, new, QUOTE)):
             return
         if not write_record(buffer, written, text, key_at, key_bytes, value_at, value_bytes):
             control[REASON] = FULL
             return
         if opens:
             symbols[number, ROLLED] = 1
-            _roll(windows, sums, texts, new)
-            _begin(windows, new, time_us - time_us % window_us, time_us, symbols[number, LAST_ID])
-            _set_text(windows, texts, new, OPEN, text, trade[PRICE_AT], trade[PRICE_BYTES])
-        _price(windows, sums, texts, new, opens, text, trade)
+            copy_row(texts, new - NEWEST + ENDED, new)
+            _begin(numbers, unsigned, new, time_us - time_us % window_us, time_us, trade_id)
+            _set_text(numbers, texts, new, OPEN, text, trade[PRICE_AT], trade[PRICE_BYTES])
+        _price(numbers, unsigned, texts, new, opens, text, trade)
         high, low = units_of(trade[AMOUNT], trade[AMOUNT_FRACTION])
-        add_to(sums, new, VOLUME, high, low)
-        add_to(sums, new, QUOTE, quote_high, quote_low)
+        add_to(unsigned, new, VOLUME, high, low)
+        add_to(unsigned, new, QUOTE, quote_high, quote_low)
         if trade[SIDE] == BUYS:
-            add_to(sums, new, BUY, high, low)
+            add_to(unsigned, new, BUY, high, low)
         elif trade[SIDE] != SELLS:
-            windows[new, SIDES_KNOWN] = 0
-        last_id = symbols[number, LAST_ID] + 1
-        windows[new, COUNT] += 1
-        windows[new, TRADE_US] = time_us
-        windows[new, TRADE_ID] = last_id
-        symbols[number, LAST_ID] = last_id
-        symbols[number, IS_DIRTY] = 1
+            numbers[new, KNOWN] &= ~SIDES_KNOWN
+        numbers[new, COUNT] += 1
+        numbers[new, LAST_US] = time_us
+        numbers[new, LAST_RANK] = numbers[new, LAST_ID] = trade_id
+        symbols[number, LAST_TRADE] = trade_id
+        symbols[number, IS_CHANGED] = symbols[number, IS_BEHIND] = 1
         control[TRADES] += 1
         if time_us > symbols[number, WATERMARK_US]:
             symbols[number, WATERMARK_US] = time_us
-            if time_us >= symbols[number, CLOSE_AT_US]:
+            if time_us >= symbols[number, CLOSE_AT_US] and not close_plain(
+                tables, timeframes, closed, setting, number, setting[REVISION] + index[row, 0]
+            ):
                 control[ROW] = row + 1
                 control[REASON] = CLOSES
                 return

@@ -1,5 +1,7 @@
 """Exact numbers of the hot loop: decimal text, and unsigned integers of 128 bits in two halves.
 
+What is written has the form that `candles.units_text` and `quote_text` give.
+
 All are uint64: numba makes floats of a uint64 and an int64 together.
 """
 
@@ -21,6 +23,10 @@ _PAIRS = np.uint64(0x000000FF000000FF)
 _TIMES_FIRST, _TIMES_LAST = np.uint64(0x000F424000000064), np.uint64(0x0000271000000001)
 # No sum comes near: what would be larger goes the long way.
 _HIGH_MAX = np.uint64(1 << 62)
+_MILLION, _TRILLION = np.uint64(10**6), np.uint64(10**12)
+_DIGIT_ZERO, _POINT = 48, 46
+# The longest number written: 39 digits and a point.
+NUMBER_BYTES_MAX = 40
 _POWERS = np.array([10**digits for digits in range(_FRACTION_DIGITS_MAX + 1)], np.uint64)
 
 
@@ -137,3 +143,89 @@ def add_to(sums: Any, row: int, at: int, high: Any, low: Any) -> None:  # pragma
 def has_room(sums: Any, row: int, at: int) -> bool:  # pragma: no cover - compiled
     """Return whether what fits may still be added to the sum in a row at `at`."""
     return bool(sums[row, at] < _HIGH_MAX)
+
+
+@compiled
+def _divide(high: Any, low: Any) -> Any:  # pragma: no cover - compiled
+    """Return (high, low, rest) of a 128-bit number divided by a million."""
+    upper = high >> _HALF
+    part = ((upper % _MILLION) << _HALF) | (high & _LOW)
+    quotient_high = ((upper // _MILLION) << _HALF) | (part // _MILLION)
+    part = ((part % _MILLION) << _HALF) | (low >> _HALF)
+    quotient = (part // _MILLION) << _HALF
+    part = ((part % _MILLION) << _HALF) | (low & _LOW)
+    return quotient_high, quotient | (part // _MILLION), part % _MILLION
+
+
+@compiled
+def _divide_units(high: Any, low: Any) -> Any:  # pragma: no cover - compiled
+    """Return (high, low, rest) of a 128-bit number divided by 10^12."""
+    high, low, lower = _divide(high, low)
+    high, low, upper = _divide(high, low)
+    return high, low, upper * _MILLION + lower
+
+
+@compiled
+def write_number(out: Any, at: int, number: Any) -> int:  # pragma: no cover - compiled
+    """Write a number's digits; return the position behind them."""
+    digits = 1
+    rest = number // _TEN
+    while rest != _ZERO:
+        rest //= _TEN
+        digits += 1
+    for place in range(at + digits - 1, at - 1, -1):
+        out[place] = _DIGIT_ZERO + np.int64(number % _TEN)
+        number //= _TEN
+    return at + digits
+
+
+@compiled
+def _write_group(out: Any, at: int, group: Any) -> int:  # pragma: no cover - compiled
+    for place in range(at + 5, at - 1, -1):
+        out[place] = _DIGIT_ZERO + np.int64(group % _TEN)
+        group //= _TEN
+    return at + 6
+
+
+@compiled
+def _write_whole(out: Any, at: int, high: Any, low: Any) -> int:  # pragma: no cover - compiled
+    """Write a number up to 2^128 / 10^12: what is above 64 bits ends in three groups of digits."""
+    if high == _ZERO:
+        return write_number(out, at, low)
+    high, low, third = _divide(high, low)
+    high, low, second = _divide(high, low)
+    high, low, first = _divide(high, low)
+    at = write_number(out, at, low)
+    at = _write_group(out, at, first)
+    at = _write_group(out, at, second)
+    return _write_group(out, at, third)
+
+
+@compiled
+def write_units(out: Any, at: int, high: Any, low: Any) -> int:  # pragma: no cover - compiled
+    """Write units of 10^-12 as the shortest plain decimal; return the position behind it."""
+    high, low, fraction = _divide_units(high, low)
+    at = _write_whole(out, at, high, low)
+    if fraction == _ZERO:
+        return at
+    out[at] = _POINT
+    _write_group(out, at + 1, fraction // _MILLION)
+    at = _write_group(out, at + 7, fraction % _MILLION)
+    while out[at - 1] == _DIGIT_ZERO:
+        at -= 1
+    return at
+
+
+@compiled
+def write_quote(out: Any, at: int, high: Any, low: Any) -> int:  # pragma: no cover - compiled
+    """Write units of 10^-24, rounded half-even to 12 fraction digits; return the position behind.
+
+    Rounding looks at the last digit that stays, which is even or odd as all of the number is.
+    """
+    high, low, rest = _divide_units(high, low)
+    twice = rest + rest
+    if twice > _TRILLION or (twice == _TRILLION and (low & _ONE) == _ONE):
+        low += _ONE
+        if low == _ZERO:
+            high += _ONE
+    return write_units(out, at, high, low)

@@ -1,45 +1,66 @@
-"""Open windows of a partition's symbols as columns, for the hot loop; and back as `Stream`s.
+"""Windows of a partition's symbols as rows, for the hot loop; and back as `Stream`s.
 
 While the loop may take a symbol's trades (`hand_over`), what it changes stands here, and is written
-into the stream when anything else wants to know (`bring_back`). Of the window before the newest the
-loop keeps the last state; whatever happens to that later happens in the stream.
+into the stream when anything else wants to know (`bring_back`): the windows that it closed, the
+newest, and the one before that.
 """
 
+from struct import Struct
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from alpha_pulse.processors import hot_loop as columns
-from alpha_pulse.processors.candles import Value
+from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.contracts.topics import TRADES
+from alpha_pulse.processors import hot_close as columns
+from alpha_pulse.processors import hot_loop
+from alpha_pulse.processors.audit_candles import AUDITED
+from alpha_pulse.processors.closed_candles import ClosedCandles
+from alpha_pulse.processors.hot_rows import PARTS, ROW, ROW_WORDS, row_of, value_of_row
+from alpha_pulse.processors.rules import Rules
 from alpha_pulse.processors.stream import Stream
 from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter
 
 _SYMBOLS_FIRST = 64
 _ARENA_FIRST = 16 * 1024
-_LOW_HALF = 2**64 - 1
-# Where the texts of a window begin; that of the open is the first.
-_HIGH, _LOW, _CLOSE = (columns.TEXT_BYTES_MAX * place for place in (1, 2, 3))
-# What both halves may hold, so that sums of them never overflow.
-_UNITS_MAX = 2**126
+_NAME_BYTES_MAX = 40
+_SINGLES_MIN = 3
+# What is saved of a symbol: id and time of its last trade in order, when its next window closes,
+# whether a window was left behind, and how many rows are in its log. Rows follow.
+_SAVED = Struct("<5q")
 
 
 class HotTrades:
-    """The tables, one row per symbol, and the loop over the records of a batch."""
+    """The tables, one row per symbol, and the loop over the records of a batch.
 
-    def __init__(self, window_us: int) -> None:
-        self._window_us = window_us
+    revisions_from: a candle's revision is this and the offset of the trade that closed it.
+    """
+
+    def __init__(self, rules: Rules, revisions_from: int, *, audits: bool) -> None:
+        names = [timeframe.name for timeframe in rules.timeframes]
+        audited = names.index(AUDITED) if audits else -1
+        self._setting = np.array(
+            [0, rules.timeframes[0].duration_us, rules.grace_us, revisions_from, audited], np.int64
+        )
+        self._levels = len(names)
+        self._block = columns.LONGER + len(names) - 1 + columns.LOG_ROWS
+        self._timeframes = _timeframes(rules.timeframes)
         self._streams: list[Stream] = []
         self._keys: list[bytes] = []
         self._rows: dict[bytes, int] = {}
+        # Of each symbol: the state of its windows that the rows of its longer ones are of; and how
+        # many times in a row Python closed a single window.
+        self._merged_at: list[int] = []
+        self._singles: list[int] = []
         self._arena: npt.NDArray[np.uint8] = np.zeros(_ARENA_FIRST, np.uint8)
         self._arena_used = 0
         self._control: npt.NDArray[np.int64] = np.zeros(3, np.int64)
         self._slots: npt.NDArray[np.int32] = np.zeros(4 * _SYMBOLS_FIRST, np.int32)
-        self._symbols: npt.NDArray[np.int64]
-        self._windows: npt.NDArray[np.int64]
-        self._sums: npt.NDArray[np.uint64]
-        self._texts: npt.NDArray[np.uint8]
+        self._symbols: npt.NDArray[np.int64] = np.zeros((0, columns.SYMBOL_COLUMNS), np.int64)
+        self._numbers: npt.NDArray[np.int64] = np.zeros((0, ROW_WORDS), np.int64)
         self._make_tables(_SYMBOLS_FIRST)
 
     def add(self, key: bytes, stream: Stream) -> None:
@@ -49,24 +70,19 @@ class HotTrades:
             self._make_tables(2 * row)
         self._streams.append(stream)
         self._keys.append(key)
+        self._merged_at.append(-1)
+        self._singles.append(0)
         self._rows[key] = row
-        start = stream.start
-        used = self._arena_used + len(key) + len(start)
-        if used > len(self._arena):
-            grown = np.zeros(2 * max(used, len(self._arena)), np.uint8)
-            grown[: self._arena_used] = self._arena[: self._arena_used]
-            self._arena = grown
-        text = np.frombuffer(key + start, np.uint8)
-        self._arena[self._arena_used : used] = text
-        place = (self._arena_used, len(key), self._arena_used + len(key), len(start))
-        self._symbols[row, columns.KEY_AT :] = place
-        self._arena_used = used
+        texts = (key, stream.start, _start_of_candles(stream))
+        places = [place for text in texts for place in (self._keep(text), len(text))]
+        self._symbols[row, columns.KEY_AT :] = places
         self._enter(row)
 
     def run(
-        self, records: EncodedRecords, row: int, limit_us: int, writer: RecordsWriter
-    ) -> tuple[int, int, int]:
-        """Take in plain trades of a batch from a row on, and add them to the writer.
+        self, records: EncodedRecords, row: int, limit_us: int, writer: RecordsWriter,
+        closed: ClosedCandles,
+    ) -> tuple[int, int, int]:  # fmt: skip
+        """Take in plain trades of a batch from a row on: add them to the writer, close windows.
 
         Returns: the row that comes next, how many trades were taken in, and why it stopped:
         DONE, NOT_PLAIN (the row is for the kernel) or CLOSES (windows of the last trade's symbol
@@ -74,54 +90,62 @@ class HotTrades:
         """
         writer.open_buffer()
         control = self._control
-        control[columns.ROW], control[columns.TRADES] = row, 0
+        control[hot_loop.ROW], control[hot_loop.TRADES] = row, 0
+        self._setting[columns.LIMIT_US] = limit_us
         while True:
-            columns.run(
-                records.bytes, records.index, control, limit_us, self._window_us, self._slots,
-                self._arena, self._symbols, self._windows, self._sums, self._texts, writer.buffer,
-                writer.state,
+            hot_loop.run(
+                records.bytes, records.index, control, self._setting, self._slots, self._tables,
+                self._timeframes, closed.arrays, writer.buffer, writer.state,
             )  # fmt: skip
+            closed.note()
             row, reason, trades = control.tolist()
-            if reason != columns.FULL:
+            if reason != hot_loop.FULL:
                 return row, trades, reason
             _, _, key_bytes, _, value_bytes = records.index[row].tolist()
             writer.room_for(key_bytes + value_bytes)
 
-    def bring_back(self, key: bytes) -> None:
-        """Write what the loop changed into the symbol's stream."""
-        row = self._rows[key]
-        if self._symbols[row, columns.IS_DIRTY]:
-            self.bring_ended_back(key)
-            self._streams[row].put_newest(*self._window(row, 0))
-            self._symbols[row, columns.IS_DIRTY] = 0
+    def close(self, key: bytes, revision: int, closed: ClosedCandles) -> bool:
+        """Close what the symbol's last trade ended; False, and nothing is done, if not plain."""
+        done: bool = columns.close_plain(
+            self._tables, self._timeframes, closed.arrays, self._setting, self._rows[key], revision
+        )
+        closed.note()
+        return done
 
-    def bring_ended_back(self, key: bytes) -> None:
-        """Write into the stream what closing windows needs: the window before the newest.
+    def changed(self) -> list[bytes]:
+        """Return the keys of the symbols that the loop changed since the last call."""
+        column = self._symbols[: len(self._streams), columns.IS_CHANGED]
+        rows = np.flatnonzero(column).tolist()
+        column[:] = 0
+        return [self._keys[row] for row in rows]
 
-        The loop keeps the newest and goes on with it; `go_on` tells it when to stop next.
-        """
+    def bring_back(self, key: bytes) -> bool:
+        """Write what the loop changed into the symbol's stream; return whether it did."""
         row = self._rows[key]
         symbol = self._symbols[row]
-        stream = self._streams[row]
-        _, _, rolled, last_id, watermark_us, *_ = symbol.tolist()
+        if not symbol[columns.IS_BEHIND]:
+            return False
+        self.bring_closed_back(key)
+        stream, first = self._streams[row], row * self._block
+        _, _, _, rolled, last_id, watermark_us, *_ = symbol.tolist()
         if rolled:
-            symbol[columns.ROLLED] = 0
-            stream.put_newest(*self._window(row, 1))
-        # What made the symbol dirty was the newest window's last trade.
-        stream.follow_plain(last_id, int(self._windows[2 * row, columns.TRADE_US]), watermark_us)
+            stream.put_newest(*value_of_row(self._numbers[first + columns.ENDED].tobytes()))
+        open_us, value = value_of_row(self._numbers[first].tobytes())
+        stream.put_newest(open_us, value)
+        stream.follow_plain(last_id, value.last_time_us, watermark_us)
+        symbol[columns.IS_BEHIND] = symbol[columns.ROLLED] = 0
+        return True
 
-    def go_on(self, key: bytes) -> None:
-        """Let the loop go on with a symbol after its windows were closed."""
+    def bring_closed_back(self, key: bytes) -> None:
+        """Write the windows that the loop closed into the symbol's stream."""
         row = self._rows[key]
-        self._symbols[row, columns.CLOSE_AT_US] = self._streams[row].close_at_us
-
-    def bring_all_back(self) -> set[bytes]:
-        """Do so for every symbol, and return the keys of those that had changed."""
-        changed = np.flatnonzero(self._symbols[: len(self._streams), columns.IS_DIRTY])
-        keys = {self._keys[row] for row in changed}
-        for key in keys:
-            self.bring_back(key)
-        return keys
+        symbol = self._symbols[row]
+        logged = int(symbol[columns.LOGGED])
+        if logged:
+            symbol[columns.LOGGED] = 0
+            log = (row + 1) * self._block - columns.LOG_ROWS
+            rows = [self._numbers[at].tobytes() for at in range(log, log + logged)]
+            self._streams[row].take_closed(rows, int(symbol[columns.CLOSE_AT_US]))
 
     def hand_over(self, key: bytes) -> None:
         """Let the loop take the symbol's next trades, where its stream is ready for that.
@@ -131,74 +155,132 @@ class HotTrades:
         row = self._rows[key]
         stream = self._streams[row]
         value = stream.value
-        symbol = self._symbols[row]
-        if value is None or not stream.is_plain or not _fits(value):
-            symbol[columns.IS_HOT] = 0
+        words = None
+        if value is not None and stream.is_plain:
+            words = row_of(stream.value_open_us, value)
+        if words is None:
+            self._symbols[row, columns.IS_HOT] = 0
             return
-        symbol[: columns.KEY_AT] = (
-            1, 0, 0, stream.last_id, stream.watermark_us, stream.close_at_us,
+        self._put(row * self._block, words)
+        closes = stream.closes_plainly and self._merged_at[row] == stream.windows.changes
+        self._symbols[row, : columns.KEY_AT] = (
+            1, 0, 0, 0, stream.last_id, stream.watermark_us, stream.close_at_us, closes, 0,
+            stream.windows.followed_from_us or 0,
         )  # fmt: skip
-        texts = (value.open, value.high, value.low, value.close)
-        self._windows[2 * row] = (
-            stream.value_open_us, value.first_time_us, value.first_rank, value.last_time_us,
-            value.last_rank, value.count, value.sides_known, *map(len, texts),
+
+    def close_next(self, key: bytes, ended: int) -> None:
+        """Let the loop close the symbol's next window, where its stream is ready for that.
+
+        ended: how many base windows Python closed by the last trade. Looking for what the longer
+        windows come to only pays for a symbol that is traded in one minute after the other.
+        """
+        row = self._rows[key]
+        stream = self._streams[row]
+        self._singles[row] = self._singles[row] + 1 if ended == 1 else 0
+        if self._singles[row] < _SINGLES_MIN or not stream.closes_plainly:
+            return
+        longer = row * self._block + columns.LONGER
+        for level in range(1, self._levels):
+            at = longer + level - 1
+            self._numbers[at, PARTS] = 0
+            window = stream.windows.get(level, stream.closed_until_us)
+            merged = None if window is None else stream.windows.merged(level, window)
+            if window is None or merged is None:
+                continue
+            words = row_of(window.open_us, merged)
+            if words is None:
+                return
+            self._put(at, words)
+        self._merged_at[row] = stream.windows.changes
+
+    def saved(self, key: bytes) -> bytes | None:
+        """Return what the stream does not know yet, for `restore`; None: it knows all."""
+        row = self._rows[key]
+        _, _, behind, rolled, last_id, watermark_us, close_at_us, _, logged, *_ = self._symbols[
+            row
+        ].tolist()
+        if not behind:
+            return None
+        first = row * self._block
+        log = first + self._block - columns.LOG_ROWS
+        parts = (
+            _SAVED.pack(last_id, watermark_us, close_at_us, rolled, logged),
+            self._numbers[first : first + 1 + rolled].tobytes(),
+            self._numbers[log : log + logged].tobytes(),
+        )
+        return b"".join(parts)
+
+    def restore(self, key: bytes, saved: bytes) -> None:
+        """Put back what the stream did not know when it was saved, and tell it."""
+        row = self._rows[key]
+        last_id, watermark_us, close_at_us, rolled, logged = _SAVED.unpack_from(saved)
+        rows = np.frombuffer(saved, np.int64, offset=_SAVED.size).reshape(-1, ROW_WORDS)
+        first = row * self._block
+        log = first + self._block - columns.LOG_ROWS
+        self._numbers[first : first + 1 + rolled] = rows[: 1 + rolled]
+        self._numbers[log : log + logged] = rows[1 + rolled :]
+        self._symbols[row, : columns.KNOWN_FROM_US] = (
+            1, 0, 1, rolled, last_id, watermark_us, close_at_us, 0, logged,
         )  # fmt: skip
-        self._sums[2 * row] = [
-            half
-            for units in (
-                value.high_units, value.low_units, value.volume_units, value.quote_units,
-                value.buy_units,
-            )
-            for half in (units >> 64, units & _LOW_HALF)
-        ]  # fmt: skip
-        padded = "".join([text.ljust(columns.TEXT_BYTES_MAX) for text in texts])
-        self._texts[2 * row] = np.frombuffer(padded.encode(), np.uint8)
+        self.bring_back(key)
 
-    def _window(self, row: int, which: int) -> tuple[int, Value]:
-        """Return open time and value of a window."""
-        at = 2 * row + which
-        (
-            open_us, first_us, first_id, trade_us, trade_id, count, sides_known, open_bytes,
-            high_bytes, low_bytes, close_bytes,
-        ) = self._windows[at].tolist()  # fmt: skip
-        (
-            high_up, high_units, low_up, low_units, volume_up, volume, quote_up, quote, buy_up, buy,
-        ) = self._sums[at].tolist()  # fmt: skip
-        text = self._texts[at].tobytes().decode("ascii")
-        value = Value(
-            first_us, first_id, str(first_id), text[:open_bytes],
-            trade_us, trade_id, str(trade_id), text[_CLOSE : _CLOSE + close_bytes],
-            high_up << 64 | high_units, text[_HIGH : _HIGH + high_bytes],
-            low_up << 64 | low_units, text[_LOW : _LOW + low_bytes],
-            volume_up << 64 | volume, quote_up << 64 | quote, buy_up << 64 | buy, count,
-            True, sides_known > 0,
-        )  # fmt: skip
-        return open_us, value
+    def _put(self, at: int, words: tuple[int | bytes, ...]) -> None:
+        ROW.pack_into(self._texts.data, at * ROW.size, *words)
 
-    def _make_tables(self, rows: int) -> None:
-        def grown(name: str, rows: int, columns: int, kind: Any) -> None:
-            table = np.zeros((rows, columns), kind)
-            if self._streams:
-                before = getattr(self, name)
-                table[: len(before)] = before
-            setattr(self, name, table)
+    def _keep(self, text: bytes) -> int:
+        at, used = self._arena_used, self._arena_used + len(text)
+        if used > len(self._arena):
+            grown = np.zeros(2 * max(used, len(self._arena)), np.uint8)
+            grown[:at] = self._arena[:at]
+            self._arena = grown
+            self._bind()
+        self._arena[at:used] = np.frombuffer(text, np.uint8)
+        self._arena_used = used
+        return at
 
-        grown("_symbols", rows, columns.SYMBOL_COLUMNS, np.int64)
-        grown("_windows", 2 * rows, columns.WINDOW_COLUMNS, np.int64)
-        grown("_sums", 2 * rows, columns.SUM_COLUMNS, np.uint64)
-        grown("_texts", 2 * rows, len(columns.TEXTS) * columns.TEXT_BYTES_MAX, np.uint8)
-        self._slots = np.zeros(4 * rows, np.int32)
+    def _make_tables(self, symbols: int) -> None:
+        def grown(table: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
+            larger = np.zeros((rows, table.shape[1]), np.int64)
+            larger[: len(table)] = table
+            return larger
+
+        self._symbols = grown(self._symbols, symbols)
+        self._numbers = grown(self._numbers, symbols * self._block)
+        self._texts = self._numbers.view(np.uint8)
+        self._bind()
+        self._slots = np.zeros(4 * symbols, np.int32)
         for row in range(len(self._streams)):
             self._enter(row)
+
+    def _bind(self) -> None:
+        self._tables = (
+            self._arena, self._symbols, self._numbers, self._numbers.view(np.uint64), self._texts
+        )  # fmt: skip
 
     def _enter(self, row: int) -> None:
         # At most a quarter of the slots is taken, so a key is found in a step or two.
         key = np.frombuffer(self._keys[row], np.uint8)
         mask = len(self._slots) - 1
-        slot = columns.key_hash(key, 0, len(key)) & mask
+        slot = hot_loop.key_hash(key, 0, len(key)) & mask
         while self._slots[slot]:
             slot = (slot + 1) & mask
         self._slots[slot] = row + 1
+
+
+def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
+    """Return lengths and offsets of the levels, and the text that names each in a candle."""
+    names = np.zeros((len(timeframes), _NAME_BYTES_MAX), np.uint8)
+    levels = np.zeros((len(timeframes), 3), np.int64)
+    for level, timeframe in enumerate(timeframes):
+        text = f'{timeframe.name}","open_time_us":'.encode()
+        names[level, : len(text)] = np.frombuffer(text, np.uint8)
+        levels[level] = (timeframe.duration_us, timeframe.offset_us, len(text))
+    return levels, names
+
+
+def _start_of_candles(stream: Stream) -> bytes:
+    texts = (msgspec.json.encode(text) for text in (stream.exchange, stream.symbol))
+    return b'{"event":"candle","exchange":%b,"symbol":%b,"timeframe":"' % tuple(texts)
 
 
 def warm_up() -> None:
@@ -207,12 +289,13 @@ def warm_up() -> None:
     writer.append((b"key", b"value"))
     ((text, count),) = writer.batches()
     records = EncodedRecords.read(text.tobytes(), count, 0)
-    HotTrades(1).run(records, 0, 0, writer)
-
-
-def _fits(value: Value) -> bool:
-    texts = (value.open, value.high, value.low, value.close)
-    return (
-        max(map(len, texts)) <= columns.TEXT_BYTES_MAX
-        and max(value.high_units, value.volume_units, value.quote_units) < _UNITS_MAX
-    )
+    rules = Rules.of(ProcessorConfig())
+    hot, closed = HotTrades(rules, 0, audits=True), ClosedCandles([TRADES])
+    hot.add(b"key", Stream.new("binance", "BTC/USDT", rules))
+    hot.run(records, 0, 0, writer, closed)
+    hot.close(b"key", 0, closed)
+    # An empty candle, which is moved to a writer that nobody reads.
+    _, index, state = closed.arrays
+    index[0], state[columns.CLOSED] = 0, 1
+    closed.note()
+    closed.move(lambda topic: writer)

@@ -1,5 +1,7 @@
 """What comes out of a kernel: records per topic, in order, each with the revision of its cause."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from alpha_pulse.contracts.codec import encode
@@ -13,6 +15,7 @@ from alpha_pulse.contracts.topics import (
     Topic,
 )
 from alpha_pulse.processors.audit_candles import AUDITED, Side, audit_value
+from alpha_pulse.processors.closed_candles import ClosedCandles
 from alpha_pulse.processors.stream import Stream
 from alpha_pulse.processors.wire import RecordsWriter
 
@@ -20,14 +23,28 @@ BATCH_BYTES_MAX = 900_000
 
 
 class Outputs:
-    """The records of each topic since they were last taken. audits: candles are to be audited."""
+    """The records of each topic since they were last taken.
 
-    def __init__(self, *, audits: bool = True) -> None:
+    names: of the timeframes, from base to week. audits: candles are to be audited. closed: where
+    the hot loop puts the candles that it closes.
+    """
+
+    def __init__(self, names: Sequence[str], *, audits: bool = True) -> None:
         self.audits = audits
+        self.closed = ClosedCandles([*(CANDLES.get(name) for name in names), AUDIT_CANDLES])
         self._writers: dict[str, RecordsWriter] = {}
 
     def writer(self, topic: Topic) -> RecordsWriter:
-        """Return what writes the records of a topic."""
+        """Return what writes the records of a topic; what the loop closed stands in it already."""
+        if self.closed.waiting and topic.name in self.closed.names:
+            self.closed.move(self._writer)
+        return self._writer(topic)
+
+    def make_room(self) -> None:
+        """Let the loop close as many candles as it can again."""
+        self.closed.move(self._writer)
+
+    def _writer(self, topic: Topic) -> RecordsWriter:
         writer = self._writers.get(topic.name)
         if writer is None:
             writer = self._writers[topic.name] = RecordsWriter(BATCH_BYTES_MAX)
@@ -35,6 +52,7 @@ class Outputs:
 
     def take(self) -> dict[str, RecordsWriter]:
         """Return the records by topic, and begin anew."""
+        self.make_room()
         taken, self._writers = self._writers, {}
         return taken
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from alpha_pulse.contracts.market import Timeframe
 from alpha_pulse.processors.candles import EXCHANGE, GAP, PARTIAL, Value, absorb, copy_value, merge
+from alpha_pulse.processors.hot_rows import value_of_row
 
 
-@dataclass(slots=True)
 class Window:
     """One window of one timeframe.
 
@@ -22,23 +22,93 @@ class Window:
     empty. standing: what was published last; None: nothing yet. ids: of its trades, where ids are
     not consecutive (the dedupe state). encoded: the window as `state` wrote it, while it is closed
     and nothing touches it: every snapshot holds all windows, and almost none of them changed.
+
+    A window that the hot loop closed is kept as its row, and so are children that it settles: few
+    of them are ever looked at again. `row` and `settled_rows` are for `state`; each stands in place
+    of values, never beside them.
     """
 
-    open_us: int
-    close_us: int
-    trades: Value | None = None
-    settled: Value | None = None
-    exchange: Value | None = None
-    price: str | None = None
-    standing: Value | None = None
-    closed: bool = False
-    ids: set[str] | None = None
-    encoded: Any = None
+    __slots__ = (
+        "_settled", "_standing", "_trades", "close_us", "closed", "encoded", "exchange", "ids",
+        "is_base", "open_us", "price", "row", "settled_rows",
+    )  # fmt: skip
 
-    def settle(self, value: Value) -> None:
+    def __init__(self, open_us: int, close_us: int, *, is_base: bool) -> None:
+        self.open_us = open_us
+        self.close_us = close_us
+        self.is_base = is_base
+        self.exchange: Value | None = None
+        self.price: str | None = None
+        self.closed = False
+        self.ids: set[str] | None = None
+        self.encoded: Any = None
+        self.row: bytes | None = None
+        self.settled_rows: list[bytes] = []
+        self._trades: Value | None = None
+        self._standing: Value | None = None
+        self._settled: Value | None = None
+
+    def close_as(self, row: bytes) -> None:
+        """Take over what the hot loop closed and published."""
+        self.row, self.encoded, self.closed = row, None, True
+
+    def _read_row(self) -> None:
+        if self.row is not None:
+            row, self.row = self.row, None
+            _, self._standing = value_of_row(row)
+            if self.is_base:
+                # Trades that come later change the one, and not what was published.
+                self._trades = copy_value(self._standing)
+
+    @property
+    def trades(self) -> Value | None:
+        """What the trades say, in the base timeframe."""
+        self._read_row()
+        return self._trades
+
+    @trades.setter
+    def trades(self, value: Value | None) -> None:
+        self._read_row()
+        self._trades = value
+
+    @property
+    def standing(self) -> Value | None:
+        """What was published last."""
+        self._read_row()
+        return self._standing
+
+    @standing.setter
+    def standing(self, value: Value | None) -> None:
+        self._read_row()
+        self._standing = value
+
+    @property
+    def settled(self) -> Value | None:
+        """What the children that left the state come to."""
+        rows, self.settled_rows = self.settled_rows, []
+        for row in rows:
+            _, value = value_of_row(row)
+            self._settled = value if self._settled is None else merge(self._settled, value)
+        return self._settled
+
+    @settled.setter
+    def settled(self, value: Value | None) -> None:
+        self._settled = value
+
+    @property
+    def stands(self) -> bool:
+        """Whether anything was published."""
+        return self.row is not None or self._standing is not None
+
+    def settle(self, child: "Window") -> None:
         """Take in the value of a child that leaves the state."""
         self.encoded = None
-        self.settled = value if self.settled is None else merge(self.settled, value)
+        if child.row is not None and self._settled is None:
+            self.settled_rows.append(child.row)
+            return
+        settled, value = self.settled, child.standing
+        if value is not None:
+            self._settled = value if settled is None else merge(settled, value)
 
 
 @dataclass(slots=True)
@@ -47,13 +117,15 @@ class Windows:
 
     followed_from_us: open time of the first base window that is known of; what is missing before
     it makes a rollup partial, what is missing later a gap. promised_from_us: from here on nothing
-    is missing even before the first trade, because a history job says so.
+    is missing even before the first trade, because a history job says so. changes: how often what
+    stands was changed by anybody but the hot loop.
     """
 
     timeframes: tuple[Timeframe, ...]
     levels: list[dict[int, Window]] = field(default_factory=list)
     followed_from_us: int | None = None
     promised_from_us: int | None = None
+    changes: int = 0
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -69,7 +141,7 @@ class Windows:
         open_us = timeframe.open_time_us(time_us)
         window = self.levels[level].get(open_us)
         if window is None:
-            window = Window(open_us, open_us + timeframe.duration_us)
+            window = Window(open_us, open_us + timeframe.duration_us, is_base=level == 0)
             window.closed = window.close_us <= closed_until_us
             self._insert(self.levels[level], window)
             if level + 1 < len(self.levels):
@@ -102,17 +174,21 @@ class Windows:
             if open_us in below:
                 yield below[open_us]
 
-    def judge_rollup(self, level: int, window: Window) -> Value | None:
-        """Return what stands for a window above the base: its parts, or the exchange's candle."""
-        merged = None
-        if window.settled is not None:
-            merged = copy_value(window.settled)
+    def merged(self, level: int, window: Window) -> Value | None:
+        """Return what the closed parts of a window above the base come to."""
+        settled = window.settled
+        merged = None if settled is None else copy_value(settled)
         for child in self.children(level, window):
             if child.standing is None:
                 continue
             merged = (
                 copy_value(child.standing) if merged is None else absorb(merged, child.standing)
             )
+        return merged
+
+    def judge_rollup(self, level: int, window: Window) -> Value | None:
+        """Return what stands for a window above the base: its parts, or the exchange's candle."""
+        merged = self.merged(level, window)
         if merged is not None:
             merged.coverage = self._rollup_coverage(window, merged)
         return better(merged, window.exchange)
@@ -146,10 +222,10 @@ class Windows:
                 if self._is_needed(level, window):
                     continue
                 del windows[window.open_us]
-                if window.standing is not None and level + 1 < len(self.levels):
+                if window.stands and level + 1 < len(self.levels):
                     above = self.get(level + 1, window.open_us)
                     if above is not None:
-                        above.settle(window.standing)
+                        above.settle(window)
                 if level == 0:
                     gone.append(window)
         return gone
@@ -158,7 +234,7 @@ class Windows:
         if level:
             return any(True for _ in self.children(level, window))
         # An empty candle repeats the close before it, and changes with that.
-        is_empty = window.trades is None and window.price is not None
+        is_empty = window.price is not None and window.trades is None
         return is_empty and window.open_us - (window.close_us - window.open_us) in self.levels[0]
 
 

@@ -16,6 +16,7 @@ from alpha_pulse.processors.candles import (
     value_of_exchange,
     value_of_trade,
 )
+from alpha_pulse.processors.hot_rows import closed_row
 from alpha_pulse.processors.missing import Hole
 from alpha_pulse.processors.proof import Proof, Span
 from alpha_pulse.processors.rollup import Windows
@@ -138,6 +139,35 @@ class Stream:
         """Whether the next trade in order only adds to the newest window, or opens the next."""
         return self.proof.consecutive and self.value is not None and self.value_close_us > 0
 
+    @property
+    def closes_plainly(self) -> bool:
+        """Whether the next base window, if trades end it, is contiguous and stands for itself."""
+        proof = self.proof
+        return (
+            not proof.missing.ranges
+            and proof.unproven_from_us is None
+            and not any(span.kind == "gap" for span in proof.spans)
+            and proof.followed_from_us is not None
+            and proof.followed_from_us <= self.closed_until_us
+            and proof.proven_from_us is not None
+            and proof.proven_from_us < self.closed_until_us
+        )
+
+    def take_closed(self, rows: list[bytes], close_at_us: int) -> None:
+        """Take over windows that the hot loop closed, in their order."""
+        for row in rows:
+            level, at_us, open_us, close = closed_row(row)
+            if level == 0:
+                window = self.windows.ensure(0, open_us, self.closed_until_us)
+                self.versions.price, self.versions.price_open_us = close, open_us
+            else:
+                window = self.windows.levels[level][open_us]
+            window.close_as(row)
+        self.close_at_us = close_at_us
+        base = self.rules.timeframes[0]
+        self.closed_until_us = close_at_us - self.rules.grace_us - base.duration_us
+        self._drop(at_us)
+
     def put_newest(self, open_us: int, value: Value) -> None:
         """Take over what plain trades made of the newest window, or of the one that they opened."""
         window = self.windows.ensure(0, open_us, self.closed_until_us)
@@ -147,6 +177,7 @@ class Stream:
     def follow_plain(self, last_id: int, last_us: int, watermark_us: int) -> None:
         """Take over how far plain trades came."""
         self.last_id, self.last_trade_us, self.watermark_us = last_id, last_us, watermark_us
+        self.last_trade_id = None
 
     def close_by_trade(self, publish: Publish) -> None:
         """Close what the watermark passed, moved by the next trade in order."""
@@ -423,12 +454,12 @@ class Stream:
     def settle(self, revision: int, publish: Publish) -> None:
         """Publish the windows that changed, and let go of what can't change any more."""
         self.versions.settle(revision, publish)
-        self._drop()
+        self._drop(self.watermark_us)
 
-    def _drop(self) -> None:
+    def _drop(self, watermark_us: int) -> None:
         proof = self.proof
         keeps = proof.keeps if proof.keeps_something else None
-        gone = self.windows.drop(self.watermark_us - self.rules.closed_keep_us, keeps)
+        gone = self.windows.drop(watermark_us - self.rules.closed_keep_us, keeps)
         for window in gone:
             for trade_id in window.ids or ():
                 self.recent.pop(trade_id, None)

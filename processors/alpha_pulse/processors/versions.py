@@ -57,6 +57,7 @@ class Versions:
                     continue
                 moved = window.standing is None or window.standing.close != value.close
                 window.standing = value
+                self.windows.changes += 1
                 self._publish(level, window, value, revision, publish)
                 if level + 1 < len(self.touched):
                     above = self.windows.get(level + 1, window.open_us)

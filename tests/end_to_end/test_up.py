@@ -143,7 +143,8 @@ class Up:
         end = f"{name} ended with exit code 137; it starts again in "
         self.until(lambda: self.said(end), f"the end of {name} to be reported")
         self.until(lambda: self.role_pid(name) not in (None, pid), f"{name} to run again")
-        self.until(lambda: self.stored() > before + FLOWING_AGAIN, f"trades to flow again after {name}")
+        more = before + FLOWING_AGAIN
+        self.until(lambda: self.stored() > more, f"trades to flow again after {name}")
 
     def terminate(self) -> tuple[float, int]:
         """End it with SIGTERM; return the seconds until every role had ended, and its exit code."""

@@ -21,6 +21,7 @@ from tests.faults.soak.found import (
 )
 from tests.faults.soak.oracle import Published, TradeFigures, judge_candles, judge_trades
 from tests.faults.soak.pipeline import Pipeline
+from tests.faults.soak.plan import ROLES
 
 TERMINATE_S_MAX = 10.0
 # From the last close of a storm to every channel subscribed, once each.
@@ -116,6 +117,14 @@ def failures(summary: dict[str, Any], plan: Sequence[Accident]) -> list[str]:
     holds[f"expected streams back in {RECONNECT_S_MAX:.0f} s, found {back_s}"] = (
         back_s <= RECONNECT_S_MAX
     )
+    if not any(accident.kind == "garbage" for accident in plan):
+        holds[f"expected no dead letter, found {summary['dead_letters']}"] = not summary[
+            "dead_letters"
+        ]
+    if not any(accident.role in ROLES for accident in plan):
+        holds[f"expected every role to stay up, found {summary['endings']}"] = not summary[
+            "endings"
+        ]
     if all(accident.kind == "terminate" for accident in plan):
         codes = {code for ends in summary["endings"].values() for code in ends}
         holds[f"expected exit code 0 of every role, found {codes}"] = codes <= {"0"}

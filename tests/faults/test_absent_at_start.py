@@ -37,7 +37,6 @@ from tests.patience import PATIENCE_S
 FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # The short form is what the three need to notice.
 ABSENT_S = 60.0 if FULL else 1.0
-END_S_MAX = 10.0
 ROLES = ("producers", "processors", "sinks")
 DEPENDENCIES = ("Kafka", "ClickHouse", "exchange")
 ABSENT = ("all", *DEPENDENCIES) if FULL else ("all",)
@@ -92,7 +91,7 @@ async def test_roles_that_wait_for_kafka_end_when_they_are_told(tmp_path: Path) 
                 while b"kafka.awaited" not in log.read_bytes():  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(END_S_MAX):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await process.wait() == 0, log.read_text()[-2000:]
 
     await asyncio.gather(*(start_and_end(role) for role in ("producers", "processors")))
@@ -196,7 +195,7 @@ async def test_roles_wait_for_what_is_absent_and_use_it_when_it_comes(
         await until_stored(dependencies, stack)
         for process in dependencies.processes:
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(END_S_MAX):
+        async with asyncio.timeout(PATIENCE_S):
             codes = [await process.wait() for process in dependencies.processes]
             assert codes == [0] * len(ROLES)
 

@@ -55,7 +55,7 @@ async def test_a_worker_processes_what_is_there_and_exits_0_on_sigterm(config: C
     async with worker(config) as only:
         await settled(config)
         only.send(signal.SIGTERM)
-        assert await only.end(within_s=10) == 0
+        assert await only.end() == 0
     await check_exact(config, market)
 
 

@@ -18,6 +18,7 @@ import pytest
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
 from tests.end_to_end.processes import descendants, started
+from tests.patience import PATIENCE_S
 
 ROLES = ("producer", "processor-1", "sink")
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
@@ -65,7 +66,7 @@ def run(directory: Path, exchange: str, *arguments: str) -> subprocess.Completed
         env=environment(directory, exchange),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -90,7 +91,8 @@ class Up:
         return said if text in said else ""
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
-        for _ in range(2_400):
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
             found = holds()
             if found:
                 return found

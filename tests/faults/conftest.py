@@ -36,7 +36,7 @@ from alpha_pulse.sinks.migrate import migrate
 from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
 from tests.patience import PATIENCE_S
 
-WAIT_S = 180.0  # without any progress
+WAIT_S = PATIENCE_S  # without any progress
 MEET_S = 600.0
 ROWS_PER_S = 10_000
 SYMBOLS = [f"S{number}/USDT" for number in range(4)]

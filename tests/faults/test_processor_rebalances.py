@@ -171,7 +171,7 @@ async def feed(config: Config, market: Market, enough: asyncio.Event) -> None:
     await publish(config, market.rest())
 
 
-@pytest.mark.timeout(1_200 if FULL else 300)
+@pytest.mark.timeout(1_800 if FULL else 900)
 async def test_nothing_is_lost_changed_or_published_twice_by_accidents_of_two_workers(
     config: Config,
 ) -> None:

@@ -23,10 +23,10 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.clickhouse import ClickHouse
+from tests.patience import PATIENCE_S
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
 ROWS = 400_000
-WAIT_S = 180.0
 FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 AWAY_S = 600.0
 # By then the buffers are full many times over: from here on memory is what the limits leave it.
@@ -83,7 +83,7 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
         await sink.resumed()
         idle_bytes = rss_bytes(sink.process.pid)
         await publish(config)
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while len(attempts) < 30:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
@@ -92,7 +92,7 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
         assert grown_bytes < 110 * 2**20
         proxy.before = None
         sql = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {config.database}.trades_log"
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while (await clickhouse.rows(sql))[0][0] < ROWS:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
@@ -171,7 +171,7 @@ async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost
         d = config.database
         stored = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
         lost = f"SELECT sum(last_offset - first_offset + 1) FROM {d}.skipped_offsets"
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 rows, missing = (await clickhouse.rows(stored))[0][0], await clickhouse.rows(lost)
                 if rows + (missing[0][0] or 0) >= ROWS:

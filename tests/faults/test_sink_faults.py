@@ -27,7 +27,7 @@ CUTS = 5 if FULL else 1
 REBALANCES = 20 if FULL else 2
 FAULTY_ROWS = 50_000 if FULL else 20_000
 # What is waited for has limits of its own; twenty kills take their time on a busy machine.
-pytestmark = pytest.mark.timeout(1_800 if FULL else 300)
+pytestmark = pytest.mark.timeout(1_800 if FULL else 900)
 
 
 async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(

@@ -25,7 +25,16 @@ STREAM_FAULTS = (
 )
 # Answers in good form with too little in them: no rows at all, or the first few.
 SHORT_FAULTS = ("no-rows", "few-rows")
-REST_FAULTS = ("http429", "http500", "empty", "truncated", "null", "delay", *SHORT_FAULTS)
+REST_FAULTS = (
+    "http429",
+    "http418",
+    "http500",
+    "empty",
+    "truncated",
+    "null",
+    "delay",
+    *SHORT_FAULTS,
+)
 
 # Market data; not the listing of markets, without which no client starts.
 TRADE_PATHS = r"[tT]rades|recent-trade|/ticker"

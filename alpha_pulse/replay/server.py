@@ -303,8 +303,8 @@ async def _refuse(fault: RestFault) -> web.Response | None:
         return None
     if fault.kind in ("truncated", *SHORT_FAULTS):
         return None
-    if fault.kind == "http429":
-        return _too_many(429, max(1, round(fault.seconds)), {})
+    if fault.kind in ("http429", "http418"):
+        return _too_many(int(fault.kind[-3:]), max(1, round(fault.seconds)), {})
     if fault.kind == "http500":
         return web.Response(body=b"<html>500</html>", status=500, content_type="text/html")
     return web.Response(

@@ -12,6 +12,7 @@ from alpha_pulse.cli.role_processes import RoleProcesses
 from alpha_pulse.cli.supervise import Worker
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.embedded.errors import ChildDiedError, EmbeddedRuntimeError
+from tests.patience import PATIENCE_S
 
 FAILING = """
 import sys
@@ -46,7 +47,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def ready(roles: RoleProcesses, *names: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         for name in names:
             while True:
                 if "ready" in roles[name].log_text():
@@ -64,7 +65,7 @@ async def test_a_role_that_dies_starts_again_later_and_later_with_its_last_words
         supervise.supervise([Worker("sink", "sink", Config())], modules / "logs")
     )
     said = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while said.count("it starts again") < 4:
             await asyncio.sleep(0.02)
             said += capsys.readouterr().err
@@ -137,7 +138,7 @@ async def test_an_embedded_server_that_dies_starts_again(
     monkeypatch.setattr(supervise, "RESTART_WAIT_S", 0.0)
     servers = Servers()
     task = asyncio.create_task(supervise.keep_servers(servers))  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             if servers.restarts == 3:
                 break

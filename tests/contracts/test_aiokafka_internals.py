@@ -22,6 +22,7 @@ from alpha_pulse.contracts.kafka.batches import (
 )
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.wire import EncodedRecords
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ async def read_with(
         end = (await consumer.end_offsets([topic]))[topic]
         consumer.seek(topic, start)
         found: list[Any] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while await consumer.position(topic) < end:
                 found += (await consumer.getmany(topic, timeout_ms=200)).get(topic, [])
         return found
@@ -160,7 +161,7 @@ async def test_other_consumers_of_the_process_get_records(
     try:
         await send(producer, topic, b"a", b"b")
         await consumer.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             records = [await consumer.getone(), await consumer.getone()]
         assert [(record.offset, record.value) for record in records] == [(0, b"a"), (1, b"b")]
     finally:

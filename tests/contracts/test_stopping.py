@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from alpha_pulse.contracts.stopping import SIGNALS, hold_for_exec, stop_when_told
+from tests.patience import PATIENCE_S
 
 ROLES = ["alpha_pulse.producers", "alpha_pulse.processors", "alpha_pulse.sinks"]
-START_S_MAX = 60
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def test_a_role_that_is_told_to_end_while_it_imports_ends_with_0(
         assert role.stdout is not None
         assert role.stdout.readline() == b"importing\n"
         role.send_signal(number)
-        assert role.wait(START_S_MAX) == 0
+        assert role.wait(PATIENCE_S) == 0
 
 
 def test_a_role_that_was_told_before_its_first_line_ends_with_0(own_handlers: None) -> None:
     hold_for_exec()  # what a process does that replaces itself by a role
     with subprocess.Popen([sys.executable, "-m", ROLES[-1]]) as role:
         role.send_signal(signal.SIGTERM)
-        assert role.wait(START_S_MAX) == 0
+        assert role.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -64,7 +64,7 @@ def test_an_order_that_is_repeated_does_not_cut_the_end_short(
         stop = asyncio.Event()
         stop_when_told(stop)
         signal.raise_signal(number)
-        await asyncio.wait_for(stop.wait(), START_S_MAX)
+        await asyncio.wait_for(stop.wait(), PATIENCE_S)
         signal.raise_signal(number)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -17,6 +17,8 @@ import pytest
 
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
+from tests.end_to_end.processes import descendants, started
+from tests.patience import PATIENCE_S
 
 ROLES = ("producer", "processor-1", "sink")
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
@@ -64,27 +66,9 @@ def run(directory: Path, exchange: str, *arguments: str) -> subprocess.Completed
         env=environment(directory, exchange),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
-
-
-def started(pid: int) -> str | None:
-    """When a process began: with its id a name that no later process has. None: it has ended."""
-    with contextlib.suppress(OSError):
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if status[0] == "Z" else status[19]
-    return None
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Every process below one, by the name of the log that it writes."""
-    found: dict[int, str] = {}
-    with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found[int(child)] = Path(os.readlink(f"/proc/{child}/fd/1")).stem
-            found |= descendants(int(child))
-    return found
 
 
 class Up:
@@ -107,7 +91,8 @@ class Up:
         return said if text in said else ""
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
-        for _ in range(2_400):
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
             found = holds()
             if found:
                 return found
@@ -143,9 +128,8 @@ class Up:
         end = f"{name} ended with exit code 137; it starts again in "
         self.until(lambda: self.said(end), f"the end of {name} to be reported")
         self.until(lambda: self.role_pid(name) not in (None, pid), f"{name} to run again")
-        self.until(
-            lambda: self.stored() > before + FLOWING_AGAIN, f"trades to flow again after {name}"
-        )
+        more = before + FLOWING_AGAIN
+        self.until(lambda: self.stored() > more, f"trades to flow again after {name}")
 
     def terminate(self) -> tuple[float, int]:
         """End it with SIGTERM; return the seconds until every role had ended, and its exit code."""

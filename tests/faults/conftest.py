@@ -1,4 +1,4 @@
-"""A sink in a process of its own, load for it, and a proxy of ClickHouse that fails on demand."""
+"""A sink in a process of its own, load for it, and what is left of a test that failed."""
 
 import asyncio
 import os
@@ -6,12 +6,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
@@ -34,92 +33,18 @@ from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
 from alpha_pulse.sinks.migrate import migrate
+from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
+from tests.patience import PATIENCE_S
 
-# Asked before an insert is passed on and after it was stored; returns None to go on, a response to
-# answer instead, or raises to cut the connection.
-Hook = Callable[[str], Awaitable[web.Response | None]]
-
-START_S_MAX = 120.0
-WAIT_S = 180.0  # without any progress
+WAIT_S = PATIENCE_S  # without any progress
 MEET_S = 600.0
 ROWS_PER_S = 10_000
 SYMBOLS = [f"S{number}/USDT" for number in range(4)]
 TRADE: Any = EXAMPLES[Trade]["binance"]
+FAILED = pytest.StashKey[bool]()
 FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # How long Kafka waits for a killed member. A broker of somebody else's may allow no less than 6 s.
 SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 4.0
-
-
-def clickhouse_error(status: int, code: int, text: str) -> web.Response:
-    """ClickHouse's own way to say no."""
-    return web.Response(
-        status=status,
-        headers={"X-ClickHouse-Exception-Code": str(code)},
-        text=f"Code: {code}. DB::Exception: {text}\n",
-    )
-
-
-class Proxy:
-    """Forwards HTTP to ClickHouse; `before` and `after` see every insert into a log table."""
-
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream
-        self.url = ""
-        self.inserts = 0
-        self.before: Hook | None = None
-        self.after: Hook | None = None
-        self.before_progress: Hook | None = None  # sees the inserts into sink_progress
-
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator["Proxy"]:
-        """Listen on a free port of loopback."""
-        application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("*", "/{path:.*}", self._forward)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with aiohttp.ClientSession(auto_decompress=False) as self._session:
-            try:
-                yield self
-            finally:
-                await runner.cleanup()
-
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        token = request.query.get("insert_deduplication_token", "")
-        is_insert = "market." in token
-        if self.before_progress is not None and b"sink_progress" in body[:200]:
-            answer = await self.before_progress("")
-            if answer is not None:
-                return answer
-        if is_insert:
-            self.inserts += 1
-            if self.before is not None:
-                answer = await self.before(token)
-                if answer is not None:
-                    return answer
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.lower() not in ("host", "content-length", "transfer-encoding", "connection")
-        }
-        async with self._session.request(
-            request.method, self.upstream + str(request.rel_url), headers=headers, data=body
-        ) as response:
-            answer_body = await response.read()
-            answer_headers = {
-                name: value
-                for name, value in response.headers.items()
-                if name.lower() not in ("content-length", "transfer-encoding", "connection")
-            }
-            status = response.status
-        if is_insert and self.after is not None:
-            answer = await self.after(token)
-            if answer is not None:
-                return answer
-        return web.Response(status=status, headers=answer_headers, body=answer_body)
 
 
 class SinkProcess:
@@ -144,7 +69,7 @@ class SinkProcess:
     async def resumed(self) -> None:
         """Return once it has partitions and knows where to go on."""
         started = self._log_start
-        async with asyncio.timeout(START_S_MAX):
+        async with asyncio.timeout(PATIENCE_S):
             while b"partitions.resumed" not in self.log_path.read_bytes()[started:]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
@@ -317,15 +242,34 @@ def config(runtime: Runtime, namespace: str, sink_settings: SinkConfig) -> Confi
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: "pytest.CallInfo[None]"
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixtures know that a test failed: what it leaves is evidence."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
 @pytest.fixture
-async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
+async def clickhouse(
+    config: Config, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ClickHouse]:
     connection = await ClickHouse.connect(config.clickhouse)
     await ensure_topics(config)
     await migrate(config, connection)
     try:
         yield connection
     finally:
-        await connection.command(f"DROP DATABASE IF EXISTS {config.database}")
+        if request.node.stash.get(FAILED, False):
+            print(
+                f"left below {tmp_path_factory.getbasetemp()}: database {config.database}, "
+                f"topics {config.namespace}.*"
+            )
+        else:
+            await connection.command(f"DROP DATABASE IF EXISTS {config.database}")
         await connection.close()
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between two parts: it cuts, holds back, or answers in the server's place."""
+"""A TCP proxy between two parts: it cuts, holds back, delays, or answers in the server's place."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ HEADERS_END = b"\r\n\r\n"
 
 
 class Link:
-    """Forwards TCP to an address; `cut`, `hold`, `answer` until `heal`."""
+    """Forwards TCP to an address; `cut`, `hold`, `slow`, `answer` until `heal`."""
 
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
@@ -18,6 +18,7 @@ class Link:
         self.connections = 0
         self._mode = "open"
         self._answer = b""
+        self._late_s = 0.0
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -46,6 +47,10 @@ class Link:
         self._mode = "hold"
         self._flows.clear()
 
+    def slow(self, late_s: float) -> None:
+        """Let every piece of an answer come so many seconds late."""
+        self._late_s = late_s
+
     def answer(self, response: bytes) -> None:
         """Reset every connection; answer each new one's first HTTP request with these bytes."""
         self.cut()
@@ -54,6 +59,7 @@ class Link:
     def heal(self) -> None:
         """Let everything through again; what was held back goes on."""
         self._mode = "open"
+        self._late_s = 0.0
         self._flows.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,16 +86,20 @@ class Link:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back))
-                group.create_task(self._pump(there, writer))
+                group.create_task(self._pump(there, writer, is_answer=True))
         finally:
             self._writers.discard(back)
             back.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
         # One side's end is passed on; what the other still has to say comes through.
         with contextlib.suppress(OSError):
             while piece := await reader.read(PIECE_BYTES):
                 await self._flows.wait()
+                if is_answer and self._late_s:
+                    await asyncio.sleep(self._late_s)
                 writer.write(piece)
                 await writer.drain()
             if writer.can_write_eof():

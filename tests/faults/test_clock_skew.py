@@ -18,6 +18,7 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.replay.synthetic import SyntheticMarket
 from alpha_pulse.replay.verdict import recompute_minutes
 from alpha_pulse.replay.write_recording import write_recording
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MINUTE_US = 60_000_000
@@ -100,7 +101,7 @@ def test_candles_are_the_same_whatever_the_clocks_of_the_roles_say(
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=2 * PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

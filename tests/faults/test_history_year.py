@@ -81,7 +81,7 @@ def expected(symbol: str) -> list[tuple[Any, ...]]:
 async def test_a_year_of_three_symbols_through_faults_and_two_kills(
     runtime: Runtime, tmp_path: Path
 ) -> None:
-    print(f"seed {SEED}, {MINUTES} minutes")
+    print(f"SEED={SEED}, {MINUTES} minutes")
     base = Config(namespace=f"t{uuid.uuid4().hex[:12]}", data_dir=str(tmp_path))
     config = replace(
         base,

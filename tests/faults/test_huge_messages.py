@@ -18,6 +18,7 @@ from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.replay.faults import FaultPlan, StreamFault
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 from tests.producers.conftest import MemoryPublisher
 
 SYMBOL = "BTC/USDT"
@@ -30,6 +31,7 @@ SEED = int(os.environ.get("SEED", "7"))
 
 @pytest.mark.parametrize("size", [900_000, 1_100_000, 10_000_000, 12_000_000])
 async def test_a_huge_frame_does_not_stop_a_feed(size: int) -> None:
+    print(f"SEED={SEED}")
     market = SyntheticMarket(SYMBOL, SEED, end_us=BEGIN_US + 2 * MINUTE_US)
     frame = b'{"e":"trade","x":"' + b"x" * size + b'"}'
     plan = FaultPlan(stream=[StreamFault("garbage", at_trade=100, payload=frame)])
@@ -42,7 +44,7 @@ async def test_a_huge_frame_does_not_stop_a_feed(size: int) -> None:
             clock="event",
             until_us=exchange.end_us or 0,
         )
-        await asyncio.wait_for(LiveProducer(settings, published).run(asyncio.Event()), 60)
+        await asyncio.wait_for(LiveProducer(settings, published).run(asyncio.Event()), PATIENCE_S)
         wanted = [str(row.trade_id) for row in exchange.ledger.published(SYMBOL)]
         assert len(plan.applied) == 1
         assert [trade.trade_id for trade in published.trades()] == wanted
@@ -59,6 +61,7 @@ async def test_a_huge_frame_does_not_stop_a_feed(size: int) -> None:
 def test_the_largest_record_that_kafka_takes_is_one_dead_letter_that_kafka_takes(
     rubbish: str,
 ) -> None:
+    print(f"SEED={SEED}")
     value = {
         "noise": Random(SEED).randbytes(900_000),
         "brackets": b"[" * 900_000,

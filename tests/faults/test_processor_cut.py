@@ -13,6 +13,7 @@ from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.processors import trade_path as trade_path_module
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.trade_path import TradePath
+from tests.patience import PATIENCE_S
 
 
 class Consumer:
@@ -51,7 +52,7 @@ async def test_a_commit_that_timed_out_is_tried_again_until_kafka_is_back(
     partition.kernel.position = 10
     partition.committed_at_s = -1_000.0
     partition.commit = asyncio.create_task(fail())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not consumer.sought:
             await path._commit_due()
             await asyncio.sleep(0)
@@ -66,7 +67,7 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
     async def stop() -> None:
         await never.wait()
 
-    await asyncio.wait_for(trade_path_module._end_within(0.01, stop()), 5)
+    await asyncio.wait_for(trade_path_module._end_within(0.01, stop()), PATIENCE_S)
 
 
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
@@ -74,9 +75,9 @@ def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
         "import time\n"
         "from alpha_pulse.processors.__main__ import end_within\n"
         "end_within(0.2)\n"
-        "time.sleep(60)\n"
+        "time.sleep(3600)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], timeout=50, check=False)
+    done = subprocess.run([sys.executable, "-c", program], timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
 
 

@@ -23,6 +23,7 @@ from alpha_pulse.contracts.config import Config, KafkaConfig, ProcessorConfig
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 from tests.processors.workers import (
     PARTITIONS,
     Market,
@@ -40,6 +41,7 @@ SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 2.0
 FREEZE_S = SESSION_S * 1.5
 TRADES_PER_SYMBOL = 20 if FULL else 10
 FEED_PAUSE_S = 0.1
+LEAVE_STALL_S_MAX = 10.0
 Accident = Literal["leave", "kill", "freeze"]
 ACCIDENTS: dict[Accident, int] = (
     {"leave": 20, "kill": 5, "freeze": 3} if FULL else {"leave": 1, "kill": 1, "freeze": 1}
@@ -127,7 +129,7 @@ class Crew:
             await self._wake(victim, times)
         else:
             victim.send(signal.SIGTERM if accident == "leave" else signal.SIGKILL)
-            code = await victim.end(within_s=60)
+            code = await victim.end()
             assert code == (0 if accident == "leave" else -signal.SIGKILL) or gave_up(victim)
         await self.mend()
 
@@ -139,7 +141,7 @@ class Crew:
 
     async def _wake(self, zombie: Worker, times: int) -> None:
         # Either it finds out from the group and is given partitions anew, or it is fenced and ends.
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while zombie.log.read_text().count("partitions.assigned") <= times:
                 if zombie.process.returncode is not None:
                     assert gave_up(zombie), zombie.log.read_text()[-2000:]
@@ -169,11 +171,11 @@ async def feed(config: Config, market: Market, enough: asyncio.Event) -> None:
     await publish(config, market.rest())
 
 
-@pytest.mark.timeout(1_200 if FULL else 300)
+@pytest.mark.timeout(1_800 if FULL else 900)
 async def test_nothing_is_lost_changed_or_published_twice_by_accidents_of_two_workers(
     config: Config,
 ) -> None:
-    print(f"seed {SEED}")
+    print(f"SEED={SEED}")
     random, market, enough = Random(SEED), Market(Random(SEED)), asyncio.Event()
     accidents = [name for name, times in ACCIDENTS.items() for _ in range(times)]
     random.shuffle(accidents)
@@ -186,13 +188,13 @@ async def test_nothing_is_lost_changed_or_published_twice_by_accidents_of_two_wo
         await crew.join()
         await crew.join()
         for accident in accidents:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 await progress.everywhere(clock.time())
             await asyncio.sleep(random.uniform(0.0, 1.0))  # at any moment of a transaction
             await crew.mend()
             began_s = clock.time()
             await crew.suffer(accident, random.choice(crew.workers))
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 await progress.everywhere(clock.time())
             stalls_s[accident].append(progress.longest_stall_s(began_s, clock.time()))
         enough.set()
@@ -202,5 +204,7 @@ async def test_nothing_is_lost_changed_or_published_twice_by_accidents_of_two_wo
     for name, found in stalls_s.items():
         each = " ".join(f"{stall:.1f}" for stall in sorted(found))
         print(f"{name}: longest stall in s: {each}")
+    if FULL:  # beside two other processes of tests it says nothing
+        assert max(stalls_s["leave"]) <= LEAVE_STALL_S_MAX
     print(f"{crew.fenced} of {ACCIDENTS['freeze']} zombies were fenced, the others knew in time")
     await check_exact(config, market)

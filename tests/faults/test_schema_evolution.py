@@ -33,9 +33,9 @@ from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.wire import EncodedRecords
 from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.consumer import Sink
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"
-WAIT_S = 60.0
 
 
 def lines(version: str) -> list[bytes]:
@@ -159,7 +159,7 @@ async def test_the_sink_stores_rows_of_every_version(
         return +found
 
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while sum((await stored()).values()) < sum(sent.values()) and not sink.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
     finally:

@@ -1,6 +1,8 @@
 """ClickHouse away for a while: memory stays bounded, partitions are paused, all is stored later."""
 
 import asyncio
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +23,15 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.clickhouse import ClickHouse
+from tests.patience import PATIENCE_S
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
 ROWS = 400_000
-WAIT_S = 180.0
+FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
+AWAY_S = 600.0
+# By then the buffers are full many times over: from here on memory is what the limits leave it.
+FILLED_S = 60.0
+GROWTH_MAX = 1.10
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
         await sink.resumed()
         idle_bytes = rss_bytes(sink.process.pid)
         await publish(config)
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while len(attempts) < 30:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
@@ -85,12 +92,50 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
         assert grown_bytes < 110 * 2**20
         proxy.before = None
         sql = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {config.database}.trades_log"
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while (await clickhouse.rows(sql))[0][0] < ROWS:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
         assert await sink.terminate() == 0
     assert b"not enough space" in sink.log_path.read_bytes()
+
+
+@pytest.mark.skipif(not FULL, reason="ten minutes: make faults, or ALPHA_PULSE_FAULTS=full")
+@pytest.mark.timeout(1_800)
+async def test_ten_minutes_without_clickhouse_under_load_cost_no_memory_and_are_stored_afterwards(
+    config: Config,
+    load: Any,
+    stored: Any,
+    new_proxy: Callable[[str], Any],
+    new_sink: Callable[[Config], Any],
+    refusal: Callable[[int, int, str], Any],
+) -> None:
+    async def before(token: str) -> Any:
+        return refusal(500, 243, "not enough space")
+
+    async with new_proxy(config.clickhouse.url).serve() as proxy:
+        proxy.before = before
+        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
+        await sink.start()
+        await sink.resumed()
+        filled_bytes, most_bytes, began_s = 0, 0, time.monotonic()
+        async with load.running():
+            while (away_s := time.monotonic() - began_s) < AWAY_S:
+                most_bytes = max(most_bytes, rss_bytes(sink.process.pid))
+                if away_s < FILLED_S:
+                    filled_bytes = most_bytes
+                await asyncio.sleep(1.0)
+        assert await stored.rows() == 0
+        print(
+            f"{load.sent / away_s:.0f} trades/s for {away_s:.0f} s; "
+            f"MiB after {FILLED_S:.0f} s: {filled_bytes >> 20}, at most: {most_bytes >> 20}"
+        )
+        proxy.before = None
+        await stored.reaches(load.sent)
+        print(f"drained after {time.monotonic() - began_s - away_s:.0f} s")
+        assert await sink.terminate() == 0
+    assert await stored.figures() == (load.sent, load.sent, load.sent)
+    assert most_bytes <= GROWTH_MAX * filled_bytes
 
 
 async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost(
@@ -126,7 +171,7 @@ async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost
         d = config.database
         stored = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
         lost = f"SELECT sum(last_offset - first_offset + 1) FROM {d}.skipped_offsets"
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 rows, missing = (await clickhouse.rows(stored))[0][0], await clickhouse.rows(lost)
                 if rows + (missing[0][0] or 0) >= ROWS:

@@ -17,7 +17,7 @@ from alpha_pulse.replay.recording import GRACE_US
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 from alpha_pulse.replay.verdict import StoredCandle, StoredTrade, recompute_candles
 from tests.faults.link import Link
-from tests.faults.soak.judge import endings
+from tests.faults.soak.judge import alarms, endings, failures
 from tests.faults.soak.oracle import Published, judge_candles, judge_trades
 from tests.faults.soak.plan import LASTS_S, ROLES, SCENARIOS, plan_scenario, plan_soak
 from tests.faults.soak.samples import Samples, catches
@@ -160,6 +160,30 @@ def test_endings_are_read_from_what_the_supervisor_says() -> None:
         "processor-1 ended with exit code 0; it starts again in 1.0 s (log: x)\n"
     )
     assert endings(log) == {"processor-1": {"0": 1}, "sink": {"137": 1}}
+    assert alarms(log) == {"batch.retried": 1}
+
+
+def test_a_dead_letter_an_ending_and_a_disk_that_nobody_told_of_are_failures() -> None:
+    trades = {"published": 9, "lost": 0, "altered": 0, "republished": 0, "duplicated": 0}
+    good: dict[str, Any] = {
+        "kafka": trades, "clickhouse": trades, "candles": {"equal": 5, "compared": 5},
+        "accidents": [{}], "unseen": 0, "exit_code": 0, "terminated_s": [], "reconnected_s": None,
+        "dead_letters": {}, "endings": {}, "alarms": {"commit.failed": 3}, "flat": {},
+        "seconds": 40,
+    }  # fmt: skip
+    plan = SCENARIOS["full disk"]
+    assert failures(good, plan) == []
+    for damage, found in (
+        ({"dead_letters": {"refused_by_clickhouse": 1}}, "no dead letter"),
+        ({"endings": {"sink": {"1": 1}}}, "every role to stay up"),
+        ({"alarms": {}}, "the full disk to be told"),
+        ({"reconnected_s": 6.0}, "streams back in 5 s"),
+    ):
+        (line,) = failures({**good, **damage}, plan)
+        assert found in line
+    assert (
+        failures({**good, "endings": {"sink": {"137": 1}}}, plan_scenario("kill sink", 1)[:1]) == []
+    )
 
 
 def test_a_fault_that_is_added_happens_next() -> None:

@@ -52,9 +52,9 @@ from alpha_pulse.sinks.tables import (
     TRADES_LOG,
     Table,
 )
+from tests.patience import PATIENCE_S
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-START_S_MAX = 60.0
 LOOK_INTERVAL_S = 0.05
 
 SYMBOL = "BTC/USDT"
@@ -286,7 +286,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[BrowserTab]:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(START_S_MAX):
+        async with asyncio.timeout(PATIENCE_S):
             port = await _debugging_port(profile / "DevToolsActivePort", process)
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as response:

@@ -26,6 +26,7 @@ from alpha_pulse.sinks.dead_letters import (
 from alpha_pulse.sinks.migrate import migrate
 from alpha_pulse.sinks.tables import DEAD_LETTERS_LOG
 from alpha_pulse.sinks.writer import dead_letter
+from tests.patience import PATIENCE_S
 
 TRADE = encode(EXAMPLES[Trade]["binance"])
 
@@ -110,7 +111,7 @@ async def test_a_replay_stores_each_trade_once_however_often_it_is_repeated(
     stop = asyncio.Event()
     sink = asyncio.create_task(Sink(config).run(stop))
     log = f"SELECT count() FROM {config.database}.trades_log"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while await clickhouse.rows(log) != [(2,)] and not sink.done():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     stop.set()

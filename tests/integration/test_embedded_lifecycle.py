@@ -14,6 +14,7 @@ from alpha_pulse.embedded.data_dir import DataDir
 from alpha_pulse.embedded.errors import ChildDiedError, DataDirError
 from alpha_pulse.embedded.ports import free_port, listen
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 
 TOPIC = "kept"
 # A process that starts a runtime, says where it is, and waits to be killed.
@@ -56,7 +57,7 @@ async def assert_kept(kafka: str, clickhouse: str) -> None:
         bootstrap_servers=kafka, auto_offset_reset="earliest", enable_auto_commit=False
     ) as consumer:
         consumer.assign([TopicPartition(TOPIC, 0)])
-        found = [(await asyncio.wait_for(consumer.getone(), 30)).value for _ in range(3)]
+        found = [(await asyncio.wait_for(consumer.getone(), PATIENCE_S)).value for _ in range(3)]
     assert found == [b"0", b"1", b"2"]
     assert await sql(clickhouse, "SELECT count(), sum(n) FROM kept.rows") == "1000\t499500"
 
@@ -99,7 +100,7 @@ async def test_a_killed_server_is_reported_and_comes_back_with_its_data(tmp_path
         for name, shown in (("kafka", "Kafka"), ("clickhouse", "ClickHouse")):
             death = asyncio.create_task(runtime.wait_dead())
             await runtime.kill(name)
-            error = await asyncio.wait_for(death, 10)
+            error = await asyncio.wait_for(death, PATIENCE_S)
             assert isinstance(error, ChildDiedError)
             assert f"expected {shown} to run, found it ended by signal 9" in str(error)
             await runtime.restart(name)
@@ -136,7 +137,7 @@ async def test_a_cancelled_run_stops_its_servers(tmp_path: Path) -> None:
             await asyncio.Event().wait()
 
     task = asyncio.create_task(run())
-    await asyncio.wait_for(up.wait(), 60)
+    await asyncio.wait_for(up.wait(), PATIENCE_S)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -31,6 +31,7 @@ from alpha_pulse.contracts.topics import CANDLES
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
 from alpha_pulse.sinks.consumer import Sink
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE_FOLDER = ROOT / "examples"
@@ -45,7 +46,6 @@ FIRST_COMMANDS = [
 ]
 (FIRST_READER,) = re.findall(r"^```python\n(.*?)^```$", LOOK, re.MULTILINE | re.DOTALL)
 CANDLE: Any = EXAMPLES[Candle]["contiguous"]
-TIMEOUT_S = 60.0
 
 VERSIONS = [
     msgspec.structs.replace(
@@ -100,7 +100,7 @@ async def store(config: Config) -> None:
             return False  # no table yet
 
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not await is_stored():
                 assert not sink.done()
                 await asyncio.sleep(0.05)
@@ -147,7 +147,7 @@ def run(config: Config, *command: str) -> str:
         env=environment(config),
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -195,7 +195,7 @@ def test_the_node_example_ends_with_the_newest_revision_of_each_candle(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=PATIENCE_S,
         check=False,
     )
     if install.returncode != 0:

@@ -19,7 +19,7 @@ from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.runtime import Runtime
 
 LOGINS = [Login("admin", "secret", Role.ADMIN), Login("reader", "secret", Role.READER)]
-TOOL_TIMEOUT_S = 240
+TOOL_TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")

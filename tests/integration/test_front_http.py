@@ -246,15 +246,17 @@ async def test_a_session_keeps_its_state_and_is_used_by_one_at_a_time(
     assert await run(http, url, shown, session_id=namespace) == "3\n"
     none = await run(http, url, "SELECT 1", status=500, session_id="none", session_check="1")
     assert "Code: 372." in none
-    slow = asyncio.create_task(run(http, url, "SELECT sleep(1)", session_id=namespace))
-    while True:  # until it runs
-        running = await run(http, url, "SELECT count() FROM system.processes WHERE query LIKE "
-                            "'SELECT sleep(1)%'")  # fmt: skip
-        if running == "1\n":
-            break
+    # Runs until it is cancelled, and takes nothing from the machine.
+    idle = "SELECT sum(sleepEachRow(0.1)) FROM numbers(100000) SETTINGS max_block_size = 1"
+    slow = asyncio.create_task(run(http, url, idle, session_id=namespace))
+    like = f"SELECT count() FROM system.processes WHERE query LIKE '{idle}%'"
+    while await run(http, url, like) != "1\n":  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
     locked = await run(http, url, "SELECT 1", status=500, session_id=namespace)
     assert "Code: 373." in locked
-    await slow
+    slow.cancel()
+    while await run(http, url, like) != "0\n":  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 async def test_the_database_parameter_is_where_names_are_looked_up(

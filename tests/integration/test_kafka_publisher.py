@@ -24,6 +24,7 @@ from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import INGEST, TOPICS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ async def test_a_full_batch_and_a_flush_wait_for_no_interval(config: Config) -> 
     await publisher.start()
     for value in trades("BTC/USDT", 400):
         await publisher.publish(topic, message_key("binance", "BTC/USDT"), [value])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await publisher.stop()
     assert publisher.acknowledged == 400
 

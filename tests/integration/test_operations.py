@@ -31,9 +31,9 @@ from alpha_pulse.contracts.topics import TOPICS
 from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.setup import set_up
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 SERVICES = {"producer": "producer-1", "processor": "processor", "sink": "sink"}
 _DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
@@ -116,7 +116,7 @@ async def until_healthy(
 ) -> None:
     kind, *command = check["test"]
     assert kind == "CMD"
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while (await run(command, environment)).returncode:
             assert process.poll() is None
             await asyncio.sleep(0.5)
@@ -163,7 +163,7 @@ async def test_a_role_that_works_is_ready_and_counts_its_work(
     delay = {"sink": "alpha_pulse_sink_end_to_end_seconds"}.get(
         role, f"alpha_pulse_{role}_delay_seconds"
     )
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             counted = await samples(url)
             # A state or a candle may be published, and stored, before the first trade.
@@ -192,7 +192,7 @@ async def status_of(config: Config) -> dict[str, Any]:
 
 
 async def test_status_tells_of_each_symbol_and_of_each_group(pipeline: Pipeline) -> None:
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await status_of(pipeline.config)
             # A state is said once something is known to be complete: at the minute's end.

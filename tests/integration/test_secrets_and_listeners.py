@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from alpha_pulse.cli.main import make_app
 from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 
 CANARY = "canary-51be0d7e"
-TIMEOUT_S = 90.0
 COMMAND = [sys.executable, "-m", "alpha_pulse.cli"]
 LISTENING = "0A"
 
@@ -122,7 +122,7 @@ def run_up(environment: dict[str, str]) -> Run:
     with output.open("wb") as file:
         process = subprocess.Popen([*COMMAND, "up"], env=environment, stdout=file, stderr=file)
     try:
-        give_up_at_s = time.monotonic() + TIMEOUT_S
+        give_up_at_s = time.monotonic() + PATIENCE_S
         web_port = int(environment["ALPHA_PULSE_PROCESSOR_WEB_PORT"])
         while not (refusals_are_told(data_dir / "logs") and get(web_port, "/symbols")):
             assert process.poll() is None, output.read_text()[-2000:]

@@ -32,8 +32,8 @@ from alpha_pulse.sinks.consumer import Sink
 from alpha_pulse.sinks.offsets import OffsetStore
 from alpha_pulse.sinks.resume import TopicRecreated
 from alpha_pulse.sinks.tables import table_of
+from tests.patience import PATIENCE_S
 
-WAIT_S = 60.0
 TRADE = EXAMPLES[Trade]["binance"]
 
 
@@ -72,7 +72,7 @@ async def running(config: Config) -> AsyncIterator["asyncio.Task[None]"]:
 
 async def until(check: Callable[[], Awaitable[bool]], task: "asyncio.Task[None]") -> None:
     """Wait until the check holds; a sink that ends before is an error."""
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not await check():
             if task.done():
                 task.result()
@@ -245,7 +245,7 @@ async def test_a_topic_made_anew_stops_the_sink_until_a_new_epoch_begins(
     await ensure_topics(config)
     await publish(config, TRADES, trades(50, first=200))
     with pytest.raises(TopicRecreated, match=f"--begin-epoch {name}"):
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             await Sink(config).run(asyncio.Event())
     await OffsetStore(clickhouse, config.database).begin_epoch(name)
     await run_until_stored(config, clickhouse, 250)

@@ -19,6 +19,7 @@ from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.newest import Newest
 from alpha_pulse.contracts.topics import CANDLES, INGEST, TRADES, Topic
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 
 CANDLE: Any = EXAMPLES[Candle]["contiguous"]
 TRADE: Any = EXAMPLES[Trade]["binance"]
@@ -116,7 +117,7 @@ async def test_two_readers_of_a_group_share_the_partitions(config: Config) -> No
 
     tasks = [asyncio.create_task(reader(number)) for number in range(2)]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await everything.wait()
     finally:
         for task in tasks:

@@ -10,6 +10,7 @@ import pytest
 
 from alpha_pulse.contracts import market
 from alpha_pulse.processors.compiled import _cache_dir, compiled, copy_bytes, read_eight
+from tests.patience import PATIENCE_S
 
 
 def test_what_is_compiled_is_kept_under_a_digest_of_the_sources(
@@ -38,7 +39,7 @@ assert hot_numbers.eight_digits(0x3030303030303030) is True
 assert type(hot_numbers.eight_digits._cache).__name__ == "NullCache"
 """
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=PATIENCE_S)
 
 
 def test_eight_bytes_are_read_from_any_place() -> None:

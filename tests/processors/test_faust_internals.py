@@ -13,6 +13,7 @@ import mode
 from alpha_pulse.contracts.config import Config, ProcessorConfig
 from alpha_pulse.processors.app import LOOPBACK, ProcessorApp, create_app
 from alpha_pulse.processors.trade_path import TradePath
+from tests.patience import PATIENCE_S
 
 
 def test_the_version_is_the_one_that_was_tried() -> None:
@@ -57,7 +58,11 @@ class Worker(mode.Worker):
 Worker(Failing(), loglevel="crit").execute_from_commandline()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False, env=os.environ
+        [sys.executable, "-c", code],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env=os.environ,
     )
     assert done.returncode != 0
 

@@ -17,6 +17,7 @@ from alpha_pulse.contracts.market import MINUTE_US, message_key
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.trade_path import FencedError, StalledError, TradePath
 from alpha_pulse.processors.wire import RecordsWriter
+from tests.patience import PATIENCE_S
 
 START_US = 1_763_942_400_000_000
 KEY = message_key("bybit", "BTC/USDT")  # an exchange that does not number its trades
@@ -101,7 +102,7 @@ async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
     path._progress_at_s = path._now_s()
     try:
         with pytest.raises(StalledError, match="found none"):
-            await asyncio.wait_for(step_for_ever(path, consumer), 10)
+            await asyncio.wait_for(step_for_ever(path, consumer), PATIENCE_S)
     finally:
         partition.commit.cancel()
 
@@ -129,7 +130,7 @@ async def test_a_worker_that_fails_crashes_its_service_with_the_cause(
     monkeypatch.setattr(path, "crash", crash)
     monkeypatch.setattr(path, "_run", run)
     await path.on_start()
-    reason = await asyncio.wait_for(crashed, 10)
+    reason = await asyncio.wait_for(crashed, PATIENCE_S)
     assert reason is path.failure
     assert isinstance(reason, StalledError)
 

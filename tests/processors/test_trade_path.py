@@ -25,6 +25,7 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.state import StateRecord, StateWriter
+from tests.patience import PATIENCE_S
 from tests.processors.workers import (
     PARTITIONS,
     START_US,
@@ -56,7 +57,7 @@ async def test_a_worker_processes_what_is_there_and_exits_0_on_sigterm(config: C
     async with worker(config) as only:
         await settled(config)
         only.send(signal.SIGTERM)
-        assert await only.end(within_s=10) == 0
+        assert await only.end() == 0
     await check_exact(config, market)
 
 
@@ -124,7 +125,7 @@ async def test_too_many_dead_letters_stop_the_worker_with_an_error(config: Confi
     key = message_key("binance", "BTC/USDT")
     await publish(config, [(key, b"rubbish")] * 150)
     async with worker(config) as only:
-        assert await only.end(within_s=60) not in (0, None)
+        assert await only.end() not in (0, None)
 
 
 async def test_audits_hold_our_candles_against_the_exchanges(config: Config) -> None:
@@ -166,7 +167,7 @@ async def test_audits_hold_our_candles_against_the_exchanges(config: Config) -> 
     ]
     await publish(config, [(key, encode(event)) for event in (*trades, *theirs)])
     async with worker(config):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             found: list[Any] = []
             while len(found) < 2:
                 await asyncio.sleep(0.5)

@@ -23,6 +23,7 @@ from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, INGEST, TRADES, Topic
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.wire import EncodedRecords
+from tests.patience import PATIENCE_S
 
 START_US = 1_763_942_400_000_000
 PARTITIONS = 4
@@ -109,7 +110,7 @@ class Worker:
 
     async def holds(self, times: int = 1) -> None:
         """Return once it was given partitions so many times."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while self.log.read_text().count("partitions.assigned") < times:
                 assert self.process.returncode is None, self.log.read_text()[-3000:]
                 await asyncio.sleep(0.1)
@@ -117,7 +118,7 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def end(self, within_s: float = 10) -> int:
+    async def end(self, within_s: float = PATIENCE_S) -> int:
         """Return its exit code."""
         async with asyncio.timeout(within_s):
             return await self.process.wait()
@@ -161,7 +162,7 @@ async def read_all(config: Config, topic: Topic) -> dict[int, list[tuple[bytes, 
     try:
         consumer.assign(parts)
         found: dict[int, list[tuple[bytes, bytes]]] = {part.partition: [] for part in parts}
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             for part in parts:
                 while await consumer.position(part) < ends[part]:
                     records = await consumer.getmany(part, timeout_ms=200)
@@ -171,7 +172,7 @@ async def read_all(config: Config, topic: Topic) -> dict[int, list[tuple[bytes, 
         await consumer.stop()
 
 
-async def settled(config: Config, within_s: float = 90) -> None:
+async def settled(config: Config, within_s: float = PATIENCE_S) -> None:
     """Return once the processors have committed everything in the ingest log."""
     name = INGEST.full_name(config.namespace)
     parts = [aiokafka.TopicPartition(name, number) for number in range(PARTITIONS)]

@@ -13,6 +13,7 @@ from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, DeadLetter, Gap, Heartbeat, IngestEvent, Trade
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.live import LiveProducer
+from tests.patience import PATIENCE_S
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Following:
     stop: asyncio.Event
     task: asyncio.Task[None]
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    async def until(self, condition: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
         """Wait until a condition holds; fail when the producer ends before, or time runs out."""
         async with asyncio.timeout(seconds):
             while not condition():
@@ -83,7 +84,7 @@ class Following:
     async def end(self) -> None:
         """Stop as SIGTERM does."""
         self.stop.set()
-        await asyncio.wait_for(self.task, 10)
+        await asyncio.wait_for(self.task, PATIENCE_S)
 
 
 Follow = Callable[..., Awaitable[Following]]

@@ -15,6 +15,7 @@ from alpha_pulse.replay.market import RecordedMarket
 from alpha_pulse.replay.recording import load_recording
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000
 
@@ -34,7 +35,7 @@ def config(exchange: ReplayExchange) -> ProducerConfig:
 async def test_a_capture_replays_as_the_same_market(name: str, tmp_path: Path, follow: Any) -> None:
     source = SyntheticMarket("BTC/USDT", 9, end_us=BEGIN_US + 5 * MINUTE_US)
     async with ReplayExchange([source], dialect=name) as exchange:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             folders = await capture(config(exchange), tmp_path / "captured", asyncio.Event())
         sent = [(row.price, row.amount) for row in exchange.ledger.published("BTC/USDT")]
     assert folders == [tmp_path / "captured"]
@@ -47,7 +48,7 @@ async def test_a_capture_replays_as_the_same_market(name: str, tmp_path: Path, f
     assert all(isinstance(frame["recv_ns"], int) for frame in frames)
     async with ReplayExchange([RecordedMarket(recording)], dialect=name) as again:
         following = await follow(config(again))
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         trades = following.published.trades()
         assert [(trade.price, trade.amount) for trade in trades] == sent
 

@@ -20,6 +20,7 @@ from alpha_pulse.replay.faults import (
 )
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 EXCHANGES = ("binance", "binanceusdm", "kraken", "okx", "bybit", "coinbase")
 WITH_IDS = tuple(name for name in EXCHANGES if name != "bybit")
@@ -78,7 +79,7 @@ async def test_every_trade_arrives_once_in_order_with_its_own_digits(
 ) -> None:
     async with ReplayExchange([market()], dialect=name) as exchange:
         following = await follow(config(exchange))
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         symbol = exchange.feeds[0].symbol
         trades = following.published.trades(symbol)
         found = [(t.price, t.amount, t.trade_time_us) for t in trades]
@@ -93,7 +94,7 @@ async def test_the_last_word_of_a_recording_is_that_it_is_complete_until_its_end
 ) -> None:
     async with ReplayExchange([market()], dialect=name) as exchange:
         following = await follow(config(exchange))
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         last = following.published.log()[-1]
         assert isinstance(last, Heartbeat)
         assert (last.state, last.complete_until_us) == ("live", exchange.end_us)
@@ -105,7 +106,7 @@ async def test_exchange_candles_are_taken_once_each_and_only_when_final(
 ) -> None:
     async with ReplayExchange([market()], dialect=name) as exchange:
         following = await follow(config(exchange))
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         candles = following.published.candles()
         opened = [candle.open_time_us for candle in candles]
         assert opened == [BEGIN_US + minute * MINUTE_US for minute in range(MINUTES)]
@@ -135,7 +136,7 @@ async def test_no_trade_is_lost_or_doubled_whatever_the_stream_does(
     )
     async with ReplayExchange([source], dialect=name, faults=plan) as exchange:
         following = await follow(config(exchange))
-        await asyncio.wait_for(following.task, 60)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         trades = following.published.trades()
         assert [int(trade.trade_id) for trade in trades] == [
             row.trade_id for row in exchange.ledger.published(exchange.feeds[0].symbol)
@@ -156,7 +157,7 @@ async def test_each_bad_frame_is_one_dead_letter_and_the_feed_goes_on(
         [market()], dialect=name, faults=FaultPlan(stream=faults)
     ) as exchange:
         following = await follow(config(exchange))
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         letters = following.published.dead_letters()
         # The same bytes a second time ("list", "null") make no second letter.
         assert len(letters) == len(GARBAGE_KINDS)
@@ -206,7 +207,7 @@ async def test_after_a_restart_the_hole_since_the_last_published_trade_is_filled
         following = await follow(
             config(exchange), resume={symbol: (str(last.trade_id), last.trade_time_us)}
         )
-        await asyncio.wait_for(following.task, 30)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         assert [int(trade.trade_id) for trade in following.published.trades()] == [
             row.trade_id for row in rows[21:]
         ]

@@ -1,5 +1,6 @@
 """Decoders against real frames, and against frames that are none."""
 
+import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -25,6 +26,9 @@ from alpha_pulse.producers.frames.frame import (
 )
 
 RECEIVED_US = 1_790_000_000_000_000
+# In the long form 10,000 of all decoders together; atheris goes further (`make fuzz`).
+FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
+FRAMES_EACH = -(-10_000 // len(DECODERS)) if FULL else 200
 SYMBOLS = {
     "BTCUSDT": "BTC/USDT",
     "BNBBTC": "BNB/BTC",
@@ -261,7 +265,7 @@ def any_frame_test(name: str) -> Callable[[], None]:
     frames = documented_frames(name)
 
     @given(st.one_of(st.text(max_size=200), *[mutated(frame) for frame in frames]))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=FRAMES_EACH, deadline=None)
     def run(frame: str) -> None:
         check_any_frame(decoder(name), frame)
 

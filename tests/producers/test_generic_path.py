@@ -10,6 +10,7 @@ from alpha_pulse.producers import intake, live
 from alpha_pulse.producers.exchange import make_exchange
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 
 async def test_trades_that_ccxt_decoded_reach_the_log_once_and_in_order(
@@ -23,7 +24,7 @@ async def test_trades_that_ccxt_decoded_reach_the_log_once_and_in_order(
         following = await follow(
             ProducerConfig(exchange_url=exchange.url, clock="event", until_us=exchange.end_us)
         )
-        await asyncio.wait_for(following.task, 60)
+        await asyncio.wait_for(following.task, PATIENCE_S)
         sent = list(exchange.ledger.published("BTC/USDT"))
     trades = following.published.trades()
     assert [int(trade.trade_id) for trade in trades] == [row.trade_id for row in sent]

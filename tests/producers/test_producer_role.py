@@ -16,6 +16,7 @@ from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000
 
@@ -61,7 +62,7 @@ async def test_a_recording_at_full_speed_is_in_the_log_in_order_and_the_role_exi
             ),
         )
         role = await start_role(config)
-        _, logs = await asyncio.wait_for(role.communicate(), 60)
+        _, logs = await asyncio.wait_for(role.communicate(), PATIENCE_S)
         assert role.returncode == 0, logs.decode()
         sent = market.rows(0, market.position_at(exchange.end_us))
     events = await read_log(config)
@@ -95,15 +96,15 @@ async def test_a_restart_goes_on_after_the_last_trade_in_the_log(
         )
         role = await start_role(config)
         assert role.stderr is not None
-        while b"stream.live" not in await asyncio.wait_for(role.stderr.readline(), 30):
+        while b"stream.live" not in await asyncio.wait_for(role.stderr.readline(), PATIENCE_S):
             pass
         while exchange.state()["published"]["BTC/USDT"] < 500:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         role.send_signal(number)
-        _, logs = await asyncio.wait_for(role.communicate(), 15)
+        _, logs = await asyncio.wait_for(role.communicate(), PATIENCE_S)
         assert role.returncode == (0 if number == signal.SIGTERM else -number), logs.decode()
         role = await start_role(replace(config))
-        _, logs = await asyncio.wait_for(role.communicate(), 60)
+        _, logs = await asyncio.wait_for(role.communicate(), PATIENCE_S)
         assert role.returncode == 0, logs.decode()
         sent = market.rows(0, market.position_at(exchange.end_us))
     trades = [event for event in await read_log(config) if isinstance(event, Trade)]

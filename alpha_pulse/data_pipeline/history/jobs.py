@@ -29,6 +29,8 @@ from alpha_pulse.producers.gaps import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
 STILL_S_MAX = 60.0
+# As long as anything is stored, a sink works its way through what came before, for so long.
+BEHIND_S_MAX = 1_800.0
 POLL_S = 0.1
 IDS_AT_ONCE_MAX = 5_000
 POLL_S_MAX = 2.0
@@ -127,7 +129,7 @@ async def wait_for_candles(stored: StoredMarket, job: Job, open_times_us: Iterab
     async def arrived() -> int:
         return await stored.count_of_job(job.market, job.start_us, job.end_us, job.name, count)
 
-    await _wait(arrived, count, f"candles of the job {job.name}")
+    await wait_for(stored, arrived, count, f"candles of the job {job.name}")
 
 
 def expected_windows(job: Job, open_times_us: Iterable[int]) -> int:
@@ -152,7 +154,7 @@ async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
     async def arrived() -> int:
         return await stored.count_trades(job.market, job.start_us, job.end_us)
 
-    await _wait(arrived, count, f"trades of the job {job.name}")
+    await wait_for(stored, arrived, count, f"trades of the job {job.name}")
 
 
 async def wait_for_ids(
@@ -165,13 +167,20 @@ async def wait_for_ids(
         async def arrived(wanted: list[str] = wanted) -> int:
             return await stored.count_ids(market, wanted, start_us, end_us)
 
-        await _wait(arrived, len(wanted), f"trades of {market.symbol}")
+        await wait_for(stored, arrived, len(wanted), f"trades of {market.symbol}")
 
 
-async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) -> None:
+async def wait_for(
+    stored: StoredMarket, arrived: Callable[[], Awaitable[int]], count: int, what: str
+) -> None:
+    """Return once so many have arrived; what: they are, for the error.
+
+    Raises: StorageError when no more arrive and nothing else is stored either.
+    """
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    best, moved_at, wait_s = -1, began_s, POLL_S
+    best, moved_s, wait_s = -1, began_s, POLL_S
+    rows, stored_s = -1, began_s  # of everybody
     while True:
         asked_s = loop.time()
         found = await arrived()
@@ -180,10 +189,13 @@ async def _wait(arrived: Callable[[], Awaitable[int]], count: int, what: str) ->
         # Counting costs more the more there is: a long job is asked about less often.
         wait_s = max(wait_s, min(LONG_POLL_SHARE * (asked_s - began_s), POLL_S_MAX))
         if found > best:
-            best, moved_at = found, loop.time()
-        elif loop.time() - moved_at > STILL_S_MAX:
+            best, moved_s = found, loop.time()
+        elif (rows_now := await stored.count_rows()) != rows:
+            rows, stored_s = rows_now, loop.time()
+        still_s, idle_s = loop.time() - moved_s, loop.time() - max(moved_s, stored_s)
+        if idle_s > STILL_S_MAX or still_s > BEHIND_S_MAX:
             raise StorageError(
                 f"expected {count} {what} in ClickHouse, found {found} and nothing new for "
-                f"{STILL_S_MAX:.0f} s; they are in Kafka: look whether processor and sink run"
+                f"{still_s:.0f} s; they are in Kafka: look whether processor and sink run"
             )
         await asyncio.sleep(wait_s)

@@ -140,6 +140,14 @@ class StoredMarket:
         exact = f"SELECT uniqExact(timeframe, open_time) {_OF_JOB}"
         return int((await self.rows(exact, parameters))[0][0])
 
+    async def count_rows(self) -> int:
+        """Return how many candles and trades are stored of all markets: whether a sink works."""
+        rows = await self.rows(
+            "SELECT (SELECT count() FROM {db}.candles_log) + (SELECT count() FROM {db}.trades_log)",
+            {},
+        )
+        return int(rows[0][0])
+
     async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:
         """Return the stored trades of a window, by time, then by id."""
         rows = await self.rows(

@@ -21,6 +21,7 @@ from alpha_pulse.replay.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.long_market import LongMarket
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 MINUTES = 1_500
 END_US = BEGIN_US + MINUTES * MINUTE_US
@@ -105,7 +106,7 @@ async def test_a_backfill_that_ended_in_the_middle_goes_on_where_it_was(pipeline
             async for page in pages:
                 await here.backfill.bring.writer.put(job, page.candles)
             await here.backfill.bring.writer.flush()
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(PATIENCE_S):
                 where = Market("binance", symbol)
                 # ClickHouse has no event for us.
                 while len(await here.stored.open_times_us(where, ONE, BEGIN_US, END_US)) < 250:  # noqa: ASYNC110
@@ -201,7 +202,7 @@ async def test_verify_heals_lost_trades_and_wrong_candles_by_revisions_that_cons
         assert different, "a wrong candle stands in for a minute with lost trades"
         assert different <= lost | wrong
         gaps = await here.stored.gaps(where)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while not gaps:
                 await asyncio.sleep(0.1)
                 gaps = await here.stored.gaps(where)
@@ -213,7 +214,7 @@ async def test_verify_heals_lost_trades_and_wrong_candles_by_revisions_that_cons
             assert (healed.mismatches, healed.absent) == ([], []), name
         stored = await here.stored.candles(where, ONE, BEGIN_US, end_us)
         assert told(stored) == own(source, range(minutes))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while await here.stored.gaps(where):  # noqa: ASYNC110 (ClickHouse has no event for us)
                 await asyncio.sleep(0.1)
     revisions: dict[int, list[Candle]] = {}

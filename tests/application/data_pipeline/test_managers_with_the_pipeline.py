@@ -20,6 +20,7 @@ from alpha_pulse.data_pipeline import (
 )
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from tests.patience import PATIENCE_S
 
 MINUTES = 40
 BEGIN = datetime.fromtimestamp(BEGIN_US // 1_000_000, UTC)
@@ -54,7 +55,7 @@ async def test_history_goes_through_kafka_and_is_complete_in_clickhouse(pipeline
             assert float(candle.close) == float(expected.close)
             assert candle.trade_count == expected.trade_count
     seen = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         async for candle in read(CANDLES["1m"], replace(config), until_end=True):
             if candle.symbol == symbol:
                 seen.add(candle.open_time_us)
@@ -75,7 +76,7 @@ async def test_live_data_goes_through_kafka_too(pipeline: Any) -> None:
         provider = ExchangeDataProvider("binance", config=producer)
         manager = RealTimeDataManager(provider, storage, MarketDataConfig(update_interval=0.2))
         await manager.start([symbol])
-        await asyncio.wait_for(manager.wait(), 60)
+        await asyncio.wait_for(manager.wait(), PATIENCE_S)
         await manager.stop()
         sent = [str(row.trade_id) for row in exchange.ledger.published(symbol)]
         stored = await storage.load_trades("binance", symbol, BEGIN_US, exchange.end_us or 0)

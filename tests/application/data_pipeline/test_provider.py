@@ -17,6 +17,7 @@ from alpha_pulse.replay.faults import FaultPlan, seeded_plan
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
 from tests.application.data_pipeline.conftest import MemoryStorage
+from tests.patience import PATIENCE_S
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 MINUTES = 3
@@ -69,7 +70,7 @@ async def test_every_trade_and_candle_is_told_and_stored_whatever_the_stream_doe
         manager = RealTimeDataManager(provider, storage, MarketDataConfig(update_interval=0.05))
         manager.subscribe(updates.append)
         await manager.start(SYMBOLS)
-        await asyncio.wait_for(manager.wait(), 60)
+        await asyncio.wait_for(manager.wait(), PATIENCE_S)
         await manager.stop()
         assert len(exchange.faults.applied) >= 2 * (len(kinds) - 1)
         for symbol in SYMBOLS:
@@ -91,7 +92,7 @@ async def test_a_slow_program_slows_the_reading_and_loses_nothing() -> None:
         provider = provider_of(exchange, publish_pending_bytes_max=20_000)
         program = Program(wait_s=0.03)
         await provider.start(SYMBOLS, program)
-        await asyncio.wait_for(provider.wait(), 60)
+        await asyncio.wait_for(provider.wait(), PATIENCE_S)
         await provider.stop()
         for symbol in SYMBOLS:
             told = [trade.trade_id for trade in program.trades if trade.symbol == symbol]
@@ -103,7 +104,7 @@ async def test_a_program_that_fails_ends_the_stream_with_its_error() -> None:
         provider = provider_of(exchange)
         await provider.start(SYMBOLS, Program(fails=True))
         with pytest.raises(RuntimeError, match="a mistake in the program"):
-            await asyncio.wait_for(provider.wait(), 30)
+            await asyncio.wait_for(provider.wait(), PATIENCE_S)
         with pytest.raises(RuntimeError, match="a mistake in the program"):
             await provider.stop()
 
@@ -119,7 +120,7 @@ async def test_a_symbol_that_is_not_traded_is_named_and_nothing_is_left_running(
         await provider.start(SYMBOLS, program)
         with pytest.raises(ValidationError, match=r"call stop\(\) first"):
             await provider.start(SYMBOLS, program)
-        await asyncio.wait_for(provider.wait(), 60)
+        await asyncio.wait_for(provider.wait(), PATIENCE_S)
         await provider.stop()
         assert program.trades
         assert {task for task in asyncio.all_tasks() - before if "live" in task.get_name()} == set()

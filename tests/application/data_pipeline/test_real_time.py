@@ -22,6 +22,7 @@ from tests.application.data_pipeline.conftest import (
     make_heartbeat,
     make_trade,
 )
+from tests.patience import PATIENCE_S
 
 OFTEN = MarketDataConfig(update_interval=0.01)
 NEVER = MarketDataConfig(update_interval=3_600)
@@ -39,7 +40,7 @@ class Updates:
         self._more.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.all) < count:
                 self._more.clear()
                 await self._more.wait()
@@ -198,7 +199,7 @@ async def test_each_batch_is_flushed_before_it_counts_as_stored() -> None:
     manager, provider, _ = manager_of(OFTEN, storage)
     await manager.start(["BTC/USDT"])
     await provider.send(make_trade(1))
-    await asyncio.wait_for(storage.flushed.wait(), 10)
+    await asyncio.wait_for(storage.flushed.wait(), PATIENCE_S)
     assert stored_ids(storage) == [1001]
     await manager.stop()
     assert manager.stored == 1
@@ -269,7 +270,7 @@ async def test_nothing_is_lost_while_the_storage_is_away(monkeypatch: pytest.Mon
     await manager.start(["BTC/USDT"])
     storage.away = True
     await provider.send(*[make_trade(number) for number in range(50)])
-    await asyncio.wait_for(storage.refused.wait(), 10)
+    await asyncio.wait_for(storage.refused.wait(), PATIENCE_S)
     await updates.until(1)  # subscribers need no storage
     await provider.send(*[make_trade(number) for number in range(50, 60)])
     storage.away = False
@@ -286,10 +287,10 @@ async def test_what_waits_for_the_storage_is_bounded(monkeypatch: pytest.MonkeyP
     storage.away = True
     await provider.send(*[make_trade(number) for number in range(25)])
     blocked = asyncio.create_task(provider.send(make_trade(25)))
-    await asyncio.wait_for(storage.refused.wait(), 10)
+    await asyncio.wait_for(storage.refused.wait(), PATIENCE_S)
     assert not blocked.done()
     storage.away = False
-    await asyncio.wait_for(blocked, 10)
+    await asyncio.wait_for(blocked, PATIENCE_S)
     await manager.stop()
     assert stored_ids(storage) == list(range(1_000, 1_026))
 

@@ -12,13 +12,14 @@ import pytest
 
 from alpha_pulse.embedded.child import GUARD, Child
 from alpha_pulse.embedded.errors import ChildDiedError
+from tests.patience import PATIENCE_S
 
 # Writes its process id, then runs for ever.
 SERVER = "import os,sys,time; print(os.getpid(), flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SERVER
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
@@ -42,13 +43,13 @@ def start(tmp_path: Path, code: str, grace_s: float = 10.0) -> tuple[Child, int]
 
 def test_a_stopped_child_ends_in_order(tmp_path: Path) -> None:
     child, pid = start(tmp_path, SERVER)
-    assert child.stop_blocking(10.0) == 128 + signal.SIGTERM
+    assert child.stop_blocking(PATIENCE_S) == 128 + signal.SIGTERM
     assert not is_running(pid)
 
 
 def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     child, pid = start(tmp_path, STUBBORN, grace_s=0.2)
-    assert child.stop_blocking(10.0) == 128 + signal.SIGKILL
+    assert child.stop_blocking(PATIENCE_S) == 128 + signal.SIGKILL
     assert not is_running(pid)
 
 

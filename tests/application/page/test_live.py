@@ -13,6 +13,7 @@ from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
 from alpha_pulse.page.chart import Chart, ChartCandle
 from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
+from tests.patience import PATIENCE_S
 
 _EXAMPLE = EXAMPLES[Candle]["contiguous"]
 assert isinstance(_EXAMPLE, Candle)
@@ -34,7 +35,7 @@ def mailbox(timeframe: str = "1m", symbol: str = CANDLE.symbol, pending_max: int
 
 
 async def closes(box: Mailbox) -> list[tuple[str, str]]:
-    _, messages = await asyncio.wait_for(box.take(), 5)
+    _, messages = await asyncio.wait_for(box.take(), PATIENCE_S)
     return [(m.timeframe, m.close) for m in messages if isinstance(m, ChartCandle)]
 
 

@@ -19,6 +19,7 @@ from alpha_pulse.replay.market import RecordedMarket, TradeRow
 from alpha_pulse.replay.recording import RecordedCandle, Recording
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
+from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000
 BEGIN_US = 1_723_161_240_000_000  # a minute
@@ -122,7 +123,7 @@ def connect() -> Connect:
     return opened
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Wait until something holds; fail after a while."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (other people's state has no event)

@@ -196,6 +196,7 @@ async def test_faults_of_one_trade_happen_one_after_the_other(recording: Recordi
     ("kind", "status", "body"),
     [
         ("http429", 429, None),
+        ("http418", 418, None),
         ("http500", 500, None),
         ("empty", 200, b""),
         ("null", 200, b"null"),
@@ -218,7 +219,7 @@ async def test_a_rest_fault_meets_one_request(
         assert [answer[0] for answer in answers] == [200, status, 200]
         if body is not None:
             assert answers[1][1] == body
-        if kind == "http429":
+        if kind in ("http429", "http418"):
             assert answers[1][2]["Retry-After"] == "7"
 
 

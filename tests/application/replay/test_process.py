@@ -15,6 +15,7 @@ import pytest
 
 from alpha_pulse.replay.recording import Recording
 from tests.application.replay.conftest import write_recording
+from tests.patience import PATIENCE_S
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, 
         yield running, json.loads(line) if line else {}
     finally:
         running.kill()
-        running.wait(10)
+        running.wait(PATIENCE_S)
         for pipe in (running.stdin, running.stdout, running.stderr):
             if pipe is not None:
                 pipe.close()
@@ -64,7 +65,7 @@ def test_it_says_where_it_is_and_ends_with_its_standard_input(
         assert get(ready["url"] + "/_ledger")["symbols"]["BTC/USDT"]["published"] == 0
         assert running.stdin is not None
         running.stdin.close()
-        assert running.wait(10) == 0
+        assert running.wait(PATIENCE_S) == 0
 
 
 def test_it_ends_on_a_signal() -> None:
@@ -73,7 +74,7 @@ def test_it_ends_on_a_signal() -> None:
         info = get(ready["url"] + "/api.binance.com/api/v3/exchangeInfo")
         assert [s["symbol"] for s in info["symbols"]] == ["BTCUSDT", "ETHUSDT"]
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 0
+        assert running.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told on Linux alone")
@@ -83,15 +84,15 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         "p=subprocess.Popen([sys.executable,'-m','alpha_pulse.replay','--synthetic','BTC/USDT',"
         "'--keep-running'],stdout=subprocess.PIPE,stdin=subprocess.DEVNULL)\n"
         "print(p.stdout.readline().decode(),end='',flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
         child = json.loads(parent.stdout.readline())["pid"]
         parent.kill()
-        parent.wait(10)
-        ends = time.monotonic() + 10
+        parent.wait(PATIENCE_S)
+        ends = time.monotonic() + PATIENCE_S
         while not gone(child) and time.monotonic() < ends:
             time.sleep(0.05)
         assert gone(child)

@@ -21,6 +21,7 @@ from tests.faults.soak.found import (
 )
 from tests.faults.soak.oracle import Published, TradeFigures, judge_candles, judge_trades
 from tests.faults.soak.pipeline import Pipeline
+from tests.faults.soak.plan import ROLES
 
 TERMINATE_S_MAX = 10.0
 # From the last close of a storm to every channel subscribed, once each.
@@ -72,7 +73,8 @@ async def judge(
         candles={**candles.as_json(), "coverage_1m": dict(coverage)},
         audits=count_by(client, database, "audits", "result"),
         dead_letters=count_by(client, database, "dead_letters_log", "reason"),
-        endings=endings(pipeline.up.log.read_text(errors="replace")),
+        endings=endings(said := pipeline.up.log.read_text(errors="replace")),
+        alarms=alarms(said),
     )
     client.close()
     summary["failures"] = failures(summary, plan)
@@ -84,6 +86,11 @@ def endings(log: str) -> dict[str, dict[str, int]]:
     for name, code in re.findall(r"^(\S+) ended with exit code (\d+)", log, re.MULTILINE):
         found.setdefault(name, Counter())[code] += 1
     return {name: dict(codes) for name, codes in sorted(found.items())}
+
+
+def alarms(log: str) -> dict[str, int]:
+    """Return what the roles warned of, as the supervisor passed it on, and how often at least."""
+    return dict(Counter(re.findall(r"^\S+: ([a-z_]+\.[a-z_]+) ", log, re.MULTILINE)))
 
 
 def failures(summary: dict[str, Any], plan: Sequence[Accident]) -> list[str]:
@@ -116,6 +123,17 @@ def failures(summary: dict[str, Any], plan: Sequence[Accident]) -> list[str]:
     holds[f"expected streams back in {RECONNECT_S_MAX:.0f} s, found {back_s}"] = (
         back_s <= RECONNECT_S_MAX
     )
+    if not any(accident.kind == "garbage" for accident in plan):
+        holds[f"expected no dead letter, found {summary['dead_letters']}"] = not summary[
+            "dead_letters"
+        ]
+    if not any(accident.role in ROLES for accident in plan):
+        holds[f"expected every role to stay up, found {summary['endings']}"] = not summary[
+            "endings"
+        ]
+    if any(accident.kind == "full" for accident in plan):
+        told = {"commit.failed", "publish.retried"} & set(summary["alarms"])
+        holds[f"expected the full disk to be told, found {summary['alarms']}"] = bool(told)
     if all(accident.kind == "terminate" for accident in plan):
         codes = {code for ends in summary["endings"].values() for code in ends}
         holds[f"expected exit code 0 of every role, found {codes}"] = codes <= {"0"}

@@ -48,6 +48,7 @@ PARTITIONS = 4
 STOP_S_MAX = 60.0
 RECONNECT_S_MAX = 60.0
 STORM_CLOSES_PER_S = 1_000 / 60
+SLOW_S = 3.0  # how late each piece of an answer comes
 _BASES = ("BTC", "ETH", "SOL", "BNB", "XRP", "ADA", "LTC", "DOT", "UNI", "XLM", "ETC", "TRX")
 _REFUSALS = {
     "error 500": (500, 243, "Cannot reserve 1.00 MiB, not enough space"),
@@ -86,6 +87,7 @@ class Pipeline:
     disk: SmallDisk | None = None
     reconnected_s: float | None = None  # from the end of a storm to every channel, once each
     endings_s: list[float] = field(default_factory=list)  # from SIGTERM to gone
+    _kafka_whole: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     @asynccontextmanager
@@ -168,14 +170,16 @@ class Pipeline:
             await self._hurt_role(accident)
         elif accident.role == "exchange":
             await self._disturb_exchange(accident)
-        elif accident.kind in ("cut", "hold") or accident.kind in _REFUSALS:
+        elif accident.kind in ("cut", "hold", "slow") or accident.kind in _REFUSALS:
             if accident.role == "clickhouse":
                 await _disturb(self.link, accident)
             else:
                 assert isinstance(self.kafka, LinkedKafka), "three nodes lie behind no proxy"
                 await _disturb(self.kafka.link, accident)
         else:
-            await self._hurt_kafka(accident)
+            # A busy machine may still be starting it after the one before.
+            async with self._kafka_whole:
+                await self._hurt_kafka(accident)
 
     async def _hurt_role(self, accident: Accident) -> None:
         pid = self.role_pids().get(accident.role)
@@ -206,8 +210,8 @@ class Pipeline:
             await kafka.kill(NAMESPACE)
             await asyncio.sleep(accident.seconds)
             await kafka.restart()
-        elif accident.kind == "kill":
-            await kafka.kill()
+        elif accident.kind in ("kill", "restart"):
+            await (kafka.kill() if accident.kind == "kill" else kafka.stop())
             await asyncio.sleep(accident.seconds)
             await kafka.restart()
         elif accident.kind == "freeze":
@@ -260,6 +264,8 @@ async def _disturb(link: Link, accident: Accident) -> None:
         link.answer(_refusal(*_REFUSALS[accident.kind]))
     elif accident.kind == "hold":
         link.hold()
+    elif accident.kind == "slow":
+        link.slow(SLOW_S)
     else:
         link.cut()
     try:

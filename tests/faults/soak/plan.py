@@ -67,6 +67,8 @@ SCENARIOS = {
     ],
     "frozen broker": [Accident(5, "freeze", "kafka", 40), Accident(75, "freeze", "kafka", 8)],
     "killed broker": [Accident(5 + 30 * n, "kill", "kafka", n) for n in range(4)],
+    # In order, as an upgrade does: SIGTERM, a while without it, the start.
+    "restarted broker": [Accident(5 + 30 * n, "restart", "kafka", 3 * n) for n in range(4)],
     # Of three nodes, the one that leads; the others must take over.
     "killed leader": [Accident(10 + 45 * n, "kill leader", "kafka", 15) for n in range(3)],
     "websocket storm": [Accident(5, "storm", "exchange", 60)],
@@ -76,4 +78,5 @@ SCENARIOS = {
         Accident(100, "hold", "clickhouse", 70),
         Accident(190, "error 500", "clickhouse", 30),
     ],
+    "slow clickhouse": [Accident(5, "slow", "clickhouse", 60)],
 }

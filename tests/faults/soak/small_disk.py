@@ -1,6 +1,7 @@
 """A small disk in memory that runs full and is made larger again; needs the right to mount."""
 
 import asyncio
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from tests.faults.soak.linked_kafka import LinkedKafka
 
 LARGER_MIB = 2_048
+FILLER = "filler"
 PIECE = bytes(1 << 20)
 
 
@@ -22,13 +24,21 @@ class SmallDisk:
     @classmethod
     @contextmanager
     def mounted(cls, path: Path, mib: int) -> Iterator["SmallDisk"]:
-        """Mount it, and unmount it at the end. Raises OSError where that is not allowed."""
+        """Mount it, and unmount it at the end. Raises OSError where that is not allowed.
+
+        What was on it stays at the path: a run that failed is looked into afterwards.
+        """
         path.mkdir(parents=True, exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(path))
         try:
             yield cls(path)
         finally:
-            _run("umount", "--lazy", str(path))
+            left = path.with_name(f"{path.name}-left")
+            try:
+                shutil.copytree(path, left, ignore=shutil.ignore_patterns(FILLER))
+            finally:
+                _run("umount", "--lazy", str(path))
+            left.replace(path)
 
     async def run_full(self, kafka: LinkedKafka, seconds: float) -> None:
         """Fill it until nothing fits, wait, make it larger; start the broker that gave up again."""
@@ -43,7 +53,7 @@ class SmallDisk:
             await kafka.restart()
 
     def _fill(self) -> None:
-        with (self.path / "filler").open("wb", buffering=0) as file:
+        with (self.path / FILLER).open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(PIECE)

@@ -49,7 +49,7 @@ def test_a_week_starts_monday_midnight_utc() -> None:
 
 
 def test_an_unknown_timeframe_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match=r"1s 1m 3m .* 1w, found '7m'"):
+    with pytest.raises(ValidationError, match=r"found '7m'; use one of 1s 1m 3m .* 1w"):
         get_timeframe("7m")
 
 

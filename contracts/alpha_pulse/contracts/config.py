@@ -125,7 +125,7 @@ class ProcessorConfig:
     transaction_timeout_s: Amount = 15.0
     stall_s_max: Amount = 60.0  # no commit for so long although there is work: exit, start again
     drain_s_max: Amount = 8.0
-    pending_records_max: Count = 25_000  # so many begin a transaction before its time
+    pending_records_max: Count = 60_000  # so many begin a transaction before its time
     state_record_bytes_max: Count = 512 * 1024
     audits: bool = True  # hold closed candles against the exchange's own
     web_port: Port = 0  # Faust's web views, on loopback; 0: off

@@ -37,6 +37,17 @@ RUN_MIN = 4
 Row = tuple[str, str, str, str, str, str, str, str, str]
 
 
+def start_of_candles(exchange: str, symbol: str) -> str:
+    """Return how every canonical candle of a symbol begins, up to the name of its timeframe."""
+    texts = [msgspec.json.encode(text).decode() for text in (exchange, symbol)]
+    return f'{{"event":"candle","exchange":{texts[0]},"symbol":{texts[1]},"timeframe":"'
+
+
+def name_in_candle(timeframe: str) -> str:
+    """Return what follows in a candle of that timeframe, up to its open time."""
+    return f'{timeframe}","open_time_us":'
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How every canonical candle of one job begins, and what stands behind its revision."""
@@ -52,11 +63,9 @@ class Form:
     @classmethod
     def of(cls, exchange: str, symbol: str, timeframe: str, job: str) -> "Form":
         """Return the form of a job's candles."""
-        texts = [msgspec.json.encode(text).decode() for text in (exchange, symbol, timeframe, job)]
         return cls(
-            f'{{"event":"candle","exchange":{texts[0]},"symbol":{texts[1]},"timeframe":{texts[2]},'
-            '"open_time_us":',
-            f',"source":"exchange","coverage":"exchange","job":{texts[3]}}}',
+            start_of_candles(exchange, symbol) + name_in_candle(timeframe),
+            f',"source":"exchange","coverage":"exchange","job":{msgspec.json.encode(job).decode()}}}',
         )
 
 

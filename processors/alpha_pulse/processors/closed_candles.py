@@ -28,13 +28,13 @@ _CANDLES_MAX = 1024
 class ClosedCandles:
     """Room for the loop's candles, until `move`.
 
-    topics: by place; those of the timeframes from base to week, then the audit's. None: not
-    published. arrays: the texts, the index, and how much of both is used. waiting: there are some.
+    topics: by place; those of the timeframes from base to week, then the audit's. arrays: the
+    texts, the index, and how much of both is used. waiting: there are some.
     """
 
-    def __init__(self, topics: Sequence[Topic | None]) -> None:
+    def __init__(self, topics: Sequence[Topic]) -> None:
         self._topics = list(topics)
-        self.names = {topic.name for topic in self._topics if topic is not None}
+        self.names = {topic.name for topic in self._topics}
         self.waiting = False
         self.arrays = (
             np.empty(_BYTES, np.uint8), np.empty((_CANDLES_MAX, 5), np.int64),
@@ -54,10 +54,7 @@ class ClosedCandles:
         state[:] = 0
         self.waiting = False
         for place in np.unique(index[:count, PLACE]).tolist():
-            topic = self._topics[place]
-            if topic is None:
-                continue
-            writer = writer_of(topic)
+            writer = writer_of(self._topics[place])
             writer.open_buffer()
             row = 0
             while True:

@@ -77,6 +77,22 @@ def _put_id(out: Any, at: int, number: int) -> int:  # pragma: no cover - compil
 
 
 @compiled
+def _put_sum(
+    out: Any, at: int, unsigned: Any, row: int, which: int, known: int
+) -> int:  # pragma: no cover - compiled
+    if known == 0:
+        return put(out, at, _NULL)
+    high, low = unsigned[row, which], unsigned[row, which + 1]
+    out[at] = _QUOTE_MARK
+    if which == QUOTE:
+        at = write_quote(out, at + 1, high, low)
+    else:
+        at = write_units(out, at + 1, high, low)
+    out[at] = _QUOTE_MARK
+    return at + 1
+
+
+@compiled
 def _put_price(
     out: Any, at: int, numbers: Any, texts: Any, row: int, which: int
 ) -> int:  # pragma: no cover - compiled
@@ -98,23 +114,11 @@ def put_candle(
     at = _put_price(out, put(out, at, _CLOSE), numbers, texts, row, CLOSE)
     at = put(out, at, _VOLUME)
     at = write_units(out, at, unsigned[row, VOLUME], unsigned[row, VOLUME + 1])
-    at = put(out, at, _QUOTE)
     known = numbers[row, KNOWN]
-    if known & QUOTE_KNOWN:
-        out[at] = _QUOTE_MARK
-        at = write_quote(out, at + 1, unsigned[row, QUOTE], unsigned[row, QUOTE + 1])
-        out[at] = _QUOTE_MARK
-        at += 1
-    else:
-        at = put(out, at, _NULL)
+    at = put(out, at, _QUOTE)
+    at = _put_sum(out, at, unsigned, row, QUOTE, known & QUOTE_KNOWN)
     at = put(out, at, _BUY)
-    if known & SIDES_KNOWN:
-        out[at] = _QUOTE_MARK
-        at = write_units(out, at + 1, unsigned[row, BUY], unsigned[row, BUY + 1])
-        out[at] = _QUOTE_MARK
-        at += 1
-    else:
-        at = put(out, at, _NULL)
+    at = _put_sum(out, at, unsigned, row, BUY, known & SIDES_KNOWN)
     at = put(out, at, _COUNT)
     if known & COUNT_KNOWN:
         at = write_number(out, at, np.uint64(numbers[row, COUNT]))

@@ -11,7 +11,8 @@ Rows of a symbol: the newest window, the one before it, one for each longer time
 
 from typing import Any
 
-from alpha_pulse.processors.candles import CONTIGUOUS, EXCHANGE, FROM_TRADES, GAP, PARTIAL
+from alpha_pulse.processors.audit_candles import audit_value
+from alpha_pulse.processors.candles import CONTIGUOUS, EXCHANGE, GAP, PARTIAL
 from alpha_pulse.processors.compiled import compiled, copy_bytes
 from alpha_pulse.processors.hot_candle import CANDLE_REST_BYTES_MAX, put, put_candle, text_bytes
 from alpha_pulse.processors.hot_numbers import add_to
@@ -61,7 +62,7 @@ LIMIT_US, WINDOW_US, GRACE_US, REVISION, AUDITED = range(5)
 # Closed candles: a row each. PLACE: its level, or `levels` for what goes to the audit.
 PLACE, KEY_START, KEY_SIZE, VALUE_START, VALUE_SIZE = range(5)
 USED, CLOSED = range(2)
-_AUDIT, _AUDIT_END = text_bytes('{"side":"ours","candle":'), text_bytes("}")
+_AUDIT, _AUDIT_END = map(text_bytes, audit_value("ours", b"|").decode().split("|"))
 
 
 @compiled
@@ -267,9 +268,6 @@ def close_plain(
     ):
         return False
     row = block + ENDED
-    numbers[row, COVERAGE] = CONTIGUOUS
-    numbers[row, SOURCE] = FROM_TRADES
-    numbers[row, PARTS] = 1
     for level in range(len(levels)):
         if level > 0:
             part, row = row, block + LONGER + level - 1

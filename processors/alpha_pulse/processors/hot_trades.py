@@ -8,7 +8,6 @@ newest, and the one before that.
 from struct import Struct
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +17,7 @@ from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.processors import hot_close as columns
 from alpha_pulse.processors import hot_loop
 from alpha_pulse.processors.audit_candles import AUDITED
+from alpha_pulse.processors.candle_lines import name_in_candle, start_of_candles
 from alpha_pulse.processors.closed_candles import ClosedCandles
 from alpha_pulse.processors.hot_rows import PARTS, ROW, ROW_WORDS, row_of, value_of_row
 from alpha_pulse.processors.rules import Rules
@@ -46,7 +46,7 @@ class HotTrades:
             [0, rules.timeframes[0].duration_us, rules.grace_us, revisions_from, audited], np.int64
         )
         self._levels = len(names)
-        self._block = columns.LONGER + len(names) - 1 + columns.LOG_ROWS
+        self._block = columns.block_of(1, self._levels)
         self._timeframes = _timeframes(rules.timeframes)
         self._streams: list[Stream] = []
         self._keys: list[bytes] = []
@@ -73,7 +73,8 @@ class HotTrades:
         self._merged_at.append(-1)
         self._singles.append(0)
         self._rows[key] = row
-        texts = (key, stream.start, _start_of_candles(stream))
+        candles = start_of_candles(stream.exchange, stream.symbol).encode()
+        texts = (key, stream.start, candles)
         places = [place for text in texts for place in (self._keep(text), len(text))]
         self._symbols[row, columns.KEY_AT :] = places
         self._enter(row)
@@ -143,8 +144,7 @@ class HotTrades:
         logged = int(symbol[columns.LOGGED])
         if logged:
             symbol[columns.LOGGED] = 0
-            log = (row + 1) * self._block - columns.LOG_ROWS
-            rows = [self._numbers[at].tobytes() for at in range(log, log + logged)]
+            rows = [closed.tobytes() for closed in self._log(row, logged)]
             self._streams[row].take_closed(rows, int(symbol[columns.CLOSE_AT_US]))
 
     def hand_over(self, key: bytes) -> None:
@@ -202,11 +202,10 @@ class HotTrades:
         if not behind:
             return None
         first = row * self._block
-        log = first + self._block - columns.LOG_ROWS
         parts = (
             _SAVED.pack(last_id, watermark_us, close_at_us, rolled, logged),
             self._numbers[first : first + 1 + rolled].tobytes(),
-            self._numbers[log : log + logged].tobytes(),
+            self._log(row, logged).tobytes(),
         )
         return b"".join(parts)
 
@@ -216,13 +215,17 @@ class HotTrades:
         last_id, watermark_us, close_at_us, rolled, logged = _SAVED.unpack_from(saved)
         rows = np.frombuffer(saved, np.int64, offset=_SAVED.size).reshape(-1, ROW_WORDS)
         first = row * self._block
-        log = first + self._block - columns.LOG_ROWS
         self._numbers[first : first + 1 + rolled] = rows[: 1 + rolled]
-        self._numbers[log : log + logged] = rows[1 + rolled :]
+        self._log(row, logged)[:] = rows[1 + rolled :]
         self._symbols[row, : columns.KNOWN_FROM_US] = (
             1, 0, 1, rolled, last_id, watermark_us, close_at_us, 0, logged,
         )  # fmt: skip
         self.bring_back(key)
+
+    def _log(self, row: int, count: int) -> npt.NDArray[np.int64]:
+        """Return the first rows of a symbol's log, to read and to write."""
+        at = (row + 1) * self._block - columns.LOG_ROWS
+        return self._numbers[at : at + count]
 
     def _put(self, at: int, words: tuple[int | bytes, ...]) -> None:
         ROW.pack_into(self._texts.data, at * ROW.size, *words)
@@ -272,15 +275,10 @@ def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
     names = np.zeros((len(timeframes), _NAME_BYTES_MAX), np.uint8)
     levels = np.zeros((len(timeframes), 3), np.int64)
     for level, timeframe in enumerate(timeframes):
-        text = f'{timeframe.name}","open_time_us":'.encode()
+        text = name_in_candle(timeframe.name).encode()
         names[level, : len(text)] = np.frombuffer(text, np.uint8)
         levels[level] = (timeframe.duration_us, timeframe.offset_us, len(text))
     return levels, names
-
-
-def _start_of_candles(stream: Stream) -> bytes:
-    texts = (msgspec.json.encode(text) for text in (stream.exchange, stream.symbol))
-    return b'{"event":"candle","exchange":%b,"symbol":%b,"timeframe":"' % tuple(texts)
 
 
 def warm_up() -> None:

@@ -9,15 +9,10 @@ from itertools import repeat
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
-from alpha_pulse.contracts.market import (
-    SECOND_US,
-    get_timeframe,
-)
+from alpha_pulse.contracts.market import SECOND_US, get_timeframe
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, EXCHANGE_CANDLES, TRADES
 from alpha_pulse.processors import hot_loop
-from alpha_pulse.processors.admission import (
-    Refused,
-)
+from alpha_pulse.processors.admission import Refused
 from alpha_pulse.processors.candle_lines import Run, candle_runs, read_lines
 from alpha_pulse.processors.hot_trades import HotTrades
 from alpha_pulse.processors.intake import Intake
@@ -147,7 +142,7 @@ class Kernel:
         # The loop closes what is plain by itself, unless it had no room.
         self._outputs.make_room()
         self.hot.bring_closed_back(key)
-        symbol.encoded = None
+        self._change(symbol)
         if self.hot.close(key, publish.revision, self._outputs.closed):
             return
         self.hot.bring_back(key)
@@ -157,7 +152,6 @@ class Kernel:
         ended = (symbol.live.closed_until_us - from_us) // self.rules.timeframes[0].duration_us
         self.hot.close_next(key, ended)
         self.hot.hand_over(key)
-        self._change(symbol)
 
     def _cold(
         self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int, limit_us: int

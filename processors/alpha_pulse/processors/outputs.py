@@ -31,13 +31,13 @@ class Outputs:
 
     def __init__(self, names: Sequence[str], *, audits: bool = True) -> None:
         self.audits = audits
-        self.closed = ClosedCandles([*(CANDLES.get(name) for name in names), AUDIT_CANDLES])
+        self.closed = ClosedCandles([*(CANDLES[name] for name in names), AUDIT_CANDLES])
         self._writers: dict[str, RecordsWriter] = {}
 
     def writer(self, topic: Topic) -> RecordsWriter:
         """Return what writes the records of a topic; what the loop closed stands in it already."""
         if self.closed.waiting and topic.name in self.closed.names:
-            self.closed.move(self._writer)
+            self.make_room()
         return self._writer(topic)
 
     def make_room(self) -> None:

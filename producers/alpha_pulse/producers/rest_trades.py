@@ -118,7 +118,7 @@ def _binance_trades(rest: RestTrades, symbol: str, answer: Any) -> list[Trade]:
     return [
         rest.trade(
             symbol,
-            str(row.id),
+            number_id(str(row.id)),
             row.price,
             row.qty,
             "sell" if row.isBuyerMaker else "buy",
@@ -146,7 +146,7 @@ async def _kraken(rest: RestTrades, wanted: Wanted) -> list[Trade]:
     return [
         rest.trade(
             wanted.symbol,
-            str(row[6]),
+            number_id(str(row[6])),
             row[0],
             row[1],
             "sell" if row[3] == "s" else "buy",

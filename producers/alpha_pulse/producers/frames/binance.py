@@ -19,7 +19,7 @@ from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TIME_US_MIN
 from alpha_pulse.producers.frames.frame import (
     AHEAD_US_MAX,
-    FrameError,
+    NUMBER_ID_END,
     FrameTime,
     PositiveTexts,
     SymbolOf,
@@ -27,6 +27,7 @@ from alpha_pulse.producers.frames.frame import (
     decoded,
     exchange_candle,
     known_symbol,
+    number_id,
     positive_text,
     time_us,
 )
@@ -108,7 +109,7 @@ class BinanceDecoder:
             if row.__class__ is not _TradeFrame:
                 return None
             price, amount, symbol = row.p, row.q, symbols.get(row.s)
-            if symbol is None or row.t < 0 or not _MS_MIN <= row.T < end_ms:
+            if symbol is None or not 0 <= row.t < NUMBER_ID_END or not _MS_MIN <= row.T < end_ms:
                 return None
             if (price not in known or amount not in known) and not are(price, amount):
                 return None
@@ -138,12 +139,10 @@ class BinanceDecoder:
         return self._candle(found)
 
     def _trade(self, frame: _TradeFrame, receive_time_us: int) -> Trade:
-        if frame.t < 0:
-            raise FrameError(f"expected a trade id of 0 or more, found {frame.t}", "bad_id")
         return Trade(
             exchange=self._exchange,
             symbol=self._symbols.get(frame.s) or known_symbol(self._symbols, frame.s),
-            trade_id=str(frame.t),
+            trade_id=number_id(str(frame.t)),
             price=positive_text(frame.p),
             amount=positive_text(frame.q),
             side="sell" if frame.m else "buy",

@@ -78,6 +78,7 @@ _POSITIVE = re.compile(r"(?=[0.]*[1-9])" + DECIMAL_PATTERN[1:]).match
 _SUM = re.compile(SUM_PATTERN).match
 _LENGTH_MAX = 80
 _ID_DIGITS_MAX = 20
+NUMBER_ID_END = 10**_ID_DIGITS_MAX  # ids that are numbers are below
 # A trade further ahead of our clock than any clock can be wrong would hold its symbol's time there.
 AHEAD_US_MAX = DAY_US
 _REMEMBERED_MAX = 20_000

@@ -9,11 +9,11 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from alpha_pulse.contracts.errors import (
-    AlphaPulseError,
     DataFetchError,
     MarketWindow,
     StorageError,
     ValidationError,
+    telling,
 )
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import Fetcher, MissingCandles, Storage
@@ -103,11 +103,8 @@ class HistoricalDataManager:
         DataFetchError when the exchange does not answer; StorageError. Each names its window.
         """
         wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
-        try:
+        with telling(wanted.about):
             return await self._completed(wanted, await self._missing(wanted))
-        except AlphaPulseError as error:
-            error.about = error.about or wanted.about
-            raise
 
     @_refusing_other_arguments
     async def get_historical_data(
@@ -123,11 +120,8 @@ class HistoricalDataManager:
         Raises: ValidationError for bad arguments, StorageError.
         """
         wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
-        try:
+        with telling(wanted.about):
             return await self.storage.load_candles(*wanted.market, wanted.start_us, wanted.end_us)
-        except AlphaPulseError as error:
-            error.about = error.about or wanted.about
-            raise
 
     async def _completed(self, wanted: _Wanted, missing: Sequence[Window]) -> CoverageReport:
         count = _candles(Window(wanted.start_us, wanted.end_us), wanted.frame)
@@ -205,7 +199,7 @@ class HistoricalDataManager:
         start_time: datetime,
         end_time: datetime,
     ) -> _Wanted:
-        try:
+        with telling(_told(exchange, symbol, timeframe, start_time, end_time)):
             start_us, end_us = _time_us("start_time", start_time), _time_us("end_time", end_time)
             name = self.fetcher.exchange_name(check_exchange(exchange))
             frame = get_timeframe(timeframe)
@@ -220,9 +214,6 @@ class HistoricalDataManager:
                     f"expected a window with at least one whole {frame} candle, found none; ask "
                     "for a longer one"
                 )
-        except ValidationError as error:
-            error.about = error.about or _told(exchange, symbol, timeframe, start_time, end_time)
-            raise
         return _Wanted(name, symbol, frame, *whole)
 
 

@@ -14,6 +14,7 @@ from alpha_pulse.contracts.errors import (
     MarketWindow,
     StorageError,
     ValidationError,
+    telling,
 )
 from alpha_pulse.contracts.events import Candle, IngestEvent, Trade
 from alpha_pulse.contracts.interfaces import Provider, Storage
@@ -81,11 +82,8 @@ class RealTimeDataManager:
         about = MarketWindow(self.provider.exchange)
         if isinstance(symbols, str):
             raise ValidationError(f"expected a list of symbols, found the text {symbols!r}", about)
-        try:
+        with telling(about):
             wanted = list(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
-        except ValidationError as error:
-            error.about = about
-            raise
         if len(wanted) > self.config.max_symbols:
             raise ValidationError(
                 f"expected at most {self.config.max_symbols} symbols, found {len(wanted)}; raise "

@@ -3,6 +3,8 @@
 Each message says what was expected, what was found, where, and what to do next.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -50,6 +52,16 @@ class AlphaPulseError(Exception):
     def __str__(self) -> str:
         message = super().__str__()
         return f"{message} ({self.about})" if self.about is not None else message
+
+
+@contextmanager
+def telling(about: MarketWindow) -> Iterator[None]:
+    """Let an error that leaves the block say what it is about, if it does not say so itself."""
+    try:
+        yield
+    except AlphaPulseError as error:
+        error.about = error.about or about
+        raise
 
 
 class ValidationError(AlphaPulseError):

@@ -11,6 +11,7 @@ from alpha_pulse.contracts.errors import (
     ConfigError,
     DataFetchError,
     MarketWindow,
+    telling,
 )
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import MissingCandles
@@ -121,16 +122,13 @@ class ExchangeFetcher:
         about = MarketWindow(self.exchange_name(exchange), symbol, timeframe, start_us, end_us)
         async with self.connected(exchange) as history:
             _check_listed(history, symbol)
-            try:
+            with telling(about):
                 start_us = await _since_listing(history, symbol, timeframe, start_us, end_us)
                 pages = history.candles.pages(symbol, timeframe, start_us, end_us)
                 async with aclosing(pages):
                     async for page in pages:
                         if page.candles:
                             yield page.candles
-            except DataFetchError as error:
-                error.about = error.about or about
-                raise
 
     async def why_missing(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -159,11 +157,8 @@ class ExchangeFetcher:
             page_rows_max=self.config.batch_size,
         )
         share = 0.0 if producer.clock == "event" else None  # a replay has no limits
-        try:
+        with telling(MarketWindow(name)):
             return await resources.enter_async_context(open_history(producer, settings, share))
-        except DataFetchError as error:
-            error.about = error.about or MarketWindow(name)
-            raise
 
     async def _close_unused(self, name: str, connection: _Connection) -> None:
         if connection.users or self._kept:

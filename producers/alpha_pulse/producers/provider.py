@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import ProducerConfig, load_config
-from alpha_pulse.contracts.errors import DataFetchError, MarketWindow, ValidationError
+from alpha_pulse.contracts.errors import DataFetchError, MarketWindow, ValidationError, telling
 from alpha_pulse.contracts.interfaces import OnEvents
 from alpha_pulse.contracts.market import ExchangeType, check_symbol
 from alpha_pulse.contracts.topics import INGEST
@@ -69,11 +69,8 @@ class ExchangeDataProvider:
                 "expected a provider that is not running, found it running; call stop() first",
                 about,
             )
-        try:
+        with telling(about):
             wanted = tuple(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
-        except ValidationError as error:
-            error.about = about
-            raise
         if not wanted:
             raise ValidationError(
                 "expected at least one symbol to follow, found none; name one", about

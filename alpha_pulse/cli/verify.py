@@ -55,11 +55,7 @@ async def _run(
 ) -> list[Verdict]:  # fmt: skip
     verdicts = []
     async with running_pipeline(settings) as config, stored_market(config) as stored:
-        markets = [
-            (market, first_us, last_us)
-            for market, first_us, last_us in await stored.markets()
-            if chosen[0] in ("", market.exchange) and chosen[1] in ("", market.symbol)
-        ]
+        markets = await stored.chosen_markets(*chosen)
         for exchange in dict.fromkeys(market.exchange for market, _, _ in markets):
             async with open_pipeline(for_exchange(config, exchange)) as pipeline:
                 for market, first_us, last_us in markets:

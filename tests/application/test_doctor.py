@@ -98,6 +98,17 @@ async def test_a_configuration_that_can_not_be_is_the_only_finding(tmp_path: Pat
     assert "'nonsense'" in check.found
 
 
+async def test_a_mistyped_exchange_is_one_finding_among_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALPHA_PULSE_PRODUCER_EXCHANGE", "binanc")
+    monkeypatch.setenv("ALPHA_PULSE_DATA_DIR", str(tmp_path))
+    checks = {check.name: check for check in await run_checks(None, offline=False)}
+    assert checks["exchange"].verdict == "failure"
+    assert "did you mean binance" in checks["exchange"].found
+    assert checks["kafka"].verdict == "ok"
+
+
 def test_whatever_is_not_well_says_what_to_do() -> None:
     found: list[Check] = [
         check_python((3, 10)),

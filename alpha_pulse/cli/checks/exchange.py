@@ -5,7 +5,7 @@ import time
 
 from alpha_pulse.cli.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.producers.exchange import make_exchange
 from alpha_pulse.producers.exchange_names import exchange_name
 from alpha_pulse.producers.healing import Healer
@@ -19,7 +19,10 @@ CLOCK_S_ADVISED = 1.0
 async def check_exchange_clock(config: Config) -> Check:
     """Return how far this machine's clock is from the exchange's, over REST."""
     producer = config.producer
-    name = exchange_name(producer)
+    try:
+        name = exchange_name(producer)
+    except ValidationError as error:
+        return failure("exchange", str(error), "correct exchange in [producer]")
     client = make_exchange(producer, lambda socket, frames: None)
     healer = Healer(name, client, Limiter(name))
     try:

@@ -44,11 +44,10 @@ async def find_missing(
     """Return what each market lacks. chosen: exchange and symbol, "" for all of them.
 
     window: default from the market's first 1m candle to its last one.
+    Raises: ValidationError when no such market is stored.
     """
     found = []
-    for market, first_us, last_us in await stored.markets():
-        if chosen[0] not in ("", market.exchange) or chosen[1] not in ("", market.symbol):
-            continue
+    for market, first_us, last_us in await stored.chosen_markets(*chosen):
         start_us = first_us if window[0] is None else window[0]
         end_us = last_us + MINUTE_US if window[1] is None else window[1]
         lacking = MissingMarket(market, start_us, end_us)

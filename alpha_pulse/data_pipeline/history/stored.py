@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.errors import StorageError
+from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
 from alpha_pulse.contracts.market import Timeframe
 from alpha_pulse.data_pipeline.history.stored_rows import (
@@ -242,6 +242,25 @@ class StoredMarket:
             {},
         )
         return [(Market(row[0], row[1]), row[2], row[3]) for row in rows]
+
+    async def chosen_markets(self, exchange: str, symbol: str) -> list[tuple[Market, int, int]]:
+        """Return those of `markets` that are of an exchange and a symbol, "" for any.
+
+        Raises: ValidationError when there is none: who looks for what is missing or wrong in it
+        would take an empty answer for a good one.
+        """
+        found = [
+            row
+            for row in await self.markets()
+            if exchange in ("", row[0].exchange) and symbol in ("", row[0].symbol)
+        ]
+        if not found:
+            asked = " ".join(part for part in (exchange, symbol) if part) or "any market"
+            raise ValidationError(
+                f"expected stored 1m candles of {asked} in the database {self._database}, found "
+                "none; alpha-pulse status shows what is stored, alpha-pulse backfill fetches"
+            )
+        return found
 
     def _candles_of(
         self, market: Market, timeframe: Timeframe, start_us: int, end_us: int

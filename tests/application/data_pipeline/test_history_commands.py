@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from alpha_pulse.cli.main import make_app
 from alpha_pulse.cli.role_processes import RoleProcesses
 from alpha_pulse.contracts.config import config_environment
+from alpha_pulse.contracts.errors import ValidationError
 
 Run = Callable[..., tuple[int, str]]
 
@@ -74,6 +75,16 @@ def test_the_commands_tell_what_is_missing_and_end_with_3_as_long_as_something_i
     (verdict,) = json.loads(text)["markets"]
     assert code == 0
     assert (verdict["compared"], verdict["mismatches"], verdict["absent"]) == (270, [], [])
+
+
+@pytest.mark.parametrize("command", ["gaps", "verify"])
+def test_where_nothing_is_stored_an_empty_answer_is_not_called_a_good_one(
+    run: Run, command: str
+) -> None:
+    with pytest.raises(ValidationError, match=r"1m candles of okx in .* found none"):
+        run(command, "--exchange", "okx")
+    with pytest.raises(ValidationError, match="stored 1m candles of binance NO/SUCH in"):
+        run(command, "--exchange", "binance", "--symbol", "NO/SUCH", "--json")
 
 
 def test_a_time_that_is_none_and_a_timeframe_that_is_not_stored_are_refused(run: Run) -> None:

@@ -37,14 +37,14 @@ def ours(events: list[Any], timeframe: str) -> list[Candle]:
 def test_history_leaves_the_live_watermark_where_it_is(feed: Any) -> None:
     feed.trade(1, 10)
     live = next(iter(feed.kernel.symbols.values())).live
-    before = live.watermark_us
+    before = live.closing.watermark_us
     mark(feed, "start", 10)
     job = next(iter(feed.kernel.symbols.values())).jobs["h"]
     assert isinstance(job, CandleJob), "the lean way: there may be millions"
     for minute in range(10):
         feed.exchange_candle(minute, job="h")
     mark(feed, "end", 10)
-    assert live.watermark_us == before
+    assert live.closing.watermark_us == before
     assert not next(iter(feed.kernel.symbols.values())).jobs
 
 

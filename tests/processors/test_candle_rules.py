@@ -321,7 +321,7 @@ def test_history_publishes_the_windows_it_covers_whole_and_leaves_live_alone(fee
     assert not candles(events, "15m")
     assert len([e for e in events if isinstance(e, Trade)]) == 6
     live = feed.kernel.symbols[b"binance:BTC/USDT"].live
-    assert live.watermark_us == MONDAY_US + 7_200_000_000
+    assert live.closing.watermark_us == MONDAY_US + 7_200_000_000
 
 
 def test_history_that_brings_a_missing_trade_heals_the_live_candle(feed: Any) -> None:

@@ -164,8 +164,8 @@ class HotTrades:
         self._put(row * self._block, words)
         closes = stream.closes_plainly and self._merged_at[row] == stream.windows.changes
         self._symbols[row, : columns.KEY_AT] = (
-            1, 0, 0, 0, stream.last_id, stream.watermark_us, stream.close_at_us, closes, 0,
-            stream.windows.followed_from_us or 0,
+            1, 0, 0, 0, stream.last_id, stream.closing.watermark_us, stream.closing.close_at_us,
+            closes, 0, stream.windows.followed_from_us or 0,
         )  # fmt: skip
 
     def close_next(self, key: bytes, ended: int) -> None:
@@ -183,7 +183,7 @@ class HotTrades:
         for level in range(1, self._levels):
             at = longer + level - 1
             self._numbers[at, PARTS] = 0
-            window = stream.windows.get(level, stream.closed_until_us)
+            window = stream.windows.get(level, stream.closing.closed_until_us)
             merged = None if window is None else stream.windows.merged(level, window)
             if window is None or merged is None:
                 continue

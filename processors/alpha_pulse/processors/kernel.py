@@ -69,7 +69,7 @@ class Kernel:
         for key in sorted(self.dirty):
             symbol = self.symbols[key]
             self._bring_back(symbol)
-            second = symbol.live.watermark_us // SECOND_US
+            second = symbol.live.closing.watermark_us // SECOND_US
             if second <= symbol.open_second:
                 continue
             symbol.open_second = second
@@ -146,10 +146,12 @@ class Kernel:
         if self.hot.close(key, publish.revision, self._outputs.closed):
             return
         self.hot.bring_back(key)
-        from_us = symbol.live.closed_until_us
+        from_us = symbol.live.closing.closed_until_us
         symbol.live.close_by_trade(publish)
         symbol.settle(publish)
-        ended = (symbol.live.closed_until_us - from_us) // self.rules.timeframes[0].duration_us
+        ended = (symbol.live.closing.closed_until_us - from_us) // self.rules.timeframes[
+            0
+        ].duration_us
         self.hot.close_next(key, ended)
         self.hot.hand_over(key)
 
@@ -208,5 +210,5 @@ class Kernel:
         for symbol in self.symbols.values():
             live = symbol.live
             if not live.proof.consecutive:
-                live.proof.spans.append(Span(live.watermark_us, None, "disconnected"))
+                live.proof.spans.append(Span(live.closing.watermark_us, None, "disconnected"))
                 self._change(symbol)

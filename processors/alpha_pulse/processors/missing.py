@@ -8,7 +8,7 @@ what is left does not depend on the order in which the ids came.
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from alpha_pulse.contracts.events import GapStatus
+from alpha_pulse.contracts.events import Gap, GapStatus
 
 
 @dataclass(slots=True)
@@ -22,6 +22,20 @@ class Hole:
     remaining: int
     status: GapStatus
     reason: str
+
+    def as_gap(self, exchange: str, symbol: str, job: str | None) -> Gap:
+        """Return it as the event that says so."""
+        return Gap(
+            exchange=exchange,
+            symbol=symbol,
+            first_trade_id=str(self.first),
+            last_trade_id=str(self.last),
+            start_time_us=self.start_us,
+            end_time_us=self.end_us,
+            status=self.status,
+            reason=self.reason,
+            job=job,
+        )
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ proven that nothing was traded in it.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from alpha_pulse.contracts.events import StreamState
+from alpha_pulse.contracts.events import GapStatus, StreamState
 from alpha_pulse.processors.candles import CONTIGUOUS, GAP, PARTIAL, UNVERIFIED
-from alpha_pulse.processors.missing import MissingIds
+from alpha_pulse.processors.missing import Hole, MissingIds
 
 
 @dataclass(slots=True)
@@ -93,6 +93,45 @@ class Proof:
             or any(s.keeps and s.overlaps(open_us, close_us) for s in self.spans)
             or (self.unproven_from_us is not None and self.unproven_from_us < close_us)
         )
+
+    def timed_gap(self, start_us: int, end_us: int, status: GapStatus) -> None:
+        """Note what the producer says of a time in which trades without ids are missing."""
+        span = next(
+            (
+                s
+                for s in self.spans
+                if s.kind == "gap" and (s.start_us, s.end_us) == (start_us, end_us)
+            ),
+            None,
+        )
+        if status == "filled":
+            if span is not None:
+                self.spans.remove(span)
+        elif span is None:
+            self.spans.append(Span(start_us, end_us, "gap", status == "open"))
+        else:
+            span.keeps = status == "open"
+
+    def give_up(self, long_ago_us: int) -> list[Hole]:
+        """Stop waiting for what is so long missing or unproven; return the holes given up."""
+        given_up: list[Hole] = []
+        for missing in list(self.missing.ranges):
+            if missing.keeps and missing.end_us <= long_ago_us:
+                given_up += self.missing.give_up(missing.first, missing.last)
+        for span in self.spans:
+            if span.keeps and span.end_us is not None and span.end_us <= long_ago_us:
+                span.keeps = False
+        if self.unproven_from_us is not None and self.unproven_from_us < long_ago_us:
+            self.unproven_from_us = long_ago_us
+        return given_up
+
+    def drop_spans(self, oldest_us: int) -> None:
+        """Forget spans that ended before the oldest window and that nothing is waited for in."""
+        self.spans = [
+            span
+            for span in self.spans
+            if span.end_us is None or span.keeps or span.end_us > oldest_us
+        ]
 
     def heartbeat(self, state: StreamState, complete_until_us: int) -> None:
         """Note the state of the stream as of a heartbeat."""

@@ -148,6 +148,11 @@ class Windows:
                 self.ensure(level + 1, time_us, closed_until_us)
         return window
 
+    def know_from(self, open_us: int) -> None:
+        """Note a base window that is known of."""
+        if self.followed_from_us is None or open_us < self.followed_from_us:
+            self.followed_from_us = open_us
+
     def _insert(self, windows: dict[int, Window], window: Window) -> None:
         # Every level stays in time order, so that what is old is found at its start.
         is_late = bool(windows) and window.open_us < next(reversed(windows))

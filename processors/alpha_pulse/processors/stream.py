@@ -16,9 +16,10 @@ from alpha_pulse.processors.candles import (
     value_of_exchange,
     value_of_trade,
 )
+from alpha_pulse.processors.closing import Closing
 from alpha_pulse.processors.hot_rows import closed_row
 from alpha_pulse.processors.missing import Hole
-from alpha_pulse.processors.proof import Proof, Span
+from alpha_pulse.processors.proof import Proof
 from alpha_pulse.processors.rollup import Windows
 from alpha_pulse.processors.rules import Job, Publish, Rules
 from alpha_pulse.processors.versions import Versions
@@ -39,14 +40,12 @@ class Stream:
     proof: Proof
     windows: Windows
     versions: Versions
+    closing: Closing
     job: Job | None = None
     first_id: int | None = None
     last_id: int = -1
     last_trade_us: int = 0
     last_trade_id: str | None = None
-    watermark_us: int = 0
-    closed_until_us: int = 0
-    close_at_us: int = 0
     recent: dict[str, int] = field(default_factory=dict)
     late: int = 0
     is_finished: bool = False
@@ -62,7 +61,8 @@ class Stream:
     ) -> "Stream":  # fmt: skip
         """Return a stream of which proof and windows are known."""
         versions = Versions(exchange, symbol, rules, proof, windows, job)
-        stream = cls(exchange, symbol, rules, proof, windows, versions, job)
+        closing = Closing(rules, proof, windows, versions)
+        stream = cls(exchange, symbol, rules, proof, windows, versions, closing, job)
         stream.start = start_of_trades(exchange, symbol)
         return stream
 
@@ -77,7 +77,7 @@ class Stream:
             stream.proof.live_from_us = job.start_us
             stream.proof.state = "live"
             stream.windows.promised_from_us = job.start_us
-            stream._begin(job.start_us)
+            stream.closing.begin(job.start_us)
         return stream
 
     @property
@@ -124,20 +124,23 @@ class Stream:
         if is_head:
             self.last_trade_us = time_us
             self.last_trade_id = None if self.proof.consecutive else trade_id
-        self._begin(time_us)
+        self.closing.begin(time_us)
         if self.proof.followed_from_us is None:
             self.proof.followed_from_us = time_us + 1
         self._apply(rank, trade_id, price, price_units, amount_units, side, time_us)
-        if time_us > self.watermark_us:
-            self.watermark_us = time_us
-            if time_us >= self.close_at_us:
-                self.close_by_trade(publish)
+        if self.closing.move(time_us):
+            self._close(True, publish)
         return True
 
     @property
     def is_plain(self) -> bool:
         """Whether the next trade in order only adds to the newest window, or opens the next."""
-        return self.proof.consecutive and self.value is not None and self.value_close_us > 0
+        return (
+            self.proof.consecutive
+            and self.proof.unproven_from_us is None
+            and self.value is not None
+            and self.value_close_us > 0
+        )
 
     @property
     def closes_plainly(self) -> bool:
@@ -148,9 +151,9 @@ class Stream:
             and proof.unproven_from_us is None
             and not any(span.kind == "gap" for span in proof.spans)
             and proof.followed_from_us is not None
-            and proof.followed_from_us <= self.closed_until_us
+            and proof.followed_from_us <= self.closing.closed_until_us
             and proof.proven_from_us is not None
-            and proof.proven_from_us < self.closed_until_us
+            and proof.proven_from_us < self.closing.closed_until_us
         )
 
     def take_closed(self, rows: list[bytes], close_at_us: int) -> None:
@@ -158,26 +161,24 @@ class Stream:
         for row in rows:
             level, at_us, open_us, close = closed_row(row)
             if level == 0:
-                window = self.windows.ensure(0, open_us, self.closed_until_us)
+                window = self.windows.ensure(0, open_us, self.closing.closed_until_us)
                 self.versions.price, self.versions.price_open_us = close, open_us
             else:
                 window = self.windows.levels[level][open_us]
             window.close_as(row)
-        self.close_at_us = close_at_us
-        base = self.rules.timeframes[0]
-        self.closed_until_us = close_at_us - self.rules.grace_us - base.duration_us
+        self.closing.follow(close_at_us)
         self._drop(at_us)
 
     def put_newest(self, open_us: int, value: Value) -> None:
         """Take over what plain trades made of the newest window, or of the one that they opened."""
-        window = self.windows.ensure(0, open_us, self.closed_until_us)
+        window = self.windows.ensure(0, open_us, self.closing.closed_until_us)
         window.trades = self.value = value
         self.value_open_us, self.value_close_us = window.open_us, window.close_us
 
     def follow_plain(self, last_id: int, last_us: int, watermark_us: int) -> None:
         """Take over how far plain trades came."""
-        self.last_id, self.last_trade_us, self.watermark_us = last_id, last_us, watermark_us
-        self.last_trade_id = None
+        self.last_id, self.last_trade_us, self.last_trade_id = last_id, last_us, None
+        self.closing.watermark_us = watermark_us
 
     def close_by_trade(self, publish: Publish) -> None:
         """Close what the watermark passed, moved by the next trade in order."""
@@ -187,15 +188,13 @@ class Stream:
         """Take in how far the log is complete, and the state of the stream."""
         until_us = heartbeat.complete_until_us
         self.proof.heartbeat(heartbeat.state, until_us)
-        self._begin(until_us)
+        self.closing.begin(until_us)
         self.advance(until_us, publish)
 
     def advance(self, until_us: int, publish: Publish) -> None:
         """Move the watermark without a trade, and close what it passes."""
-        if until_us > self.watermark_us:
-            self.watermark_us = until_us
-            if until_us >= self.close_at_us:
-                self._close(False, publish)
+        if self.closing.move(until_us):
+            self._close(False, publish)
 
     def exchange_candle(self, candle: Candle, publish: Publish) -> None:
         """Take in the exchange's own closed candle; it stands where it is better than ours."""
@@ -205,14 +204,12 @@ class Stream:
         level = names.index(candle.timeframe)
         open_us = candle.open_time_us
         close_us = open_us + self.rules.timeframes[level].duration_us
-        self._begin(open_us)
-        window = self.windows.levels[level].get(open_us)
+        self.closing.begin(open_us)
+        window = self.closing.window(level, open_us)
         if window is None:
-            if close_us <= self.closed_until_us and not self._may_change(open_us, close_us):
-                self.late += 1
-                return
-            window = self.windows.ensure(level, open_us, self.closed_until_us)
-        self._known_from(open_us)
+            self.late += 1
+            return
+        self.windows.know_from(open_us)
         window.exchange = value_of_exchange(candle, close_us, self.windows.parts_of(level))
         if window.closed:
             self.versions.touch(level, window)
@@ -223,7 +220,9 @@ class Stream:
     def gap(self, gap: Gap, publish: Publish) -> None:
         """Take in what the producer says is missing, or has given up."""
         if gap.first_trade_id is None or gap.last_trade_id is None or not self.proof.consecutive:
-            self._timed_gap(gap, publish)
+            self.proof.timed_gap(gap.start_time_us, gap.end_time_us, gap.status)
+            self.closing.touch(gap.start_time_us, gap.end_time_us)
+            publish(gap)
             return
         first, last = int(gap.first_trade_id), int(gap.last_trade_id)
         if self.first_id is None:
@@ -275,13 +274,13 @@ class Stream:
                 publish,
             )  # fmt: skip
         elif proof.unproven_from_us is not None:
-            self._prove_empty(proof.unproven_from_us, time_us)
+            self.closing.prove_empty(proof.unproven_from_us, time_us)
         proof.unproven_from_us = None
         self.last_id = number
 
     def _open_hole(self, hole: Hole, publish: Publish) -> None:
         self.proof.missing.open(hole)
-        self._touch_closed(hole.start_us, hole.end_us)
+        self.closing.touch(hole.start_us, hole.end_us)
         publish(self._gap_of(hole))
         for lost in self.proof.missing.trim():
             publish(self._gap_of(lost))
@@ -291,79 +290,31 @@ class Stream:
         if found is None:
             return False
         # Before the range shrinks: what it overlaps may change, even if it is old.
-        self._touch_closed(found.start_us, found.end_us)
-        timeframe = self.rules.timeframes[0]
-        open_us = timeframe.open_time_us(time_us)
-        if self._may_change(open_us, open_us + timeframe.duration_us):
-            self.windows.ensure(0, time_us, self.closed_until_us)
+        self.closing.touch(found.start_us, found.end_us)
+        self.closing.window(0, self.rules.timeframes[0].open_time_us(time_us))
         self.proof.missing.fill(found, number, time_us)
         # Minutes that the shrunk range no longer overlaps had no trade, as is proven now.
         if number == found.first:
-            self._prove_empty(found.start_us, time_us)
+            self.closing.prove_empty(found.start_us, time_us)
         if number == found.last:
-            self._prove_empty(time_us, found.end_us)
+            self.closing.prove_empty(time_us, found.end_us)
         if found.hole.remaining == 0:
             found.hole.status = "filled"
             publish(self._gap_of(found.hole))
         return True
 
-    def _prove_empty(self, from_us: int, until_us: int) -> None:
-        timeframe = self.rules.timeframes[0]
-        from_us = max(from_us, self.closed_until_us - self.rules.missing_keep_us)
-        until_us = min(until_us, self.closed_until_us)
-        for open_us in range(timeframe.open_time_us(from_us), until_us, timeframe.duration_us):
-            window = self.windows.levels[0].get(open_us)
-            if window is None or (window.trades is None and window.price is None):
-                self._mark_empty(open_us, True, self._price_before(open_us))
-
-    def _price_before(self, open_us: int) -> str | None:
-        windows = self.windows.levels[0]
-        before = windows.get(open_us - self.rules.timeframes[0].duration_us)
-        if before is None or before.standing is None:
-            priced = [w for w in windows if w < open_us and windows[w].standing is not None]
-            before = windows[max(priced)] if priced else None
-        if before is None:
-            return self.versions.price
-        if before.price is not None and before.trades is None:
-            return before.price
-        return self.versions.price if before.standing is None else before.standing.close
-
-    def _mark_empty(self, open_us: int, by_ids: bool, price: str | None) -> bool:
-        close_us = open_us + self.rules.timeframes[0].duration_us
-        if price is None or not self.proof.is_empty(open_us, close_us, by_ids):
-            return False
-        window = self.windows.ensure(0, open_us, self.closed_until_us)
-        window.price = price
-        self.versions.touch(0, window)
-        return True
-
     # --- candles ------------------------------------------------------------------------------
-
-    def _begin(self, time_us: int) -> None:
-        if not self.closed_until_us:
-            base = self.rules.timeframes[0]
-            self.closed_until_us = base.open_time_us(time_us)
-            self.close_at_us = self.closed_until_us + base.duration_us + self.rules.grace_us
-
-    def _known_from(self, open_us: int) -> None:
-        known = self.windows.followed_from_us
-        if known is None or open_us < known:
-            self.windows.followed_from_us = open_us
 
     def _apply(
         self, rank: Rank, trade_id: str, price: str, price_units: int, amount_units: int,
         side: Side, time_us: int,
     ) -> None:  # fmt: skip
-        base = self.rules.timeframes[0]
-        open_us = base.open_time_us(time_us)
-        close_us = open_us + base.duration_us
-        window = self.windows.levels[0].get(open_us)
+        open_us = self.rules.timeframes[0].open_time_us(time_us)
+        window = self.closing.window(0, open_us)
         if window is None:
-            if close_us <= self.closed_until_us and not self._may_change(open_us, close_us):
-                self.late += 1
-                return
-            window = self.windows.ensure(0, time_us, self.closed_until_us)
-        self._known_from(open_us)
+            self.late += 1
+            return
+        self.windows.know_from(open_us)
         if not self.proof.consecutive:
             self.recent[trade_id] = open_us
             if window.ids is None:
@@ -380,69 +331,15 @@ class Stream:
         if window.closed:
             self.versions.touch(0, window)
         elif open_us >= self.value_open_us:
-            self.value, self.value_open_us, self.value_close_us = window.trades, open_us, close_us
+            self.value, self.value_open_us = window.trades, open_us
+            self.value_close_us = window.close_us
 
     def _close(self, by_trade: bool, publish: Publish) -> None:
-        """Close every window that the watermark passed by the grace."""
-        base = self.rules.timeframes[0]
-        limit_us = base.open_time_us(self.watermark_us - self.rules.grace_us)
-        from_us = self.closed_until_us
-        self.closed_until_us = limit_us
-        self.close_at_us = limit_us + base.duration_us + self.rules.grace_us
-        if self.value_close_us <= limit_us:
+        self.closing.close(by_trade)
+        if self.value_close_us <= self.closing.closed_until_us:
             self.value_close_us = 0
-        for level, timeframe in enumerate(self.rules.timeframes):
-            if timeframe.open_time_us(limit_us) <= from_us:
-                break  # nothing of this length ended, and nothing longer
-            for window in self.windows.levels[level].values():
-                if not window.closed and window.close_us <= limit_us:
-                    window.closed = True
-                    self.versions.touch(level, window)
-        if self.proof.proven_from_us is not None:
-            self._close_without_trades(from_us, limit_us, by_trade)
-        self._give_up(publish)
-
-    def _close_without_trades(self, from_us: int, limit_us: int, by_trade: bool) -> None:
-        base = self.rules.timeframes[0]
-        level = self.windows.levels[0]
-        # A proof may reach far back; what one record publishes stays bounded.
-        from_us = max(from_us, limit_us - self.rules.missing_keep_us)
-        for open_us in range(base.open_time_us(from_us), limit_us, base.duration_us):
-            window = level.get(open_us)
-            if window is not None and window.trades is not None:
-                self.versions.price = window.trades.close
-                continue
-            is_proven = self._mark_empty(open_us, by_trade, self.versions.price)
-            if is_proven or by_trade or not self.proof.consecutive:
-                continue
-            if self.proof.unproven_from_us is None:
-                self.proof.unproven_from_us = open_us
-                self.value_close_us = 0
-
-    def _give_up(self, publish: Publish) -> None:
-        long_ago_us = self.watermark_us - self.rules.missing_keep_us
-        for missing in list(self.proof.missing.ranges):
-            if missing.keeps and missing.end_us <= long_ago_us:
-                for hole in self.proof.missing.give_up(missing.first, missing.last):
-                    publish(self._gap_of(hole))
-        for span in self.proof.spans:
-            if span.keeps and span.end_us is not None and span.end_us <= long_ago_us:
-                span.keeps = False
-        unproven_us = self.proof.unproven_from_us
-        if unproven_us is not None and unproven_us < long_ago_us:
-            self.proof.unproven_from_us = long_ago_us
-
-    def _may_change(self, open_us: int, close_us: int) -> bool:
-        return close_us > self.watermark_us - self.rules.closed_keep_us or self.proof.keeps(
-            open_us, close_us
-        )
-
-    def _touch_closed(self, start_us: int, end_us: int) -> None:
-        if start_us >= self.closed_until_us:
-            return
-        for window in self.windows.levels[0].values():
-            if window.closed and window.open_us <= end_us and window.close_us > start_us:
-                self.versions.touch(0, window)
+        for hole in self.proof.give_up(self.closing.watermark_us - self.rules.missing_keep_us):
+            publish(self._gap_of(hole))
 
     # --- versions -----------------------------------------------------------------------------
 
@@ -454,60 +351,16 @@ class Stream:
     def settle(self, revision: int, publish: Publish) -> None:
         """Publish the windows that changed, and let go of what can't change any more."""
         self.versions.settle(revision, publish)
-        self._drop(self.watermark_us)
+        self._drop(self.closing.watermark_us)
 
     def _drop(self, watermark_us: int) -> None:
-        proof = self.proof
-        keeps = proof.keeps if proof.keeps_something else None
-        gone = self.windows.drop(watermark_us - self.rules.closed_keep_us, keeps)
-        for window in gone:
+        for window in self.closing.drop(watermark_us):
             for trade_id in window.ids or ():
                 self.recent.pop(trade_id, None)
-        if self.proof.spans:
-            oldest_us = min(self.windows.levels[0], default=self.closed_until_us)
-            self.proof.spans = [
-                span
-                for span in self.proof.spans
-                if span.end_us is None or span.keeps or span.end_us > oldest_us
-            ]
 
     def open_candle(self, revision: int) -> Candle | None:
         """Return the 1m candle that is open now, with what is known so far."""
-        return self.versions.open_candle(self.watermark_us, revision)
-
-    # --- gaps ---------------------------------------------------------------------------------
-
-    def _timed_gap(self, gap: Gap, publish: Publish) -> None:
-        span = next(
-            (
-                span
-                for span in self.proof.spans
-                if span.kind == "gap"
-                and (span.start_us, span.end_us) == (gap.start_time_us, gap.end_time_us)
-            ),
-            None,
-        )
-        if gap.status == "filled":
-            if span is not None:
-                self.proof.spans.remove(span)
-        elif span is None:
-            self.proof.spans.append(
-                Span(gap.start_time_us, gap.end_time_us, "gap", gap.status == "open")
-            )
-        else:
-            span.keeps = gap.status == "open"
-        self._touch_closed(gap.start_time_us, gap.end_time_us)
-        publish(gap)
+        return self.versions.open_candle(self.closing.watermark_us, revision)
 
     def _gap_of(self, hole: Hole) -> Gap:
-        return Gap(
-            exchange=self.exchange,
-            symbol=self.symbol,
-            first_trade_id=str(hole.first),
-            last_trade_id=str(hole.last),
-            start_time_us=hole.start_us,
-            end_time_us=hole.end_us,
-            status=hole.status,
-            reason=hole.reason,
-            job=None if self.job is None else self.job.name,
-        )
+        return hole.as_gap(self.exchange, self.symbol, None if self.job is None else self.job.name)

@@ -130,14 +130,14 @@ def _restore_proof(parts: list[Any], consecutive: bool) -> Proof:
 
 
 def _stream(stream: Stream) -> list[Any]:
-    job = stream.job
+    job, closing = stream.job, stream.closing
     return [
         stream.exchange, stream.symbol,
         None if job is None else [job.name, job.start_us, job.end_us],
         _proof(stream.proof), stream.windows.followed_from_us,
         [[_window(window) for window in level.values()] for level in stream.windows.levels],
         stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
-        stream.watermark_us, stream.closed_until_us, stream.close_at_us,
+        closing.watermark_us, closing.closed_until_us, closing.close_at_us,
         stream.versions.price, stream.versions.price_open_us, stream.late,
     ]  # fmt: skip
 
@@ -156,9 +156,10 @@ def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
     )
     proof = _restore_proof(proof_parts, ids_are_consecutive(exchange))
     stream = Stream.of(exchange, symbol, rules, proof, windows, job)
+    closing = stream.closing
     (
         stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
-        stream.watermark_us, stream.closed_until_us, stream.close_at_us,
+        closing.watermark_us, closing.closed_until_us, closing.close_at_us,
         stream.versions.price, stream.versions.price_open_us, stream.late,
     ) = rest  # fmt: skip
     for open_us, window in stream.windows.levels[0].items():

@@ -14,8 +14,10 @@ from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.market import MINUTE_US, message_key
+from alpha_pulse.processors import trade_path
 from alpha_pulse.processors.partition import Partition
-from alpha_pulse.processors.trade_path import FencedError, StalledError, TradePath
+from alpha_pulse.processors.standstill import StalledError
+from alpha_pulse.processors.trade_path import FencedError, TradePath
 from alpha_pulse.processors.wire import RecordsWriter
 from tests.patience import PATIENCE_S
 
@@ -99,7 +101,7 @@ async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
     path, partition = path_with_partition(consumer, stall_s_max=0.05)
     partition.kernel.position = 10  # taken in, and in no transaction yet
     partition.commit = asyncio.create_task(never_ends())
-    path._progress_at_s = path._now_s()
+    path._standstill.gone_on_at_s = path._now_s()
     try:
         with pytest.raises(StalledError, match="found none"):
             await asyncio.wait_for(step_for_ever(path, consumer), PATIENCE_S)
@@ -110,9 +112,42 @@ async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
 async def test_nothing_to_do_is_no_standstill() -> None:
     consumer = Consumer()
     path, _ = path_with_partition(consumer, stall_s_max=500.0)
-    path._progress_at_s = path._now_s() - 1000
+    path._standstill.gone_on_at_s = path._now_s() - 1000
     await path._step(consumer)
-    assert path._now_s() - path._progress_at_s < 1000
+    assert path._now_s() - path._standstill.gone_on_at_s < 1000
+
+
+async def test_a_kafka_that_can_not_be_reached_ends_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trade_path, "RETRY_WAIT_S", 0.0)
+    consumer = Consumer()
+    path, partition = path_with_partition(consumer, stall_s_max=100.0)
+    now_s = 0.0
+    monkeypatch.setattr(path, "_now_s", lambda: now_s)
+    causes: list[Exception] = [KafkaConnectionError("away")] * 9 + [TimeoutError()] * 9
+
+    async def away(self: Partition) -> None:
+        raise causes.pop(0)
+
+    monkeypatch.setattr(Partition, "open", away)
+    partition.kernel.position = 10
+    partition.commit = asyncio.create_task(trade_path._fail(TimeoutError()))
+
+    async def step_a_minute_later() -> None:
+        nonlocal now_s
+        now_s += 60.0
+        assert partition.commit is not None
+        await asyncio.wait([partition.commit])
+        await path._step(consumer)
+
+    for _ in range(9):
+        await step_a_minute_later()
+    assert path._standstill.problem(now_s) == "nothing was committed for 540 s"
+    # It answers again, and still nothing is committed: a new start may help.
+    await step_a_minute_later()
+    with pytest.raises(StalledError):
+        await step_a_minute_later()
 
 
 async def test_a_worker_that_fails_crashes_its_service_with_the_cause(
@@ -171,7 +206,7 @@ async def test_records_that_retention_took_are_a_gap_and_skipped_offsets_are_not
     consumer = Consumer(begins_at)
     path, partition = path_with_partition(consumer, commit_interval_s=1000.0)
     partition.committed_at_s = path._now_s()
-    path._progress_at_s = path._now_s()
+    path._standstill.gone_on_at_s = path._now_s()
     consumer.batches = {partition.ingest: [batch_of(0, live_until(0), trade("a", 1.1))]}
     await path._step(consumer)
     rest = batch_of(9, trade("b", 1.9), live_until(2.5), trade("c", 3.1), live_until(5))

@@ -123,7 +123,7 @@ class ProcessorConfig:
     log_epoch: Positive = 1
     session_timeout_s: Amount = 6.0
     transaction_timeout_s: Amount = 15.0
-    stall_s_max: Amount = 60.0  # no commit for so long although there is work: exit, start again
+    stall_s_max: Amount = 60.0  # work, Kafka in reach, no commit for so long: exit, start again
     drain_s_max: Amount = 8.0
     pending_records_max: Count = 60_000  # so many begin a transaction before its time
     state_record_bytes_max: Count = 512 * 1024

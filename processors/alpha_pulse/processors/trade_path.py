@@ -14,7 +14,7 @@ import aiokafka
 import mode
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, ProducerFenced
+from aiokafka.errors import IllegalStateError, KafkaConnectionError, ProducerFenced
 from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.config import Config
@@ -24,6 +24,7 @@ from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.open_candles import OpenCandles
 from alpha_pulse.processors.partition import Partition
+from alpha_pulse.processors.standstill import Standstill
 
 log = structlog.get_logger()
 
@@ -34,14 +35,8 @@ RETRY_WAIT_S = 0.5
 CONSUMER_STOP_S_MAX = 5.0
 # From here on a batch owes running transactions as much time as it took.
 LONG_BATCH_S = 0.02
-# Without a commit for so long, although there is work, a worker is not ready.
-STALLED_S = 10.0
 # What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
 _PASSING = (AiokafkaError, KafkaError, OSError, asyncio.TimeoutError)
-
-
-class StalledError(AlphaPulseError):
-    """There was work, and none of it was committed for too long."""
 
 
 class FencedError(AlphaPulseError):
@@ -70,7 +65,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         self._loop_task: asyncio.Task[None] | None = None
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._open_candles = OpenCandles(config) if config.processor.open_candles else None
-        self._progress_at_s = 0.0
+        self._standstill = Standstill(config.processor.stall_s_max)
 
     async def on_start(self) -> None:
         """Connect, and begin to work in a task of its own."""
@@ -111,7 +106,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         await consumer.start()
         log.info("trade_path.started", group=self.config.named(settings.group))
         try:
-            self._progress_at_s = self._now_s()
+            self._standstill.gone_on_at_s = self._now_s()
             while not self._ending.is_set():
                 await self._step(consumer)
         finally:
@@ -130,11 +125,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             for tp, batches in found.items():
                 await self._take_in(tp, batches)
             await self._commit_due()
-        if self._now_s() - self._progress_at_s > self.config.processor.stall_s_max:
-            raise StalledError(
-                f"expected a commit within {self.config.processor.stall_s_max:.0f} s of new "
-                "records, found none; is Kafka healthy? A supervisor should start this worker again"
-            )
+        self._standstill.check(self._now_s())
 
     async def _take_in(self, tp: TopicPartition, batches: list[EncodedBatch]) -> None:
         partition = self.partitions.get(tp.partition)
@@ -186,7 +177,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         now_s = self._now_s()
         interval_s = self.config.processor.commit_interval_s
         if not any(partition.is_behind for partition in self.partitions.values()):
-            self._progress_at_s = now_s
+            self._standstill.gone_on_at_s = now_s
         for partition in self.partitions.values():
             if partition.commit is not None:
                 if not partition.commit.done():
@@ -204,7 +195,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         error = partition.commit.exception()
         partition.commit = None
         if error is None:
-            self._progress_at_s = self._now_s()
+            self._standstill.gone_on_at_s = self._now_s()
             return
         if isinstance(error, ProducerFenced):
             raise FencedError(
@@ -233,6 +224,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 partition=partition.number,
                 error=f"{type(error).__name__}: {error}",
             )
+            if isinstance(error, KafkaConnectionError | ConnectionError):
+                self._standstill.away_at_s = self._now_s()
             partition.commit = asyncio.create_task(_fail(error))
             return
         assert self._consumer is not None
@@ -254,10 +247,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         """Return why this worker is not ready, "" when it is."""
         if self._consumer is None or not self._consumer.assignment():
             return "waiting for Kafka to assign partitions"
-        stalled_s = self._now_s() - self._progress_at_s
-        if stalled_s > STALLED_S:
-            return f"nothing was committed for {stalled_s:.0f} s"
-        return ""
+        return self._standstill.problem(self._now_s())
 
     # --- rebalances ---------------------------------------------------------------------------
 
@@ -273,7 +263,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             for partition in fresh:
                 self.partitions[partition.number] = partition
                 self._consumer.seek(partition.ingest, partition.kernel.position)
-            self._progress_at_s = self._now_s()
+            self._standstill.gone_on_at_s = self._now_s()
         log.info(
             "partitions.assigned",
             offsets={partition.number: partition.committed for partition in fresh},

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import (
@@ -33,7 +33,7 @@ from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
 from alpha_pulse.sinks.migrate import migrate
-from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
+from tests.faults.clickhouse_proxy import Proxy
 from tests.patience import PATIENCE_S
 
 WAIT_S = PATIENCE_S  # without any progress
@@ -103,8 +103,15 @@ class SinkProcess:
 
 
 @pytest.fixture
-def new_proxy() -> Callable[[str], Proxy]:
-    return Proxy
+async def proxy(config: Config) -> AsyncIterator[Proxy]:
+    async with Proxy(config.clickhouse.url).serve() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(config: Config, proxy: Proxy) -> Config:
+    """What a sink is given that reaches ClickHouse through the proxy."""
+    return replace(config, clickhouse=replace(config.clickhouse, url=proxy.url))
 
 
 @pytest.fixture
@@ -119,11 +126,6 @@ async def new_sink(tmp_path: Path) -> AsyncIterator[Callable[[Config], SinkProce
     for sink in started:
         if sink.process is not None:
             await sink.kill()
-
-
-@pytest.fixture
-def refusal() -> Callable[[int, int, str], web.Response]:
-    return clickhouse_error
 
 
 class Load:

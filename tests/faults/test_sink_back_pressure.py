@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.clickhouse import ClickHouse
+from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
 from tests.patience import PATIENCE_S
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
@@ -66,74 +66,71 @@ async def publish(config: Config) -> None:
 async def test_memory_is_bounded_while_clickhouse_is_away(
     config: Config,
     clickhouse: ClickHouse,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
-    refusal: Callable[[int, int, str], Any],
 ) -> None:
     attempts: list[str] = []
 
     async def before(token: str) -> Any:
         attempts.append(token)
-        return refusal(500, 243, "not enough space")
+        return clickhouse_error(500, 243, "not enough space")
 
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        proxy.before = before
-        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
-        await sink.start()
-        await sink.resumed()
-        idle_bytes = rss_bytes(sink.process.pid)
-        await publish(config)
-        async with asyncio.timeout(PATIENCE_S):
-            while len(attempts) < 30:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
-        grown_bytes = rss_bytes(sink.process.pid) - idle_bytes
-        print(f"idle {idle_bytes >> 20} MiB, grown {grown_bytes >> 20} MiB")
-        assert grown_bytes < 110 * 2**20
-        proxy.before = None
-        sql = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {config.database}.trades_log"
-        async with asyncio.timeout(PATIENCE_S):
-            while (await clickhouse.rows(sql))[0][0] < ROWS:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
-        assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
-        assert await sink.terminate() == 0
+    proxy.before = before
+    sink = new_sink(through)
+    await sink.start()
+    await sink.resumed()
+    idle_bytes = rss_bytes(sink.process.pid)
+    await publish(config)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(attempts) < 30:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
+    grown_bytes = rss_bytes(sink.process.pid) - idle_bytes
+    print(f"idle {idle_bytes >> 20} MiB, grown {grown_bytes >> 20} MiB")
+    assert grown_bytes < 110 * 2**20
+    proxy.before = None
+    sql = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {config.database}.trades_log"
+    async with asyncio.timeout(PATIENCE_S):
+        while (await clickhouse.rows(sql))[0][0] < ROWS:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+    assert await clickhouse.rows(sql) == [(ROWS, ROWS)]
+    assert await sink.terminate() == 0
     assert b"not enough space" in sink.log_path.read_bytes()
 
 
 @pytest.mark.skipif(not FULL, reason="ten minutes: make faults, or ALPHA_PULSE_FAULTS=full")
 @pytest.mark.timeout(1_800)
 async def test_ten_minutes_without_clickhouse_under_load_cost_no_memory_and_are_stored_afterwards(
-    config: Config,
     load: Any,
     stored: Any,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
-    refusal: Callable[[int, int, str], Any],
 ) -> None:
     async def before(token: str) -> Any:
-        return refusal(500, 243, "not enough space")
+        return clickhouse_error(500, 243, "not enough space")
 
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        proxy.before = before
-        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
-        await sink.start()
-        await sink.resumed()
-        filled_bytes, most_bytes, began_s = 0, 0, time.monotonic()
-        async with load.running():
-            while (away_s := time.monotonic() - began_s) < AWAY_S:
-                most_bytes = max(most_bytes, rss_bytes(sink.process.pid))
-                if away_s < FILLED_S:
-                    filled_bytes = most_bytes
-                await asyncio.sleep(1.0)
-        assert await stored.rows() == 0
-        print(
-            f"{load.sent / away_s:.0f} trades/s for {away_s:.0f} s; "
-            f"MiB after {FILLED_S:.0f} s: {filled_bytes >> 20}, at most: {most_bytes >> 20}"
-        )
-        proxy.before = None
-        await stored.reaches(load.sent)
-        print(f"drained after {time.monotonic() - began_s - away_s:.0f} s")
-        assert await sink.terminate() == 0
+    proxy.before = before
+    sink = new_sink(through)
+    await sink.start()
+    await sink.resumed()
+    filled_bytes, most_bytes, began_s = 0, 0, time.monotonic()
+    async with load.running():
+        while (away_s := time.monotonic() - began_s) < AWAY_S:
+            most_bytes = max(most_bytes, rss_bytes(sink.process.pid))
+            if away_s < FILLED_S:
+                filled_bytes = most_bytes
+            await asyncio.sleep(1.0)
+    assert await stored.rows() == 0
+    print(
+        f"{load.sent / away_s:.0f} trades/s for {away_s:.0f} s; "
+        f"MiB after {FILLED_S:.0f} s: {filled_bytes >> 20}, at most: {most_bytes >> 20}"
+    )
+    proxy.before = None
+    await stored.reaches(load.sent)
+    print(f"drained after {time.monotonic() - began_s - away_s:.0f} s")
+    assert await sink.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
     assert most_bytes <= GROWTH_MAX * filled_bytes
 
@@ -141,43 +138,42 @@ async def test_ten_minutes_without_clickhouse_under_load_cost_no_memory_and_are_
 async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost(
     config: Config,
     clickhouse: ClickHouse,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
-    refusal: Callable[[int, int, str], Any],
 ) -> None:
     async def before(token: str) -> Any:
-        return refusal(500, 243, "not enough space")
+        return clickhouse_error(500, 243, "not enough space")
 
     kept = 100
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
-        await sink.start()
-        await sink.resumed()
-        proxy.before = before
-        await publish(config)
-        name = TRADES.full_name(config.namespace)
-        admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))
-        await admin.start()
-        consumer = AIOKafkaConsumer(**client_arguments(config.kafka, "test"))
-        await consumer.start()
-        ends = await consumer.end_offsets([TopicPartition(name, number) for number in range(4)])
-        await consumer.stop()
-        ends = {where: end for where, end in ends.items() if end > kept}
-        await admin.delete_records(
-            {where: RecordsToDelete(before_offset=end - kept) for where, end in ends.items()}
-        )
-        await admin.close()
-        proxy.before = None
-        d = config.database
-        stored = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
-        lost = f"SELECT sum(last_offset - first_offset + 1) FROM {d}.skipped_offsets"
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                rows, missing = (await clickhouse.rows(stored))[0][0], await clickhouse.rows(lost)
-                if rows + (missing[0][0] or 0) >= ROWS:
-                    break
-                await asyncio.sleep(0.2)
-        assert await sink.terminate() == 0
+    sink = new_sink(through)
+    await sink.start()
+    await sink.resumed()
+    proxy.before = before
+    await publish(config)
+    name = TRADES.full_name(config.namespace)
+    admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))
+    await admin.start()
+    consumer = AIOKafkaConsumer(**client_arguments(config.kafka, "test"))
+    await consumer.start()
+    ends = await consumer.end_offsets([TopicPartition(name, number) for number in range(4)])
+    await consumer.stop()
+    ends = {where: end for where, end in ends.items() if end > kept}
+    await admin.delete_records(
+        {where: RecordsToDelete(before_offset=end - kept) for where, end in ends.items()}
+    )
+    await admin.close()
+    proxy.before = None
+    d = config.database
+    stored = f"SELECT count(), uniqExact(k_partition, k_offset) FROM {d}.trades_log"
+    lost = f"SELECT sum(last_offset - first_offset + 1) FROM {d}.skipped_offsets"
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            rows, missing = (await clickhouse.rows(stored))[0][0], await clickhouse.rows(lost)
+            if rows + (missing[0][0] or 0) >= ROWS:
+                break
+            await asyncio.sleep(0.2)
+    assert await sink.terminate() == 0
     (rows, positions), (missing_rows,) = (await clickhouse.rows(stored))[0], missing[0]
     assert rows == positions
     assert rows + missing_rows == ROWS

@@ -18,6 +18,7 @@ import pytest
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig
 from alpha_pulse.sinks.clickhouse import ClickHouse
 from alpha_pulse.sinks.consumer import Sink
+from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
 from tests.faults.link import Link
 from tests.patience import PATIENCE_S
 
@@ -53,40 +54,38 @@ async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_killed_between_insert_and_acknowledgement_nothing_is_lost_or_stored_twice(
     side: str,
-    config: Config,
     load: Any,
     stored: Any,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
     seed: int,
 ) -> None:
     # before: ClickHouse gets the rows although their sender is dead; after: they are stored and
     # nobody is left to hear of it.
     chance = random.Random(seed)
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        through = replace(config, clickhouse=replace(config.clickhouse, url=proxy.url))
-        sink = new_sink(through)
-        async with load.running():
-            for _ in range(CUTS):
-                cut = asyncio.Event()
-                wait = chance.randrange(1, 8)
+    sink = new_sink(through)
+    async with load.running():
+        for _ in range(CUTS):
+            cut = asyncio.Event()
+            wait = chance.randrange(1, 8)
 
-                async def hook(token: str, cut: asyncio.Event = cut, wait: int = wait) -> None:
-                    if not cut.is_set() and proxy.inserts >= wait:
-                        cut.set()
-                        await sink.kill()
+            async def hook(token: str, cut: asyncio.Event = cut, wait: int = wait) -> None:
+                if not cut.is_set() and proxy.inserts >= wait:
+                    cut.set()
+                    await sink.kill()
 
-                proxy.inserts = 0
-                setattr(proxy, side, hook)
-                await sink.start()
-                await sink.meets(cut)
-                setattr(proxy, side, None)
-        await sink.start()
-        try:
-            await sink.resumed()
-            await stored.reaches(load.sent)
-        finally:
-            assert await sink.terminate() == 0
+            proxy.inserts = 0
+            setattr(proxy, side, hook)
+            await sink.start()
+            await sink.meets(cut)
+            setattr(proxy, side, None)
+    await sink.start()
+    try:
+        await sink.resumed()
+        await stored.reaches(load.sent)
+    finally:
+        assert await sink.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
 
 
@@ -94,40 +93,40 @@ async def test_an_insert_that_arrives_after_its_dead_senders_heir_stored_the_row
     config: Config,
     load: Any,
     stored: Any,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
 ) -> None:
     held, released, arrived = asyncio.Event(), asyncio.Event(), asyncio.Event()
     late: list[str] = []
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
-        heir = new_sink(config)
+    sink = new_sink(through)
+    heir = new_sink(config)
 
-        async def before(token: str) -> None:
-            if not held.is_set():
-                late.append(token)
-                held.set()
-                await sink.kill()
-                await released.wait()
+    async def before(token: str) -> None:
+        if not held.is_set():
+            late.append(token)
+            held.set()
+            await sink.kill()
+            await released.wait()
 
-        async def after(token: str) -> None:
-            if token in late:
-                arrived.set()
+    async def after(token: str) -> None:
+        if token in late:
+            arrived.set()
 
-        proxy.before, proxy.after = before, after
-        await sink.start()
-        try:
-            async with asyncio.timeout(PATIENCE_S), load.running():
-                await held.wait()
-                await heir.start()
-                await heir.resumed()
-            await stored.reaches(load.sent)
-            released.set()
-            async with asyncio.timeout(PATIENCE_S):
-                await arrived.wait()
-        finally:
-            released.set()
-            assert await heir.terminate() == 0
+    proxy.before, proxy.after = before, after
+    await sink.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S), load.running():
+            await held.wait()
+            await heir.start()
+            await heir.resumed()
+        await stored.reaches(load.sent)
+        released.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await arrived.wait()
+    finally:
+        released.set()
+        assert await heir.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
 
 
@@ -196,9 +195,9 @@ async def test_passing_faults_are_waited_out_and_no_row_goes_to_dead_letters(
     config: Config,
     load: Any,
     stored: Any,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
-    refusal: Callable[[int, int, str], Any],
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -206,7 +205,7 @@ async def test_passing_faults_are_waited_out_and_no_row_goes_to_dead_letters(
     async def before(token: str) -> Any:
         kind = chance.randrange(len(FAULTS) + 4)
         if kind < len(FAULTS):
-            return refusal(*list(FAULTS.values())[kind])
+            return clickhouse_error(*list(FAULTS.values())[kind])
         if kind == len(FAULTS):
             raise ConnectionResetError("cut before the insert")
         return None
@@ -216,17 +215,16 @@ async def test_passing_faults_are_waited_out_and_no_row_goes_to_dead_letters(
             raise ConnectionResetError("cut after the commit")
         return None
 
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        proxy.before, proxy.after = before, after
-        sink = new_sink(replace(config, clickhouse=replace(config.clickhouse, url=proxy.url)))
-        await sink.start()
-        try:
-            async with load.running():
-                await stored.reaches(FAULTY_ROWS)
-            await stored.reaches(load.sent)
-        finally:
-            proxy.before = proxy.after = None
-            assert await sink.terminate() == 0
+    proxy.before, proxy.after = before, after
+    sink = new_sink(through)
+    await sink.start()
+    try:
+        async with load.running():
+            await stored.reaches(FAULTY_ROWS)
+        await stored.reaches(load.sent)
+    finally:
+        proxy.before = proxy.after = None
+        assert await sink.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
     letters = await stored.clickhouse.rows(
         f"SELECT count() FROM {config.database}.dead_letters_log"
@@ -235,44 +233,40 @@ async def test_passing_faults_are_waited_out_and_no_row_goes_to_dead_letters(
 
 
 async def test_a_sink_told_to_stop_while_clickhouse_is_away_ends_in_time_with_0(
-    config: Config,
     load: Any,
     stored: Any,
-    new_proxy: Callable[[str], Any],
+    proxy: Proxy,
+    through: Config,
     new_sink: Callable[[Config], Any],
-    refusal: Callable[[int, int, str], Any],
 ) -> None:
     refused = asyncio.Event()
 
     async def before(token: str) -> Any:
         refused.set()
-        return refusal(500, 243, "not enough space")
+        return clickhouse_error(500, 243, "not enough space")
 
-    short = replace(config, sink=replace(config.sink, drain_s_max=1.0))
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        proxy.before = before
-        through = replace(short.clickhouse, url=proxy.url)
-        sink = new_sink(replace(short, clickhouse=through))
-        await sink.start()
-        async with load.running():
-            async with asyncio.timeout(PATIENCE_S):
-                await refused.wait()
+    proxy.before = before
+    sink = new_sink(replace(through, sink=replace(through.sink, drain_s_max=1.0)))
+    await sink.start()
+    async with load.running():
+        async with asyncio.timeout(PATIENCE_S):
+            await refused.wait()
+    assert await sink.terminate() == 0
+    proxy.before = None
+    await sink.start()
+    try:
+        await sink.resumed()
+        await stored.reaches(load.sent)
+    finally:
         assert await sink.terminate() == 0
-        proxy.before = None
-        await sink.start()
-        try:
-            await sink.resumed()
-            await stored.reaches(load.sent)
-        finally:
-            assert await sink.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
 
 
 async def test_a_sink_that_cannot_record_where_it_begins_waits_idly_and_ends_when_it_is_told_to(
     config: Config,
     clickhouse: ClickHouse,
-    new_proxy: Callable[[str], Any],
-    refusal: Callable[[int, int, str], Any],
+    proxy: Proxy,
+    through: Config,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused: asyncio.Queue[float] = asyncio.Queue()
@@ -286,25 +280,23 @@ async def test_a_sink_that_cannot_record_where_it_begins_waits_idly_and_ends_whe
 
     async def before(token: str) -> Any:
         refused.put_nowait(time.monotonic())
-        return refusal(500, 243, "not enough space")
+        return clickhouse_error(500, 243, "not enough space")
 
     monkeypatch.setattr(Sink, "_fetch", counted)
-    async with new_proxy(config.clickhouse.url).serve() as proxy:
-        proxy.before_progress = before
-        stop = asyncio.Event()
-        through = replace(config, clickhouse=replace(config.clickhouse, url=proxy.url))
-        running = asyncio.create_task(Sink(through).run(stop))
-        async with asyncio.timeout(PATIENCE_S):
-            first_s = await refused.get()
-            polls = 0
-            for _ in range(4):
-                last_s = await refused.get()
-        # Ten a second are meant; without a position the consumer fails a thousand times a second.
-        assert polls <= 40 * (last_s - first_s) + 20
-        stop.set()
-        # What may take its time is bounded: draining, then whatever does not end by itself.
-        async with asyncio.timeout(config.sink.drain_s_max + 15):
-            await running
+    proxy.before_progress = before
+    stop = asyncio.Event()
+    running = asyncio.create_task(Sink(through).run(stop))
+    async with asyncio.timeout(PATIENCE_S):
+        first_s = await refused.get()
+        polls = 0
+        for _ in range(4):
+            last_s = await refused.get()
+    # Ten a second are meant; without a position the consumer fails a thousand times a second.
+    assert polls <= 40 * (last_s - first_s) + 20
+    stop.set()
+    # What may take its time is bounded: draining, then whatever does not end by itself.
+    async with asyncio.timeout(config.sink.drain_s_max + 15):
+        await running
 
 
 async def test_a_sink_started_before_clickhouse_and_kafka_waits_for_them(

@@ -21,7 +21,7 @@ help:
 	@echo "make nightly faults with 100,000 trades a kill scenario, an hour of soak, ten minutes of fuzz"
 	@echo "make soak    MINUTES=60 of everything running and going wrong at random, and nothing lost"
 	@echo "make fuzz    MINUTES=10 of bytes that nobody would send, into all that reads them"
-	@echo "make bench NAME=producers|processors|sinks|end_to_end|history|queries   against peers, in one run"
+	@echo "make bench   against peers; NAME=producers|processors|sinks|end_to_end|history|queries for one"
 	@echo "make secrets passwords for compose.yaml, once, into secrets/"
 	@echo "make setup   the environment only; then .venv/bin/alpha-pulse"
 
@@ -56,7 +56,7 @@ fuzz: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# One measured run at a time: make bench NAME=producers ARGS=--keep
+# All, half an hour, or one: make bench NAME=producers ARGS=--keep
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 

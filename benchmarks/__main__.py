@@ -1,6 +1,7 @@
-"""`python -m benchmarks NAME [options] [--keep]`: runs the module `benchmarks.NAME`.
+"""`python -m benchmarks [NAME [options]] [--keep]`: runs the module `benchmarks.NAME`, or all.
 
 --keep: appends what the run says as JSON to `benchmarks/results/`, and writes the README's table.
+Without a NAME all run one after the other, as for the README's table: about half an hour.
 """
 
 import importlib
@@ -12,15 +13,33 @@ from contextlib import redirect_stdout
 
 from benchmarks import results, table
 
-NAMES = ("producers", "processors", "sinks", "end_to_end", "history", "queries", "table")
+# With the options that the README's table wants.
+BENCHMARKS = {
+    "producers": [],
+    "processors": [],
+    "sinks": [],
+    "end_to_end": ["--rounds", "3"],
+    "history": ["--limited"],
+    "queries": [],
+}
+NAMES = (*BENCHMARKS, "table")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmark that is named; return its exit code."""
-    if not arguments or arguments[0] not in NAMES:
+    """Run the benchmark that is named, or all of them; return 0 when what ran went well."""
+    if not set(arguments) - {"--keep", "--json"}:
+        codes = {name: run_named(name, [*BENCHMARKS[name], *arguments]) for name in BENCHMARKS}
+        failed = [name for name, code in codes.items() if code]
+        print(f"failed: {' '.join(failed) or 'none'}", file=sys.stderr)
+        return 1 if failed else 0
+    if arguments[0] not in NAMES:
         print(f"expected a benchmark, one of: {' '.join(NAMES)}", file=sys.stderr)
         return 2
-    name, options = arguments[0], arguments[1:]
+    return run_named(arguments[0], arguments[1:])
+
+
+def run_named(name: str, options: list[str]) -> int:
+    """Run one benchmark, and keep what it says when it is asked to; return its exit code."""
     if "--keep" not in options:
         return run(name, options)
     options = [option for option in options if option not in ("--keep", "--json")]

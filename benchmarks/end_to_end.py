@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options of a command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks end_to_end", description=__doc__)
-    parser.add_argument("--rates", type=_numbers, default=[5_000], help="trades/s of all symbols")
-    parser.add_argument("--for", dest="seconds", type=float, default=130.0, help="measured, each")
+    parser.add_argument("--rates", type=_numbers, default=[15_000], help="trades/s of all symbols")
+    parser.add_argument("--for", dest="seconds", type=float, default=180.0, help="measured, each")
     parser.add_argument("--rounds", type=int, default=1, help="of each combination")
     parser.add_argument("--symbols", type=_numbers, default=[20])
     parser.add_argument("--stored", type=_numbers, default=[0], help="rows that are there before")

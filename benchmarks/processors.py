@@ -95,7 +95,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=numbers, default=[1], help="of ours")
     parser.add_argument("--only", default="", help="names with commas, such as ours,streams-eos")
     parser.add_argument("--kafka", default=os.environ.get("ALPHA_PULSE_KAFKA", ""))
-    parser.add_argument("--quix-python", default=sys.executable, help="one that has quixstreams")
+    parser.add_argument(
+        "--quix-python", default=os.environ.get("QUIX_PYTHON", sys.executable),
+        help="one that has quixstreams",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args(arguments)
     results = asyncio.run(run(options))
@@ -204,7 +207,7 @@ async def contenders(kafka: str, options: argparse.Namespace, directory: Path) -
                 )
             )  # fmt: skip
         else:
-            say("quix: skipped, quixstreams is not installed; name a Python with --quix-python")
+            say("quix: skipped, quixstreams is not installed; name a Python with it as QUIX_PYTHON")
     if enters("faust"):
         space = spaces("faust")
         command = [sys.executable, str(HERE / "processors_faust.py"), kafka, f"{space}-app", space]

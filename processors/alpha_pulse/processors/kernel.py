@@ -108,13 +108,12 @@ class Kernel:
         self.position = next_offset
 
     def adopt(self, symbol: Symbol) -> Symbol:
-        """Keep the state of a symbol; return the one that is kept."""
+        """Keep the state of a symbol, cold for now; return the one that is kept."""
         kept = self.symbols.get(symbol.key)
         if kept is not None:
             return kept
         self.symbols[symbol.key] = symbol
         self.hot.add(symbol.key, symbol.live)
-        self.hot.hand_over(symbol.key)
         return symbol
 
     def restore(self, symbol: Symbol, saved: bytes | None) -> None:
@@ -122,7 +121,7 @@ class Kernel:
         self.adopt(symbol)
         if saved is not None:
             self.hot.restore(symbol.key, saved)
-            self.hot.hand_over(symbol.key)
+        self.hot.hand_over(symbol.key)
 
     def bring_all_back(self) -> None:
         """Tell every stream what the hot loop did."""
@@ -146,13 +145,11 @@ class Kernel:
         if self.hot.close(key, publish.revision, self._outputs.closed):
             return
         self.hot.bring_back(key)
-        from_us = symbol.live.closing.closed_until_us
+        closing, base = symbol.live.closing, self.rules.timeframes[0]
+        from_us = closing.closed_until_us
         symbol.live.close_by_trade(publish)
         symbol.settle(publish)
-        ended = (symbol.live.closing.closed_until_us - from_us) // self.rules.timeframes[
-            0
-        ].duration_us
-        self.hot.close_next(key, ended)
+        self.hot.close_next(key, (closing.closed_until_us - from_us) // base.duration_us)
         self.hot.hand_over(key)
 
     def _cold(

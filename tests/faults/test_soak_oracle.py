@@ -25,6 +25,7 @@ from tests.faults.soak.samples import Samples, catches
 ROOT = Path(__file__).parents[2]
 MARKET = SyntheticMarket("BTC/USDT", 5, trades_per_minute=60)
 FIRST = MARKET.position_at(BEGIN_US + 20_000_000)
+SECOND_MINUTE = MARKET.position_at(BEGIN_US + MINUTE_US)
 END = MARKET.position_at(BEGIN_US + 7 * MINUTE_US)
 PUBLISHED = Published(MARKET, FIRST, END)
 END_US = BEGIN_US + 6 * MINUTE_US + GRACE_US
@@ -59,6 +60,18 @@ def test_what_was_stored_as_it_was_printed_is_equal() -> None:
     assert figures.found == figures.published == END - FIRST > 300
     compared = judge_candles(PUBLISHED, stored_trades(), stored_candles(), END_US)
     assert compared.equal == compared.compared == 7
+
+
+def test_a_minute_before_the_first_trade_may_be_known_from_the_exchange() -> None:
+    published = Published(MARKET, SECOND_MINUTE, END)
+    trades = stored_trades()[SECOND_MINUTE - FIRST :]
+    assert int(trades[0].trade_id) == published.rows[0].trade_id
+    candles = stored_candles()
+    compared = judge_candles(published, trades, candles, END_US)
+    assert compared.equal == compared.compared == 7
+    wrong = candles[0]._replace(volume=Decimal(1))
+    compared = judge_candles(published, trades, [wrong, *candles[1:]], END_US)
+    assert compared.compared - compared.equal == 1
 
 
 def lost(trades: list[StoredTrade]) -> None:

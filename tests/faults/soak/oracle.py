@@ -153,7 +153,9 @@ def _rows_of_minutes(
             trade.side,
         )
         followed.setdefault(minute_us, []).append(row)
-    first_us = published.rows[0].trade_time_us
+    # Who subscribes just before a minute ends gets the exchange's own candle of it, and no trade.
+    told = [open_us for timeframe, open_us in ours if timeframe == "1m"]
+    first_us = min(published.rows[0].trade_time_us, *told)
     rows: list[TradeRow] = []
     for minute_us in range(first_us - first_us % MINUTE_US, end_us - GRACE_US, MINUTE_US):
         candle = ours.get(("1m", minute_us))

@@ -104,22 +104,25 @@ class LaneOpener:
         Raises: PassingFault, TopicRecreated, and aiokafka's errors.
         """
         starts = await self._consumer.beginning_offsets(partitions)
-        ends = await self._consumer.end_offsets(partitions)
         epochs = await self._offsets.epochs({where.topic for where in partitions})
-        lanes: list[Lane] = []
-        for topic, epoch in sorted(epochs.items()):
-            mine = [where for where in partitions if where.topic == topic]
-            stored = await self._offsets.stored(
+        stored = {
+            topic: await self._offsets.stored(
                 self._tables[topic],
                 epoch.name_of(topic),
                 epoch.generation,
-                [where.partition for where in mine],
+                [where.partition for where in partitions if where.topic == topic],
             )
-            for where in mine:
-                found = stored[where.partition]
-                lane = await self._lane(where, epoch, found, starts[where], ends[where])
-                _expect(lane, announced.get(where, ""), ends[where])
-                lanes.append(lane)
+            for topic, epoch in sorted(epochs.items())
+        }
+        # After the tables: who stood still in between, while another sink went on, would find
+        # more stored than an end that it asked for before, and call the topic made anew.
+        ends = await self._consumer.end_offsets(partitions)
+        lanes: list[Lane] = []
+        for where in sorted(partitions):
+            found = stored[where.topic][where.partition]
+            lane = await self._lane(where, epochs[where.topic], found, starts[where], ends[where])
+            _expect(lane, announced.get(where, ""), ends[where])
+            lanes.append(lane)
         return lanes
 
     async def _lane(

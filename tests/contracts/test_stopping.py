@@ -70,3 +70,30 @@ def test_an_order_that_is_repeated_does_not_cut_the_end_short(
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(work())
     signal.raise_signal(number)  # its loop is closed: a default handler would end the tests here
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_role_that_hangs_while_it_ends_is_gone_with_0_when_its_time_is_over(
+    number: signal.Signals,
+) -> None:
+    program = f"""
+import asyncio, signal
+from alpha_pulse.contracts import stopping
+
+async def work():
+    stop = asyncio.Event()
+    stopping.stop_when_told(stop, 0.1)
+    signal.raise_signal({int(number)})
+    await stop.wait()
+    print("told", flush=True)
+    await asyncio.Event().wait()  # a client that never closes
+
+asyncio.run(work())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        timeout=PATIENCE_S, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("told")
+    assert "ending.cut_short" in done.stdout + done.stderr

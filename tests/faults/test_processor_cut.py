@@ -1,8 +1,10 @@
 """A processor that cannot reach Kafka for longer than a transaction lasts tries again, for ever."""
 
 import asyncio
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,12 +75,44 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
     program = (
         "import time\n"
-        "from alpha_pulse.processors.__main__ import end_within\n"
-        "end_within(0.2)\n"
+        "from alpha_pulse.contracts.stopping import end_within\n"
+        "end_within(0.2, 1)\n"
         "time.sleep(3600)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_end_does_so_even_where_faust_never_does(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    # Nothing of Faust's starts, and its stop never returns; the worker and its signals are real.
+    program = f"""
+import asyncio, os, signal, sys
+from alpha_pulse.contracts.config import Config, ProcessorConfig
+from alpha_pulse.processors.app import create_app
+
+app = create_app(Config(data_dir={str(tmp_path)!r}, processor=ProcessorConfig(drain_s_max=0.1)))
+
+async def start(self):
+    os.kill(os.getpid(), {int(number)})
+    await asyncio.Event().wait()
+
+async def stop(self):
+    assert app.trade_path._ending.is_set()
+    await asyncio.Event().wait()
+
+type(app).start, type(app).maybe_start, type(app).stop = start, start, stop
+sys.argv = ["faust", "--quiet", "worker", "--loglevel", "warn", "--without-web"]
+app.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        timeout=PATIENCE_S, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ending.cut_short" in done.stdout + done.stderr
 
 
 async def test_a_failure_of_the_trade_path_is_told_before_faust_begins_to_stop(

@@ -44,6 +44,8 @@ def test_the_hooks_that_are_overridden_exist() -> None:
     assert issubclass(ProcessorApp, faust.App)
     for name in ("on_start", "on_stop", "crash"):
         assert inspect.iscoroutinefunction(getattr(mode.Service, name))
+    # What SIGTERM and SIGINT call; `tests/faults/test_processor_cut.py` sends real ones.
+    assert callable(faust.Worker._schedule_shutdown)
 
 
 def test_faults_of_a_service_end_the_worker_with_an_exit_code() -> None:

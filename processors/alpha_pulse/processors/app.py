@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 from pathlib import Path
 
 import faust
@@ -19,6 +20,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
+from alpha_pulse.contracts.stopping import CLOSE_S_MAX, end_within
 from alpha_pulse.processors.audit import add_audits
 from alpha_pulse.processors.credentials import faust_credentials
 from alpha_pulse.processors.hot_trades import warm_up
@@ -28,6 +30,20 @@ from alpha_pulse.processors.trade_path import TradePath
 log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
+
+
+class EndingWorker(faust.Worker):  # type: ignore[misc]
+    """Ends in time, whatever happens to Faust's own consumer.
+
+    That one is stopped before the trade path, and while Kafka is away, or gives partitions to
+    another worker just then, it may never end.
+    """
+
+    def _schedule_shutdown(self, told: signal.Signals) -> None:
+        if not self._signal_stop_time:
+            self.app.trade_path.begin_to_end()
+            end_within(self.app.pipeline.processor.drain_s_max + CLOSE_S_MAX)
+        super()._schedule_shutdown(told)
 
 
 class ProcessorApp(faust.App):  # type: ignore[misc]
@@ -72,6 +88,7 @@ def create_app(config: Config) -> ProcessorApp:
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 12,
         broker_rebalance_timeout=20.0,
+        Worker=EndingWorker,
         datadir=str(Path(config.data_dir) / "faust" / config.named(settings.group)),
         web_enabled=settings.web_port > 0,
         web_bind=LOOPBACK,

@@ -74,9 +74,13 @@ class TradePath(mode.Service):  # type: ignore[misc]
 
     async def on_stop(self) -> None:
         """Commit what was taken in and leave the group."""
-        self._ending.set()
+        self.begin_to_end()
         if self._loop_task is not None:
             await asyncio.wait([self._loop_task], timeout=self.config.processor.drain_s_max)
+
+    def begin_to_end(self) -> None:
+        """Take in no more, commit what was taken in and leave the group; `on_stop` waits for it."""
+        self._ending.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled() or task.exception() is None:

@@ -27,7 +27,7 @@ from alpha_pulse.producers.resume import last_trades
 
 log = structlog.get_logger()
 
-DRAIN_S_MAX = 10.0
+DRAIN_S_MAX = 8.0
 
 
 async def produce(
@@ -99,7 +99,7 @@ async def _stop(publisher: Publisher) -> None:
 
 async def _main(config: Config, path: Path | None) -> None:
     stop = asyncio.Event()
-    stop_when_told(stop)
+    stop_when_told(stop, DRAIN_S_MAX)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload_on_hangup(producer: LiveProducer) -> None:

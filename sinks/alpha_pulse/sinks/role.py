@@ -50,7 +50,7 @@ async def run_sink(config: Config) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     stop = asyncio.Event()
-    stop_when_told(stop)
+    stop_when_told(stop, config.sink.drain_s_max)
     monitor = Monitor("sink")
     metrics = SinkMetrics(monitor.registry, config.named(config.sink.group))
     sink = Sink(config, metrics)

@@ -37,14 +37,31 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     print(json.dumps({"machine": machine(), "versions": versions()}), file=sys.stderr)
     runs = asyncio.run(run_all(options))
-    held = [each for each in runs if each["held"]]
-    if not held:
+    figures = figures_of(runs)
+    if figures is None:
         return 1
+    if figures["fit"]:
+        print("\n".join(_fit_lines(figures["fit"])), file=sys.stderr)
+    if options.json:
+        print(json.dumps(figures))
+    return 0
+
+
+def figures_of(runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the median round of the highest rate that was held in each of its rounds, or None.
+
+    Only the longest runs count: the shorter ones of a search promise nothing.
+    """
+    longest_s = max((each["seconds"] for each in runs), default=0.0)
+    whole = [each for each in runs if longest_s - each["seconds"] < 1.0]
+    held = [each for each in whole if all(one["held"] for one in whole if _same(each, one))]
+    if not held:
+        return None
     best = max(held, key=lambda each: (each["rate"], each["seconds"]))
     rounds = [each for each in held if _same(each, best)]
     rounds.sort(key=lambda each: each["trade_in_clickhouse_ms"].get("p99", 0.0))
     shown = rounds[len(rounds) // 2]
-    figures = {
+    return {
         **shown,
         "highest_rate_held": best["rate"],
         "rounds": len(rounds),
@@ -52,11 +69,6 @@ def main(arguments: list[str]) -> int:
         "fit": fit(runs),
         "runs": [each for each in runs if each is not shown],
     }
-    if figures["fit"]:
-        print("\n".join(_fit_lines(figures["fit"])), file=sys.stderr)
-    if options.json:
-        print(json.dumps(figures))
-    return 0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

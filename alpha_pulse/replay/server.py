@@ -48,8 +48,9 @@ class ReplayExchange:
     dialect: whose protocol is spoken.
     speed: None for as fast as the client reads, else 1.0 for the recorded pace. Ignored when
         live: then event time is the wall clock, for markets without end.
-    wait_for: kinds of channel ("trades", "candles") that must be subscribed for every symbol
-        before the stream begins, so that nobody misses its first frames. Not when live.
+    wait_for: kinds of channel ("trades", "candles") that must be subscribed for every symbol that
+        is not refused before the stream begins, so that nobody misses its first frames. Not when
+        live.
     at_end: everything has happened already: REST serves it all, the stream is over.
     """
 
@@ -78,7 +79,8 @@ class ReplayExchange:
         self.feeds = [Feed(m, kind.unified_symbol(m.instrument.symbol)) for m in markets]
         self.faults = faults or FaultPlan()
         self.ledger = Ledger(self.feeds)
-        self.dialect = kind(self.feeds, options or Options())
+        self._options = options or Options()
+        self.dialect = kind(self.feeds, self._options)
         clock = _clock(markets, live=live, speed=speed)
         begin_us, end_us = _span(markets, clock, live=live)
         if at_end and end_us is not None:
@@ -86,18 +88,18 @@ class ReplayExchange:
         for feed in self.feeds:
             feed.enter(begin_us)
         kinds = set(wait_for) if kind.has_candle_channel else set(wait_for) - {"candles"}
+        open_to_all = [f.symbol for f in self.feeds if f.symbol not in self._options.refused]
         self.conductor = Conductor(
             self.feeds,
             self.dialect,
             clock,
             self.ledger,
             self.faults,
-            expected=[] if live else [(k, feed.symbol) for k in kinds for feed in self.feeds],
+            expected=[] if live else [(k, symbol) for k in kinds for symbol in open_to_all],
             candle_interval_us=candle_interval_us,
             begin_us=begin_us,
             end_us=end_us,
         )
-        self._options = options or Options()
         weight_max = self._options.weight_per_minute_max
         self._weight_limit = WeightLimit(weight_max, kind.weights) if weight_max else None
         self._host, self._port = host, port

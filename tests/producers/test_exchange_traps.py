@@ -232,7 +232,8 @@ async def test_kafka_away_stops_reading_and_loses_nothing(follow: Any) -> None:
 
 
 async def test_symbols_come_and_go_without_touching_the_others(follow: Any) -> None:
-    markets = [market("BTC/USDT"), market("ETH/USDT", seed=6), market("LTC/USDT", seed=7)]
+    symbols = ("BTC/USDT", "ETH/USDT", "LTC/USDT")
+    markets = [market(symbol, seed=seed, minutes=60) for seed, symbol in enumerate(symbols, 5)]
     async with ReplayExchange(markets, speed=20.0, wait_for=[]) as exchange:
         following = await follow(config(exchange, symbols=("BTC/USDT", "ETH/USDT"), until_us=0))
         published = following.published

@@ -175,10 +175,7 @@ async def test_a_refused_symbol_is_quarantined_and_the_others_go_on(name: str, f
         pytest.skip("Binance acknowledges any name; a delisted symbol is missing from its list")
     markets = [market("BTC/USDT"), market("ETH/USDT", seed=4)]
     async with ReplayExchange(
-        markets,
-        dialect=name,
-        wait_for=[],
-        options=Options(refused=frozenset({"ETH/USDT"})),
+        markets, dialect=name, options=Options(refused=frozenset({"ETH/USDT"}))
     ) as exchange:
         following = await follow(config(exchange, until_us=0))
         await following.until(lambda: "ETH/USDT" in following.producer.quarantined)

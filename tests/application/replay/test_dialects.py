@@ -21,6 +21,7 @@ from alpha_pulse.replay.market import RecordedMarket, TradeRow
 from alpha_pulse.replay.recording import Recording
 from alpha_pulse.replay.server import ReplayExchange
 from tests.application.replay.conftest import Connect, until, watching
+from tests.patience import PATIENCE_S
 
 MINUTE_MS = 60_000
 MICROSECONDS = ("kraken", "coinbase")
@@ -276,7 +277,7 @@ async def test_coinbase_puts_two_products_into_one_frame(connect: Connect) -> No
             await ws.send_json(
                 {"type": "subscribe", "product_ids": products, "channel": "market_trades"}
             )
-            frames = [orjson.loads((await ws.receive(timeout=10)).data) for _ in range(2)]
+            frames = [orjson.loads((await ws.receive(timeout=PATIENCE_S)).data) for _ in range(2)]
         assert frames[0]["channel"] == "subscriptions"
         named = [trade["product_id"] for trade in frames[1]["events"][0]["trades"]]
         assert sorted(named) == products

@@ -8,6 +8,7 @@ from alpha_pulse.replay.limits import MessageLimit, WeightLimit
 from alpha_pulse.replay.market import RecordedMarket
 from alpha_pulse.replay.recording import Recording
 from alpha_pulse.replay.server import ReplayExchange
+from tests.patience import PATIENCE_S
 
 
 def test_weight_above_the_limit_is_refused_until_the_minute_ends() -> None:
@@ -50,7 +51,7 @@ async def test_a_server_with_limits_answers_429_with_retry_after(recording: Reco
         ws = await session.ws_connect(f"{exchange.url}/stream.binance.com:9443/ws/0")
         for _ in range(4):
             await ws.send_str("{}")
-        kinds = [(await ws.receive(timeout=5)).type for _ in range(4)]
+        kinds = [(await ws.receive(timeout=PATIENCE_S)).type for _ in range(4)]
         assert kinds[:3] == [aiohttp.WSMsgType.TEXT] * 3
         assert kinds[3] == aiohttp.WSMsgType.CLOSE
         assert ws.close_code == 1008

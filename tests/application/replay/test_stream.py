@@ -16,6 +16,7 @@ from alpha_pulse.replay.recording import Recording
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
 from tests.application.replay.conftest import BEGIN_US, MINUTE_US, Connect, until
+from tests.patience import PATIENCE_S
 
 HOST = "stream.binance.com:9443"
 BOTH = ["btcusdt@trade", "btcusdt@kline_1m"]
@@ -33,7 +34,7 @@ class Reader:
         return await self.frame()
 
     async def frame(self) -> Any:
-        message = await self.ws.receive(timeout=10)
+        message = await self.ws.receive(timeout=PATIENCE_S)
         assert message.type == aiohttp.WSMsgType.TEXT, message
         return orjson.loads(message.data)
 
@@ -292,9 +293,9 @@ async def test_a_reader_too_slow_for_a_live_market_is_cut(
     market = SyntheticMarket("BTC/USDT", 2, trades_per_minute=600, quiet_minutes=0)
     async with ReplayExchange([market], live=True) as exchange, reader(exchange) as client:
         await client.ws.send_str('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-        kinds = [(await client.ws.receive(timeout=10)).type]
+        kinds = [(await client.ws.receive(timeout=PATIENCE_S)).type]
         if kinds[0] == aiohttp.WSMsgType.TEXT:
-            kinds.append((await client.ws.receive(timeout=10)).type)
+            kinds.append((await client.ws.receive(timeout=PATIENCE_S)).type)
         assert kinds[-1] in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         await until(lambda: not exchange.conductor.sockets)
 

@@ -1,10 +1,12 @@
-"""What `kafka.batches` leans on inside aiokafka 0.14, against a real Kafka: committed reads,
-aborted transactions, starts in the middle of a batch, other consumers left as they are."""
+"""What `kafka.batches` and `kafka.publisher` lean on inside aiokafka 0.14, against a real Kafka:
+committed reads, aborted transactions, starts in the middle of a batch, other consumers left as
+they are; and batches that are filled past the builder's `append`."""
 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiokafka
 import pytest
@@ -12,6 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer import fetcher
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.kafka.batches import (
@@ -19,6 +22,7 @@ from alpha_pulse.contracts.kafka.batches import (
     RecordBatch,
     batch_consumer,
     encoded_consumer,
+    fill_batch,
 )
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.processors.wire import EncodedRecords
@@ -189,6 +193,28 @@ def test_the_pinned_version_still_has_the_parts_that_are_replaced() -> None:
     for name in ("_consume_aborted_up_to", "_contains_abort_marker"):
         assert callable(getattr(fetcher.PartitionRecords.__globals__["_OneByOne"], name))
     assert {"append", "close", "record_count"} <= set(dir(BatchBuilder))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1_000])
+def test_a_filled_batch_is_what_aiokafka_makes_of_its_records_one_by_one(count: int) -> None:
+    records = [(b"key", b"v" * (number % 97)) for number in range(count)]
+
+    def builder() -> BatchBuilder:
+        return BatchBuilder(10_000, 0)
+
+    batch, taken = fill_batch(cast(Any, SimpleNamespace(create_batch=builder)), records)
+    expected = builder()
+    encoded = bytes(batch._build())
+    # All have the time of the batch.
+    time_ms = DefaultRecordBatch(encoded).first_timestamp if taken else 0
+    by_aiokafka = sum(
+        expected.append(timestamp=time_ms, key=key, value=value) is not None
+        for key, value in records[: taken + 1]
+    )
+    assert (taken, batch.record_count()) == (by_aiokafka, by_aiokafka)
+    assert encoded == bytes(expected._build())
+    assert batch.append(timestamp=None, key=b"", value=b"") is None, "it is closed"
+    assert (taken < count) == (count == 1_000)
 
 
 async def test_encoded_batches_hold_the_records_as_they_travel(

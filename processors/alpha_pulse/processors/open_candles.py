@@ -9,8 +9,8 @@ import aiokafka
 import structlog
 
 from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.kafka.batches import Record, fill_batch
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Record, fill_batch
 from alpha_pulse.contracts.topics import OPEN_CANDLES
 
 log = structlog.get_logger()

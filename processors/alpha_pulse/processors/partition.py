@@ -15,9 +15,8 @@ from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
-from alpha_pulse.contracts.kafka.batches import EncodedBatch
+from alpha_pulse.contracts.kafka.batches import EncodedBatch, Record
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Record
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
 from alpha_pulse.processors.kernel import Kernel
 from alpha_pulse.processors.metrics import ProcessorMetrics

@@ -1,14 +1,15 @@
-"""Record batches read whole: one object per Kafka batch instead of one per record.
+"""Record batches, whole: read as one object each, and filled without aiokafka's cost of a record.
 
 aiokafka builds a `ConsumerRecord` for each record, which costs almost half of a batched
 consumer's time (measured: 44 %). A consumer from `batch_consumer` yields `RecordBatch` instead, one
 from `encoded_consumer` an `EncodedBatch`, whose records nobody has looked at yet; any other
 consumer in the process is left as it is. This leans on the inside of aiokafka 0.14
-(`consumer.fetcher`: `PartitionRecords`, `MemoryRecords`);
-`tests/contracts/test_aiokafka_internals.py` holds it.
+(`consumer.fetcher`: `PartitionRecords`, `MemoryRecords`; `producer.message_accumulator`:
+`BatchBuilder`); `tests/contracts/test_aiokafka_internals.py` holds it.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.kafka.connection import client_arguments
+
+Record = tuple[bytes, bytes]  # key, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +211,22 @@ def encoded_consumer(
 ) -> aiokafka.AIOKafkaConsumer:
     """Return a consumer as `batch_consumer` does, whose lists are of `EncodedBatch`."""
     return batch_consumer(kafka, client_id, value_deserializer=_as_encoded, **settings)
+
+
+def fill_batch(producer: aiokafka.AIOKafkaProducer, records: Iterable[Record]) -> tuple[Any, int]:
+    """Return a closed batch and how many of the records it took, in order (at least none).
+
+    All have the time of the batch. The records go to what aiokafka's builder wraps: its `append`
+    would be called for each, and look at the clock, at twice the cost (measured: 0.54 and 0.29 µs
+    a record).
+    """
+    batch = producer.create_batch()
+    append, time_ms, count = batch._builder.append, int(time.time() * 1000), 0
+    headers: list[tuple[str, bytes]] = []
+    for key, value in records:
+        if append(count, time_ms, key, value, headers) is None:
+            break
+        count += 1
+    batch._relative_offset = count
+    batch.close()
+    return batch, count

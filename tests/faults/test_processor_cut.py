@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.processors import trade_path as trade_path_module
+from alpha_pulse.processors import held_partitions, trade_path
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.trade_path import TradePath
 from tests.patience import PATIENCE_S
@@ -35,7 +35,7 @@ async def fail() -> None:
 async def test_a_commit_that_timed_out_is_tried_again_until_kafka_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trade_path_module, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(held_partitions, "RETRY_WAIT_S", 0.0)
     opened: list[bool] = []
 
     async def open_again(self: Partition) -> None:
@@ -49,14 +49,14 @@ async def test_a_commit_that_timed_out_is_tried_again_until_kafka_is_back(
     config = Config()
     path = TradePath(config)
     path._consumer = consumer = Consumer()
-    partition = path.partitions[0] = Partition(config, 0)
+    partition = path._held.by_number[0] = Partition(config, 0)
     # There is work: records taken in and no transaction that holds them.
     partition.kernel.position = 10
     partition.committed_at_s = -1_000.0
     partition.commit = asyncio.create_task(fail())
     async with asyncio.timeout(PATIENCE_S):
         while not consumer.sought:
-            await path._commit_due()
+            await path._held.commit_due()
             await asyncio.sleep(0)
     assert opened == [False, False, False, True]
     assert [(where.topic, offset) for where, offset in consumer.sought] == [(INGEST.name, 0)]
@@ -69,7 +69,7 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
     async def stop() -> None:
         await never.wait()
 
-    await asyncio.wait_for(trade_path_module._end_within(0.01, stop()), PATIENCE_S)
+    await asyncio.wait_for(trade_path._end_within(0.01, stop()), PATIENCE_S)
 
 
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:

@@ -14,10 +14,11 @@ from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.market import MINUTE_US, message_key
-from alpha_pulse.processors import trade_path
+from alpha_pulse.processors import held_partitions
+from alpha_pulse.processors.held_partitions import FencedError
 from alpha_pulse.processors.partition import Partition
 from alpha_pulse.processors.standstill import StalledError
-from alpha_pulse.processors.trade_path import FencedError, TradePath
+from alpha_pulse.processors.trade_path import TradePath
 from alpha_pulse.processors.wire import RecordsWriter
 from tests.patience import PATIENCE_S
 
@@ -51,7 +52,7 @@ def path_with_partition(consumer: Consumer, **settings: Any) -> tuple[TradePath,
     config = Config(processor=ProcessorConfig(**settings))
     path = TradePath(config)
     path._consumer = consumer
-    partition = path.partitions[0] = Partition(config, 0)
+    partition = path._held.by_number[0] = Partition(config, 0)
     partition._producer = Producer()
     return path, partition
 
@@ -101,7 +102,7 @@ async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
     path, partition = path_with_partition(consumer, stall_s_max=0.05)
     partition.kernel.position = 10  # taken in, and in no transaction yet
     partition.commit = asyncio.create_task(never_ends())
-    path._standstill.gone_on_at_s = path._now_s()
+    path._held._standstill.gone_on_at_s = path._held._now_s()
     try:
         with pytest.raises(StalledError, match="found none"):
             await asyncio.wait_for(step_for_ever(path, consumer), PATIENCE_S)
@@ -112,19 +113,19 @@ async def test_work_without_a_commit_for_too_long_ends_the_worker() -> None:
 async def test_nothing_to_do_is_no_standstill() -> None:
     consumer = Consumer()
     path, _ = path_with_partition(consumer, stall_s_max=500.0)
-    path._standstill.gone_on_at_s = path._now_s() - 1000
+    path._held._standstill.gone_on_at_s = path._held._now_s() - 1000
     await path._step(consumer)
-    assert path._now_s() - path._standstill.gone_on_at_s < 1000
+    assert path._held._now_s() - path._held._standstill.gone_on_at_s < 1000
 
 
 async def test_a_kafka_that_can_not_be_reached_ends_no_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trade_path, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(held_partitions, "RETRY_WAIT_S", 0.0)
     consumer = Consumer()
     path, partition = path_with_partition(consumer, stall_s_max=100.0)
     now_s = 0.0
-    monkeypatch.setattr(path, "_now_s", lambda: now_s)
+    monkeypatch.setattr(path._held, "_now_s", lambda: now_s)
     causes: list[Exception] = [KafkaConnectionError("away")] * 9 + [TimeoutError()] * 9
 
     async def away(self: Partition) -> None:
@@ -132,7 +133,7 @@ async def test_a_kafka_that_can_not_be_reached_ends_no_worker(
 
     monkeypatch.setattr(Partition, "open", away)
     partition.kernel.position = 10
-    partition.commit = asyncio.create_task(trade_path._fail(TimeoutError()))
+    partition.commit = asyncio.create_task(held_partitions._fail(TimeoutError()))
 
     async def step_a_minute_later() -> None:
         nonlocal now_s
@@ -143,7 +144,7 @@ async def test_a_kafka_that_can_not_be_reached_ends_no_worker(
 
     for _ in range(9):
         await step_a_minute_later()
-    assert path._standstill.problem(now_s) == "nothing was committed for 540 s"
+    assert path._held._standstill.problem(now_s) == "nothing was committed for 540 s"
     # It answers again, and still nothing is committed: a new start may help.
     await step_a_minute_later()
     with pytest.raises(StalledError):
@@ -184,17 +185,17 @@ async def test_only_fencing_ends_a_worker_whose_commit_failed(
     async def reopen(found: Partition) -> None:
         reopened.append(found)
 
-    monkeypatch.setattr(path, "_reopen", reopen)
+    monkeypatch.setattr(path._held, "_reopen", reopen)
     partition.kernel.position = 10
     partition.commit = asyncio.create_task(fail())
     await asyncio.wait([partition.commit])
     if isinstance(error, ProducerFenced):
         with pytest.raises(FencedError, match="another worker took it over"):
-            await path._commit_due()
+            await path._held.commit_due()
         assert not reopened
     else:
-        partition.committed_at_s = path._now_s() + 1000
-        await path._commit_due()
+        partition.committed_at_s = path._held._now_s() + 1000
+        await path._held.commit_due()
         assert reopened == [partition]
 
 
@@ -205,8 +206,8 @@ async def test_records_that_retention_took_are_a_gap_and_skipped_offsets_are_not
     """Offsets jump in both cases: over control records, or over what retention took."""
     consumer = Consumer(begins_at)
     path, partition = path_with_partition(consumer, commit_interval_s=1000.0)
-    partition.committed_at_s = path._now_s()
-    path._standstill.gone_on_at_s = path._now_s()
+    partition.committed_at_s = path._held._now_s()
+    path._held._standstill.gone_on_at_s = path._held._now_s()
     consumer.batches = {partition.ingest: [batch_of(0, live_until(0), trade("a", 1.1))]}
     await path._step(consumer)
     rest = batch_of(9, trade("b", 1.9), live_until(2.5), trade("c", 3.1), live_until(5))

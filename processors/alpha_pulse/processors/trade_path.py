@@ -14,33 +14,22 @@ import aiokafka
 import mode
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaConnectionError, ProducerFenced
-from aiokafka.errors import KafkaError as AiokafkaError
+from aiokafka.errors import IllegalStateError
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
 from alpha_pulse.contracts.kafka.batches import EncodedBatch, encoded_consumer
 from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.processors.held_partitions import HeldPartitions
 from alpha_pulse.processors.metrics import ProcessorMetrics
 from alpha_pulse.processors.open_candles import OpenCandles
 from alpha_pulse.processors.partition import Partition
-from alpha_pulse.processors.standstill import Standstill
 
 log = structlog.get_logger()
 
 POLL_MS = 100
 POLL_BATCHES_MAX = 8
 FETCH_BYTES_MAX = 512 * 1024
-RETRY_WAIT_S = 0.5
 CONSUMER_STOP_S_MAX = 5.0
-# From here on a batch owes running transactions as much time as it took.
-LONG_BATCH_S = 0.02
-# What any Kafka call may raise while a broker is away; everything else is a mistake of ours.
-_PASSING = (AiokafkaError, KafkaError, OSError, asyncio.TimeoutError)
-
-
-class FencedError(AlphaPulseError):
-    """Another worker took over a partition that this one still held."""
 
 
 class TradePath(mode.Service):  # type: ignore[misc]
@@ -53,10 +42,8 @@ class TradePath(mode.Service):  # type: ignore[misc]
     ) -> None:
         super().__init__(**settings)
         self.config = config
-        self._metrics = metrics
         if metrics is not None:
             metrics.trade_path = self
-        self.partitions: dict[int, Partition] = {}
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.records = 0
@@ -65,7 +52,12 @@ class TradePath(mode.Service):  # type: ignore[misc]
         self._loop_task: asyncio.Task[None] | None = None
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
         self._open_candles = OpenCandles(config) if config.processor.open_candles else None
-        self._standstill = Standstill(config.processor.stall_s_max)
+        self._held = HeldPartitions(
+            config,
+            self._seek,
+            open_candles=None if self._open_candles is None else self._open_candles.send,
+            metrics=metrics,
+        )
 
     async def on_start(self) -> None:
         """Connect, and begin to work in a task of its own."""
@@ -110,14 +102,13 @@ class TradePath(mode.Service):  # type: ignore[misc]
         await consumer.start()
         log.info("trade_path.started", group=self.config.named(settings.group))
         try:
-            self._standstill.gone_on_at_s = self._now_s()
             while not self._ending.is_set():
                 await self._step(consumer)
         finally:
             async with self._lock:
                 if self.failure is None and self._ending.is_set():
-                    await self._commit_all()
-                await self._release()
+                    await self._held.commit_all()
+                await self._held.let_go()
             await _end_within(CONSUMER_STOP_S_MAX, consumer.stop())
             if self._open_candles is not None:
                 await self._open_candles.stop()
@@ -128,45 +119,28 @@ class TradePath(mode.Service):  # type: ignore[misc]
         async with self._lock:
             for tp, batches in found.items():
                 await self._take_in(tp, batches)
-            await self._commit_due()
-        self._standstill.check(self._now_s())
+            await self._held.commit_due()
+        self._held.check_progress()
 
     async def _take_in(self, tp: TopicPartition, batches: list[EncodedBatch]) -> None:
-        partition = self.partitions.get(tp.partition)
+        partition = self._held.by_number.get(tp.partition)
         if partition is None or not partition.is_open:
             return  # revoked, or about to be read again from its last commit
-        kernel = partition.kernel
+        kernel, loop = partition.kernel, asyncio.get_running_loop()
         for batch in batches:
             if partition.kernel is not kernel:
                 return  # went back to its last commit: these come again
             if batch.first_offset > partition.kernel.position:
                 await self._check_lost(partition, batch.first_offset)
-            began_s = self._now_s()
+            began_s = loop.time()
             self.records += partition.process(batch)
             # Heartbeats to the group and commits under way get their turn.
             await asyncio.sleep(0)
-            await self._let_commits_go_on(self._now_s() - began_s)
+            await self._held.let_commits_go_on(loop.time() - began_s)
             pending = partition.kernel.position - partition.begun
             if pending > self.config.processor.pending_records_max:
                 # Memory is bounded: so much goes into a transaction at once, before its time.
-                await self._commit_now(partition)
-
-    async def _let_commits_go_on(self, took_s: float) -> None:
-        # A transaction takes many turns of the loop. Where a batch takes long (history: candles
-        # cost ten times a trade), one turn per batch would let it time out, again and again.
-        if took_s >= LONG_BATCH_S:
-            commits = [partition.commit for partition in self.partitions.values()]
-            running = [commit for commit in commits if commit is not None and not commit.done()]
-            if running:
-                await asyncio.wait(running, timeout=took_s)
-
-    async def _commit_now(self, partition: Partition) -> None:
-        if partition.commit is not None:
-            await asyncio.wait([partition.commit])
-            await self._conclude(partition)
-        if partition.commit is None and partition.is_behind:
-            partition.committed_at_s = self._now_s()
-            partition.begin_commit()
+                await self._held.commit_now(partition)
 
     async def _check_lost(self, partition: Partition, found: int) -> None:
         """Tell retention that outran us from offsets that no reader sees."""
@@ -177,71 +151,16 @@ class TradePath(mode.Service):  # type: ignore[misc]
             log.error("records.expired", partition=partition.number, expected=position, found=found)
             partition.kernel.records_were_lost()
 
-    async def _commit_due(self) -> None:
-        now_s = self._now_s()
-        interval_s = self.config.processor.commit_interval_s
-        if not any(partition.is_behind for partition in self.partitions.values()):
-            self._standstill.gone_on_at_s = now_s
-        for partition in self.partitions.values():
-            if partition.commit is not None:
-                if not partition.commit.done():
-                    continue
-                await self._conclude(partition)
-                if partition.commit is not None:
-                    continue  # Kafka is still away: the next round tries to open it again
-            if partition.is_behind and now_s - partition.committed_at_s >= interval_s:
-                partition.committed_at_s = now_s
-                partition.begin_commit()
-
-    async def _conclude(self, partition: Partition) -> None:
-        """See how a transaction ended; after one that failed, go back to the last that did not."""
-        assert partition.commit is not None
-        error = partition.commit.exception()
-        partition.commit = None
-        if error is None:
-            self._standstill.gone_on_at_s = self._now_s()
-            return
-        if isinstance(error, ProducerFenced):
-            raise FencedError(
-                f"expected to hold partition {partition.number}, found that another worker took it "
-                "over; this one must start again"
-            ) from error
-        if not isinstance(error, _PASSING):
-            raise error
-        log.warning(
-            "commit.failed", partition=partition.number, error=f"{type(error).__name__}: {error}"
-        )
-        await self._reopen(partition)
-
-    async def _reopen(self, partition: Partition) -> None:
-        if self._metrics is not None:
-            self._metrics.commit_failed()
-        # Nobody knows whether a commit that timed out was written. The new producer fences the old
-        # one, which settles it either way; then the state in Kafka says where to go on.
-        await partition.close()
-        await asyncio.sleep(RETRY_WAIT_S)
-        try:
-            await partition.open()
-        except _PASSING as error:
-            log.warning(
-                "partition.reopen_failed",
-                partition=partition.number,
-                error=f"{type(error).__name__}: {error}",
-            )
-            if isinstance(error, KafkaConnectionError | ConnectionError):
-                self._standstill.away_at_s = self._now_s()
-            partition.commit = asyncio.create_task(_fail(error))
-            return
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
         assert self._consumer is not None
-        self._consumer.seek(partition.ingest, partition.kernel.position)
-        log.info("partition.restored", partition=partition.number, offset=partition.kernel.position)
+        self._consumer.seek(partition, offset)
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return how many records of each partition are not committed yet, as far as is known."""
         lag: dict[TopicPartition, int] = {}
         if self._consumer is None:
             return lag
-        for partition in self.partitions.values():
+        for partition in self._held.by_number.values():
             with contextlib.suppress(IllegalStateError):  # revoked a moment ago
                 end = self._consumer.highwater(partition.ingest) or partition.committed
                 lag[partition.ingest] = max(0, end - partition.committed)
@@ -251,84 +170,26 @@ class TradePath(mode.Service):  # type: ignore[misc]
         """Return why this worker is not ready, "" when it is."""
         if self._consumer is None or not self._consumer.assignment():
             return "waiting for Kafka to assign partitions"
-        return self._standstill.problem(self._now_s())
+        return self._held.problem()
 
     # --- rebalances ---------------------------------------------------------------------------
 
     async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over partitions: fence, restore, seek."""
         async with self._lock:
-            open_candles = None if self._open_candles is None else self._open_candles.send
-            fresh = [
-                Partition(self.config, tp.partition, open_candles, self._metrics) for tp in assigned
-            ]
-            await asyncio.gather(*(self._open(partition) for partition in fresh))
-            assert self._consumer is not None
-            for partition in fresh:
-                self.partitions[partition.number] = partition
-                self._consumer.seek(partition.ingest, partition.kernel.position)
-            self._standstill.gone_on_at_s = self._now_s()
+            taken = await self._held.take([tp.partition for tp in assigned], self._ending)
         log.info(
             "partitions.assigned",
-            offsets={partition.number: partition.committed for partition in fresh},
+            offsets={partition.number: partition.committed for partition in taken},
         )
-
-    async def _open(self, partition: Partition) -> None:
-        while not self._ending.is_set():
-            try:
-                await partition.open()
-                return
-            except _PASSING as error:
-                log.warning(
-                    "partition.open_failed",
-                    partition=partition.number,
-                    error=f"{type(error).__name__}: {error}",
-                )
-                await asyncio.sleep(RETRY_WAIT_S)
 
     async def revoked(self) -> None:
         """Commit what was taken in, then let go of every partition."""
         async with self._lock:
-            if self.partitions:
-                await self._commit_all()
-                log.info("partitions.revoked", partitions=sorted(self.partitions))
-            await self._release()
-
-    async def _commit_all(self) -> None:
-        commits = [
-            partition.commit
-            for partition in self.partitions.values()
-            if partition.commit is not None and not partition.commit.done()
-        ]
-        if commits:
-            await asyncio.wait(commits)
-        ready = [
-            partition
-            for partition in self.partitions.values()
-            if partition.is_behind
-            and (partition.commit is None or not partition.commit.exception())
-        ]
-        results = await asyncio.gather(
-            *(partition.begin_commit() for partition in ready), return_exceptions=True
-        )
-        for partition, result in zip(ready, results, strict=True):
-            if isinstance(result, BaseException):
-                # Not lost: whoever takes the partition reads from its last commit.
-                log.warning(
-                    "commit.failed",
-                    partition=partition.number,
-                    error=f"{type(result).__name__}: {result}",
-                )
-
-    async def _release(self) -> None:
-        held, self.partitions = self.partitions, {}
-        if self._metrics is not None:
-            for number in held:
-                self._metrics.closed(number)
-        await asyncio.gather(*(partition.close() for partition in held.values()))
-
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
+            if self._held.by_number:
+                await self._held.commit_all()
+                log.info("partitions.revoked", partitions=sorted(self._held.by_number))
+            await self._held.let_go()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -354,7 +215,3 @@ async def _end_within(seconds: float, ending: Coroutine[Any, Any, None]) -> None
     else:
         task.cancel()
         log.warning("consumer.abandoned", after_s=seconds)
-
-
-async def _fail(error: BaseException) -> None:
-    raise error

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.contracts.decimals import plain_text, round_to_twelve
+from alpha_pulse.contracts.decimals import plain_text
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.examples import EXAMPLES
@@ -120,8 +120,3 @@ def test_plain_text_has_no_exponent_and_loses_nothing(number: Decimal) -> None:
     text = plain_text(number)
     assert "e" not in text.lower()
     assert Decimal(text) == number
-
-
-def test_quote_volume_is_rounded_half_even_to_twelve_digits() -> None:
-    assert plain_text(round_to_twelve(Decimal("0.0000000000005"))) == "0.000000000000"
-    assert plain_text(round_to_twelve(Decimal("0.0000000000015"))) == "0.000000000002"

@@ -87,17 +87,6 @@ class StoredMarket:
         )
         return [row[0] for row in rows]
 
-    async def bad_open_times_us(
-        self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
-    ) -> list[int]:
-        """Return the stored candles whose newest revision says that something is missing."""
-        rows = await self.rows(
-            f"SELECT toUnixTimestamp64Micro(open_time) FROM {{db}}.candles WHERE {_CANDLES} "
-            "AND coverage IN ('partial', 'gap') ORDER BY 1",
-            self._candles_of(market, timeframe, start_us, end_us),
-        )
-        return [row[0] for row in rows]
-
     async def candles(
         self, market: Market, timeframe: Timeframe, start_us: int, end_us: int,
         view: str = "candles",

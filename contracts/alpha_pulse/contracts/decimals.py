@@ -5,19 +5,14 @@ On the wire a price is the exchange's own digits (`"61837.63000000"`), never a f
 with room for sums.
 """
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 
-INTEGER_DIGITS_MAX = 20
 FRACTION_DIGITS_MAX = 12
 
 # `$` alone also matches before a final newline; `(?!\n)` closes that in Python and in ECMA regexes.
 DECIMAL_PATTERN = r"^(0|[1-9][0-9]{0,19})(\.[0-9]{1,12})?$(?!\n)"
 # Sums of a busy candle may be wider than one trade's amount.
 SUM_PATTERN = r"^(0|[1-9][0-9]{0,24})(\.[0-9]{1,12})?$(?!\n)"
-
-# Wide enough that a sum of products of 32-digit numbers stays exact.
-EXACT = Context(prec=96)
-_TWELVE_DIGITS = Decimal("1e-12")
 
 
 def plain_text(number: Decimal) -> str:
@@ -27,11 +22,3 @@ def plain_text(number: Decimal) -> str:
     '0.00000001'
     """
     return format(number, "f")
-
-
-def round_to_twelve(number: Decimal) -> Decimal:
-    """Return the number rounded half-even to 12 fraction digits.
-
-    Applied once, when a quote volume is published (a product of two 12-digit numbers has 24).
-    """
-    return number.quantize(_TWELVE_DIGITS, rounding=ROUND_HALF_EVEN, context=EXACT)

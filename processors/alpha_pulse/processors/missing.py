@@ -108,18 +108,5 @@ class MissingIds:
             del self.ranges[0]
         return changed
 
-    def unknown_parts(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return the parts of `first..last` that lie in no range yet, ascending."""
-        parts: list[tuple[int, int]] = []
-        for found in self.ranges:
-            if found.last < first or found.first > last:
-                continue
-            if found.first > first:
-                parts.append((first, found.first - 1))
-            first = found.last + 1
-        if first <= last:
-            parts.append((first, last))
-        return parts
-
     def _index(self, number: int) -> int:
         return bisect_right(self.ranges, number, key=lambda found: found.first) - 1

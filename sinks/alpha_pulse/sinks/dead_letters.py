@@ -81,15 +81,6 @@ async def list_dead_letters(
     return [_from_row(row) for row in rows]
 
 
-async def count_dead_letters(clickhouse: ClickHouse, database: str) -> dict[tuple[str, str], int]:
-    """Return how many dead letters there are of each (reason, topic); topic "" for frames."""
-    rows = await clickhouse.rows(
-        f"SELECT reason, ifNull(topic, ''), count() FROM {database}.dead_letters "
-        "GROUP BY 1, 2 ORDER BY 3 DESC"
-    )
-    return {(reason, topic): count for reason, topic, count in rows}
-
-
 async def show_dead_letter(
     clickhouse: ClickHouse, database: str, identity: str
 ) -> StoredDeadLetter:

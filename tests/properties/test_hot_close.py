@@ -92,7 +92,7 @@ def state_of(kernel: Kernel) -> Any:
     """Return what a kernel knows of the symbol, however it is written."""
     kernel.bring_all_back()
     live = kernel.symbols[KEY].live
-    closing = live.closing
+    closing, order = live.closing, live.order
     windows = [
         [
             (w.open_us, w.close_us, w.trades, w.settled, w.exchange, w.price, w.standing, w.closed)
@@ -101,8 +101,8 @@ def state_of(kernel: Kernel) -> Any:
         for level in live.windows.levels
     ]
     return (
-        windows, live.proof, live.first_id, live.last_id, live.last_trade_us, closing.watermark_us,
-        closing.closed_until_us, closing.close_at_us, live.versions.price,
+        windows, live.proof, order.first_id, order.last_id, order.last_trade_us,
+        closing.watermark_us, closing.closed_until_us, closing.close_at_us, live.versions.price,
         live.versions.price_open_us,
         live.late, live.windows.followed_from_us,
     )  # fmt: skip

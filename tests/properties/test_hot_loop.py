@@ -261,7 +261,7 @@ def test_hundreds_of_symbols_are_told_apart() -> None:
     kernel.bring_all_back()
     for symbol in kernel.symbols.values():
         assert symbol.live.value is not None
-        assert (symbol.live.last_id, symbol.live.value.count) == (2, 3)
+        assert (symbol.live.order.last_id, symbol.live.value.count) == (2, 3)
         assert symbol.live.value.volume_units == 6 * 10**12
 
 

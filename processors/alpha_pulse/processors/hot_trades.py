@@ -164,7 +164,8 @@ class HotTrades:
         self._put(row * self._block, words)
         closes = stream.closes_plainly and self._merged_at[row] == stream.windows.changes
         self._symbols[row, : columns.KEY_AT] = (
-            1, 0, 0, 0, stream.last_id, stream.closing.watermark_us, stream.closing.close_at_us,
+            1, 0, 0, 0, stream.order.last_id,
+            stream.closing.watermark_us, stream.closing.close_at_us,
             closes, 0, stream.windows.followed_from_us or 0,
         )  # fmt: skip
 

@@ -94,7 +94,7 @@ class Intake:
         publish: Publisher,
     ) -> bool:  # fmt: skip
         live = symbol.live
-        known = live.knows(number, trade.trade_id)
+        known = live.order.knows(number, trade.trade_id)
         job = symbol.jobs.get(trade.job or "")
         arguments = (
             number, trade.trade_id, trade.price, price_units, amount_units, trade.side,

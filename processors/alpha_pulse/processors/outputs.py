@@ -86,8 +86,8 @@ class Publisher:
             symbol=heartbeat.symbol,
             state=heartbeat.state,
             complete_until_us=heartbeat.complete_until_us,
-            last_trade_time_us=live.last_trade_us or None,
-            last_trade_id=live.newest_trade_id,
+            last_trade_time_us=live.order.last_trade_us or None,
+            last_trade_id=live.order.newest_trade_id,
             revision=self.revision,
         )
         self._put(STATUS, status)

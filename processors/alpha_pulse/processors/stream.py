@@ -4,7 +4,7 @@ Pure: time is what the events say. Each record changes what it must; then `settl
 windows that were touched and publishes those whose values changed, each at most once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
 from alpha_pulse.contracts.market import ids_are_consecutive
@@ -18,7 +18,7 @@ from alpha_pulse.processors.candles import (
 )
 from alpha_pulse.processors.closing import Closing
 from alpha_pulse.processors.hot_rows import closed_row
-from alpha_pulse.processors.missing import Hole
+from alpha_pulse.processors.order import Order
 from alpha_pulse.processors.proof import Proof
 from alpha_pulse.processors.rollup import Windows
 from alpha_pulse.processors.rules import Job, Publish, Rules
@@ -41,12 +41,8 @@ class Stream:
     windows: Windows
     versions: Versions
     closing: Closing
+    order: Order
     job: Job | None = None
-    first_id: int | None = None
-    last_id: int = -1
-    last_trade_us: int = 0
-    last_trade_id: str | None = None
-    recent: dict[str, int] = field(default_factory=dict)
     late: int = 0
     is_finished: bool = False
     value: Value | None = None
@@ -62,7 +58,8 @@ class Stream:
         """Return a stream of which proof and windows are known."""
         versions = Versions(exchange, symbol, rules, proof, windows, job)
         closing = Closing(rules, proof, windows, versions)
-        stream = cls(exchange, symbol, rules, proof, windows, versions, closing, job)
+        order = Order(exchange, symbol, proof, closing, job)
+        stream = cls(exchange, symbol, rules, proof, windows, versions, closing, order, job)
         stream.start = start_of_trades(exchange, symbol)
         return stream
 
@@ -80,24 +77,7 @@ class Stream:
             stream.closing.begin(job.start_us)
         return stream
 
-    @property
-    def newest_trade_id(self) -> str | None:
-        """The id of the newest trade in order; None before the first."""
-        if self.last_trade_id is None and self.first_id is not None:
-            return str(self.last_id)
-        return self.last_trade_id
-
     # --- what arrives -------------------------------------------------------------------------
-
-    def knows(self, number: int, trade_id: str) -> bool:
-        """Return whether the trade is in the log already, as far as the state tells."""
-        if not self.proof.consecutive:
-            return trade_id in self.recent
-        return (
-            self.first_id is not None
-            and self.first_id <= number <= self.last_id
-            and self.proof.missing.find(number) is None
-        )
 
     def trade(
         self, number: int, trade_id: str, price: str, price_units: int, amount_units: int,
@@ -107,23 +87,9 @@ class Stream:
 
         number: the id's number where ids are consecutive, else ignored.
         """
-        rank: Rank = number
-        if self.proof.consecutive:
-            is_head = self.first_id is None or number > self.last_id
-            if is_head:
-                self._follow_ids(number, time_us, publish)
-            elif not self._fill(number, time_us, publish):
-                return False
-        else:
-            if trade_id in self.recent:
-                return False
-            rank = (len(trade_id), trade_id)
-            is_head = time_us >= self.last_trade_us
-            if self.proof.proven_from_us is None:
-                self.proof.proven_from_us = time_us
-        if is_head:
-            self.last_trade_us = time_us
-            self.last_trade_id = None if self.proof.consecutive else trade_id
+        rank = self.order.take(number, trade_id, time_us, publish)
+        if rank is None:
+            return False
         self.closing.begin(time_us)
         if self.proof.followed_from_us is None:
             self.proof.followed_from_us = time_us + 1
@@ -177,7 +143,7 @@ class Stream:
 
     def follow_plain(self, last_id: int, last_us: int, watermark_us: int) -> None:
         """Take over how far plain trades came."""
-        self.last_id, self.last_trade_us, self.last_trade_id = last_id, last_us, None
+        self.order.follow(last_id, last_us)
         self.closing.watermark_us = watermark_us
 
     def close_by_trade(self, publish: Publish) -> None:
@@ -224,84 +190,15 @@ class Stream:
             self.closing.touch(gap.start_time_us, gap.end_time_us)
             publish(gap)
             return
-        first, last = int(gap.first_trade_id), int(gap.last_trade_id)
-        if self.first_id is None:
-            # What is missing before the first trade that is followed is not waited for here.
-            publish(gap)
-            return
-        if last > self.last_id and gap.status != "filled":
-            if self.last_trade_id is None:
-                self.last_trade_id = str(self.last_id)
-            start_us = min(self.last_trade_us, gap.start_time_us)
-            self._open_hole(
-                Hole(
-                    self.last_id + 1, last, start_us, max(gap.end_time_us, start_us),
-                    last - self.last_id, gap.status, gap.reason,
-                ),
-                publish,
-            )  # fmt: skip
-            self.last_id = last
-            self.value_close_us = 0
-        ranges = self.proof.missing.ranges
-        is_missing = any(r.first <= last and r.last >= first for r in ranges)
-        if gap.status == "filled" and last <= self.last_id and not is_missing:
-            # Healed before anything after it was published: nothing changes but what is known.
-            publish(gap)
-        if gap.status == "unfillable":
-            for hole in self.proof.missing.give_up(first, last):
-                publish(self._gap_of(hole))
+        self.order.gap(gap, int(gap.first_trade_id), int(gap.last_trade_id), publish)
+        # The next trade follows what is missing, not the newest one: it goes the long way.
+        self.value_close_us = 0
 
     def finish(self, publish: Publish) -> None:
         """End a history job: everything inside it is closed."""
         assert self.job is not None
         self.advance(self.job.end_us + self.rules.grace_us, publish)
         self.is_finished = True
-
-    # --- ids ----------------------------------------------------------------------------------
-
-    def _follow_ids(self, number: int, time_us: int, publish: Publish) -> None:
-        proof = self.proof
-        if self.first_id is None:
-            self.first_id = number
-            proof.proven_from_us = time_us if self.job is None else self.job.start_us - 1
-        elif number > self.last_id + 1:
-            start_us, end_us = sorted((self.last_trade_us, time_us))
-            self._open_hole(
-                Hole(
-                    self.last_id + 1, number - 1, start_us, end_us, number - 1 - self.last_id,
-                    "open", "ids jumped and no gap was announced",
-                ),
-                publish,
-            )  # fmt: skip
-        elif proof.unproven_from_us is not None:
-            self.closing.prove_empty(proof.unproven_from_us, time_us)
-        proof.unproven_from_us = None
-        self.last_id = number
-
-    def _open_hole(self, hole: Hole, publish: Publish) -> None:
-        self.proof.missing.open(hole)
-        self.closing.touch(hole.start_us, hole.end_us)
-        publish(self._gap_of(hole))
-        for lost in self.proof.missing.trim():
-            publish(self._gap_of(lost))
-
-    def _fill(self, number: int, time_us: int, publish: Publish) -> bool:
-        found = self.proof.missing.find(number)
-        if found is None:
-            return False
-        # Before the range shrinks: what it overlaps may change, even if it is old.
-        self.closing.touch(found.start_us, found.end_us)
-        self.closing.window(0, self.rules.timeframes[0].open_time_us(time_us))
-        self.proof.missing.fill(found, number, time_us)
-        # Minutes that the shrunk range no longer overlaps had no trade, as is proven now.
-        if number == found.first:
-            self.closing.prove_empty(found.start_us, time_us)
-        if number == found.last:
-            self.closing.prove_empty(time_us, found.end_us)
-        if found.hole.remaining == 0:
-            found.hole.status = "filled"
-            publish(self._gap_of(found.hole))
-        return True
 
     # --- candles ------------------------------------------------------------------------------
 
@@ -316,7 +213,7 @@ class Stream:
             return
         self.windows.know_from(open_us)
         if not self.proof.consecutive:
-            self.recent[trade_id] = open_us
+            self.order.recent[trade_id] = open_us
             if window.ids is None:
                 window.ids = set()
             window.ids.add(trade_id)
@@ -338,8 +235,7 @@ class Stream:
         self.closing.close(by_trade)
         if self.value_close_us <= self.closing.closed_until_us:
             self.value_close_us = 0
-        for hole in self.proof.give_up(self.closing.watermark_us - self.rules.missing_keep_us):
-            publish(self._gap_of(hole))
+        self.order.give_up(self.closing.watermark_us - self.rules.missing_keep_us, publish)
 
     # --- versions -----------------------------------------------------------------------------
 
@@ -356,11 +252,8 @@ class Stream:
     def _drop(self, watermark_us: int) -> None:
         for window in self.closing.drop(watermark_us):
             for trade_id in window.ids or ():
-                self.recent.pop(trade_id, None)
+                self.order.recent.pop(trade_id, None)
 
     def open_candle(self, revision: int) -> Candle | None:
         """Return the 1m candle that is open now, with what is known so far."""
         return self.versions.open_candle(self.closing.watermark_us, revision)
-
-    def _gap_of(self, hole: Hole) -> Gap:
-        return hole.as_gap(self.exchange, self.symbol, None if self.job is None else self.job.name)

@@ -130,13 +130,13 @@ def _restore_proof(parts: list[Any], consecutive: bool) -> Proof:
 
 
 def _stream(stream: Stream) -> list[Any]:
-    job, closing = stream.job, stream.closing
+    job, closing, order = stream.job, stream.closing, stream.order
     return [
         stream.exchange, stream.symbol,
         None if job is None else [job.name, job.start_us, job.end_us],
         _proof(stream.proof), stream.windows.followed_from_us,
         [[_window(window) for window in level.values()] for level in stream.windows.levels],
-        stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
+        order.first_id, order.last_id, order.last_trade_us, order.last_trade_id,
         closing.watermark_us, closing.closed_until_us, closing.close_at_us,
         stream.versions.price, stream.versions.price_open_us, stream.late,
     ]  # fmt: skip
@@ -156,15 +156,15 @@ def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
     )
     proof = _restore_proof(proof_parts, ids_are_consecutive(exchange))
     stream = Stream.of(exchange, symbol, rules, proof, windows, job)
-    closing = stream.closing
+    closing, order = stream.closing, stream.order
     (
-        stream.first_id, stream.last_id, stream.last_trade_us, stream.last_trade_id,
+        order.first_id, order.last_id, order.last_trade_us, order.last_trade_id,
         closing.watermark_us, closing.closed_until_us, closing.close_at_us,
         stream.versions.price, stream.versions.price_open_us, stream.late,
     ) = rest  # fmt: skip
     for open_us, window in stream.windows.levels[0].items():
         for trade_id in window.ids or ():
-            stream.recent[trade_id] = open_us
+            order.recent[trade_id] = open_us
     return stream
 
 

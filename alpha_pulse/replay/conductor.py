@@ -150,8 +150,7 @@ class Conductor:
 
     def _take(self, step_us: int, most: int) -> list[Unit]:
         # Publish up to a time, or fewer trades when there are more than `most`.
-        ends = [feed.market.position_at(step_us) for feed in self._feeds]
-        count = sum(end - feed.published for feed, end in zip(self._feeds, ends, strict=True))
+        step_us, ends, count = self._reach(step_us)
         busy = [f for f, end in zip(self._feeds, ends, strict=True) if end > f.published]
         units: list[Unit]
         if len(busy) <= 1:
@@ -176,6 +175,17 @@ class Conductor:
             step_us = max(self.now_us, units[-1][2][-1].trade_time_us) if units else self.now_us
         self._set_now(step_us)
         return units
+
+    def _reach(self, step_us: int) -> tuple[int, list[int], int]:
+        # Return a time, each feed's position at it, and how many trades lie before. Who is behind
+        # goes less far: what is looked at and not taken would be looked at again with each batch.
+        while True:
+            ends = [feed.market.position_at(step_us) for feed in self._feeds]
+            count = sum(end - feed.published for feed, end in zip(self._feeds, ends, strict=True))
+            span_us = step_us - self.now_us
+            if count <= BATCH_TRADES_MAX or span_us <= 1:
+                return step_us, ends, count
+            step_us = self.now_us + max(1, min(span_us // 2, span_us * BATCH_TRADES_MAX // count))
 
     def _set_now(self, time_us: int) -> None:
         self.now_us = time_us

@@ -120,11 +120,14 @@ class Intake:
         if ticks is None:
             self._hand_on(socket, text)
             return
+        trades = [tick for tick in ticks if type(tick) is Trade]
+        if trades:
+            socket.heard.take_time(trades[-1].trade_time_us, now_us)
+            self._on_trades(trades, now_us)
+        if len(trades) == len(ticks):
+            return
         for tick in ticks:
-            if type(tick) is Trade:
-                socket.heard.take_time(tick.trade_time_us, now_us)
-                self._on_trades([tick], now_us)
-            else:
+            if type(tick) is not Trade:
                 if isinstance(tick, FrameTime):
                     socket.heard.take_time(tick.time_us, now_us)
                 self._on_tick(tick, now_us)

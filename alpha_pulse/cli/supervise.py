@@ -19,8 +19,9 @@ from alpha_pulse.embedded.runtime import Runtime
 
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_S_MAX = 30.0
-# A role that ran so long before it ended starts again at once.
-HEALTHY_S = 60.0
+# A role that ran so long before it ended starts again at once: wrong settings, rights and
+# addresses have ended it by then.
+HEALTHY_S = 10.0
 LOG_INTERVAL_S = 0.2
 _LOUD = {"warning", "error", "critical"}
 # The same event of the same role is repeated this often at most; its log has them all.

@@ -181,27 +181,33 @@ def test_endings_are_read_from_what_the_supervisor_says() -> None:
     assert alarms(log) == {"batch.retried": 1}
 
 
+_TRADES = {"published": 9, "lost": 0, "altered": 0, "republished": 0, "duplicated": 0}
+GOOD: dict[str, Any] = {
+    "kafka": _TRADES, "clickhouse": _TRADES, "candles": {"equal": 5, "compared": 5},
+    "accidents": [{}], "unseen": 0, "exit_code": 0, "terminated_s": [], "reconnected_s": None,
+    "dead_letters": {}, "endings": {}, "alarms": {"commit.failed": 3}, "flat": {}, "seconds": 40,
+}  # fmt: skip
+
+
 def test_a_dead_letter_an_ending_and_a_disk_that_nobody_told_of_are_failures() -> None:
-    trades = {"published": 9, "lost": 0, "altered": 0, "republished": 0, "duplicated": 0}
-    good: dict[str, Any] = {
-        "kafka": trades, "clickhouse": trades, "candles": {"equal": 5, "compared": 5},
-        "accidents": [{}], "unseen": 0, "exit_code": 0, "terminated_s": [], "reconnected_s": None,
-        "dead_letters": {}, "endings": {}, "alarms": {"commit.failed": 3}, "flat": {},
-        "seconds": 40,
-    }  # fmt: skip
     plan = SCENARIOS["full disk"]
-    assert failures(good, plan) == []
+    assert failures(GOOD, plan) == []
     for damage, found in (
         ({"dead_letters": {"refused_by_clickhouse": 1}}, "no dead letter"),
         ({"endings": {"sink": {"1": 1}}}, "every role to stay up"),
         ({"alarms": {}}, "the full disk to be told"),
         ({"reconnected_s": 6.0}, "streams back in 5 s"),
     ):
-        (line,) = failures({**good, **damage}, plan)
+        (line,) = failures({**GOOD, **damage}, plan)
         assert found in line
-    assert (
-        failures({**good, "endings": {"sink": {"137": 1}}}, plan_scenario("kill sink", 1)[:1]) == []
-    )
+
+
+def test_a_kill_that_met_nobody_is_a_failure() -> None:
+    plan = plan_scenario("kill sink", 1, times=3)
+    good = {**GOOD, "accidents": [{}] * 3, "endings": {"sink": {"137": 3, "1": 1}}}
+    assert failures(good, plan) == []
+    (line,) = failures({**good, "endings": {"sink": {"137": 2, "1": 1}}}, plan)
+    assert "expected 3 kills of sink, found 2" in line
 
 
 def test_a_fault_that_is_added_happens_next() -> None:

@@ -129,7 +129,7 @@ class Soak:
         summary["flat"] = self._samples.verdict(self._elapsed())
         ledger = ledger_of(pipeline.exchange)
         summary["exit_code"] = await pipeline.stop()
-        summary["terminated_s"] = pipeline.endings_s
+        summary["terminated_s"] = pipeline.roles.endings_s
         summary["reconnected_s"] = pipeline.reconnected_s
         if pipeline.disk is not None:
             summary["kafka_exited"] = pipeline.disk.kafka_exited
@@ -173,7 +173,7 @@ class Soak:
 
     async def _sample(self, pipeline: Pipeline) -> None:
         while True:
-            for name, pid in pipeline.role_pids().items():
+            for name, pid in pipeline.roles.pids().items():
                 values = read_process(pid)
                 if values:
                     self._samples.add(name, self._elapsed(), values)

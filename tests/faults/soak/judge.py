@@ -131,6 +131,10 @@ def failures(summary: dict[str, Any], plan: Sequence[Accident]) -> list[str]:
         holds[f"expected every role to stay up, found {summary['endings']}"] = not summary[
             "endings"
         ]
+    for role in ROLES:
+        planned = sum((each.kind, each.role) == ("kill", role) for each in plan)
+        killed = summary["endings"].get(role, {}).get("137", 0)
+        holds[f"expected {planned} kills of {role}, found {killed} that met it"] = killed >= planned
     if any(accident.kind == "full" for accident in plan):
         told = {"commit.failed", "publish.retried"} & set(summary["alarms"])
         holds[f"expected the full disk to be told, found {summary['alarms']}"] = bool(told)

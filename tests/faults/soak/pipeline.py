@@ -1,9 +1,6 @@
 """The whole path as processes, and hands that reach into it: kill, freeze, cut, refuse."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -39,7 +36,7 @@ from alpha_pulse.replay.synthetic import SyntheticMarket
 from tests.faults.link import Link
 from tests.faults.soak.linked_kafka import LinkedKafka
 from tests.faults.soak.plan import ROLES
-from tests.faults.soak.samples import catches, read_process
+from tests.faults.soak.roles import RunningRoles
 from tests.faults.soak.small_disk import SmallDisk
 from tests.faults.soak.three_nodes import TOPICS, ThreeNodes
 
@@ -82,11 +79,11 @@ class Pipeline:
     exchange: ReplayExchange
     link: Link
     up: Child
+    roles: RunningRoles
     config: Config
     random: Random
     disk: SmallDisk | None = None
     reconnected_s: float | None = None  # from the end of a storm to every channel, once each
-    endings_s: list[float] = field(default_factory=list)  # from SIGTERM to gone
     _kafka_whole: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
@@ -137,9 +134,9 @@ class Pipeline:
                 grace_s=STOP_S_MAX,
                 environment=config_environment(config),
             )
-            pipeline = cls(
-                kafka, runtime, exchange, link, up, config, Random(f"pipeline:{load.seed}"), disk
-            )
+            random = Random(f"pipeline:{load.seed}")
+            roles = RunningRoles(up.pid, random)
+            pipeline = cls(kafka, runtime, exchange, link, up, roles, config, random, disk)
             stack.push_async_callback(pipeline.stop)
             yield pipeline
 
@@ -152,22 +149,10 @@ class Pipeline:
         """End every role in order, as Ctrl-C does; return the supervisor's exit code."""
         return await self.up.stop(STOP_S_MAX + 5)
 
-    def role_pids(self) -> dict[str, int]:
-        """Return the running roles, known by the log that each writes."""
-        found = {}
-        for up in _children(self.up.pid):
-            for guard in _children(up):
-                for role in _children(guard):
-                    with contextlib.suppress(OSError):
-                        name = Path(os.readlink(f"/proc/{role}/fd/1")).stem
-                        if name in ROLES:
-                            found[name] = role
-        return found
-
     async def cause(self, accident: Accident) -> None:
         """Let it happen, and return when it is over."""
         if accident.role in ROLES:
-            await self._hurt_role(accident)
+            await self.roles.hurt(accident)
         elif accident.role == "exchange":
             await self._disturb_exchange(accident)
         elif accident.kind in ("cut", "hold", "slow") or accident.kind in _REFUSALS:
@@ -180,29 +165,6 @@ class Pipeline:
             # A busy machine may still be starting it after the one before.
             async with self._kafka_whole:
                 await self._hurt_kafka(accident)
-
-    async def _hurt_role(self, accident: Accident) -> None:
-        pid = self.role_pids().get(accident.role)
-        if pid is None:
-            return  # it is being started again
-        with contextlib.suppress(ProcessLookupError):
-            if accident.kind == "kill":
-                os.kill(pid, signal.SIGKILL)
-            elif accident.kind == "terminate":
-                # Before its first line of Python a process can only die of it.
-                while read_process(pid) and not catches(pid, signal.SIGTERM):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-                started = time.monotonic()
-                os.kill(pid, signal.SIGTERM)
-                while read_process(pid):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-                self.endings_s.append(round(time.monotonic() - started, 2))
-            else:
-                os.kill(pid, signal.SIGSTOP)
-                try:
-                    await asyncio.sleep(accident.seconds)
-                finally:
-                    os.kill(pid, signal.SIGCONT)
 
     async def _hurt_kafka(self, accident: Accident) -> None:
         kafka = self.kafka
@@ -281,12 +243,3 @@ def _refusal(status: int, code: int, text: str) -> bytes:
         f"HTTP/1.1 {status} Refused\r\nX-ClickHouse-Exception-Code: {code}\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
-    except (OSError, ValueError):
-        return []

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from alpha_pulse.cli.demo import SYMBOLS
-from tests.end_to_end.processes import descendants, started
 from tests.patience import PATIENCE_S
+from tests.processes import descendants, started
 
 END_S_MAX = 60.0
 PAGE = "candles in a browser: "

@@ -17,8 +17,8 @@ import pytest
 
 from alpha_pulse.replay.server import ReplayExchange
 from alpha_pulse.replay.synthetic import SyntheticMarket
-from tests.end_to_end.processes import descendants, started
 from tests.patience import PATIENCE_S
+from tests.processes import descendants, started
 
 ROLES = ("producer", "processor-1", "sink")
 SYMBOLS = ("BTC/USDT", "ETH/USDT")

@@ -12,6 +12,7 @@ import pytest
 from alpha_pulse.embedded.front.server import QUERIES_AT_ONCE_MAX
 from alpha_pulse.embedded.runtime import Runtime
 from tests.patience import PATIENCE_S
+from tests.processes import children
 
 FOREVER = "SELECT count() FROM system.numbers"
 # Runs until it is cancelled, and takes nothing from the machine.
@@ -54,8 +55,7 @@ async def cancel(*tasks: "asyncio.Task[Any]") -> None:
 
 def server_memory_bytes(runtime: Runtime) -> int:
     child = runtime._children()["clickhouse"]
-    children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    status = Path(f"/proc/{children[0]}/status").read_text()
+    status = Path(f"/proc/{children(child.pid)[0]}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 

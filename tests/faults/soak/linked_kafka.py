@@ -13,6 +13,7 @@ from alpha_pulse.embedded.jars import default_cache_dir, fetch_jars, pinned_jars
 from alpha_pulse.embedded.kafka import KafkaServer
 from alpha_pulse.embedded.ports import HOST, free_port
 from tests.faults.link import Link
+from tests.processes import children
 
 STARTS_MAX = 5
 
@@ -76,9 +77,8 @@ class LinkedKafka(KafkaServer):
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.child is not None
-        children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
-        for pid in children.read_text().split():
-            os.kill(int(pid), number)
+        for pid in children(self.child.pid):
+            os.kill(pid, number)
 
     def _prepare(self) -> str:
         cluster_id = super()._prepare()

@@ -6,13 +6,13 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from alpha_pulse.cli.accidents import Accident
 from tests.faults.soak.plan import ROLES
 from tests.faults.soak.samples import catches, read_process
+from tests.processes import children
 
 BACK_S_MAX = 60.0  # the supervisor's longest wait is 30 s, and the start
 # A role that was waited for is let run for up to so long, so that not every end meets a start.
@@ -34,9 +34,9 @@ class RunningRoles:
     def pids(self) -> dict[str, int]:
         """Return the running roles, known by the log that each writes."""
         found = {}
-        for up in _children(self._supervisor_pid):
-            for guard in _children(up):
-                for role in _children(guard):
+        for up in children(self._supervisor_pid):
+            for guard in children(up):
+                for role in children(guard):
                     with contextlib.suppress(OSError):
                         name = Path(os.readlink(f"/proc/{role}/fd/1")).stem
                         if name in ROLES:
@@ -63,7 +63,8 @@ class RunningRoles:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue  # it ended by itself meanwhile
-            await _until(lambda: not read_process(pid))  # noqa: B023
+            while read_process(pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
             return round(time.monotonic() - started, 2)
 
     async def _running(self, role: str) -> int:
@@ -72,7 +73,8 @@ class RunningRoles:
             while True:
                 pid = self.pids().get(role)
                 if pid is None:
-                    await _until(lambda: role in self.pids())
+                    while role not in self.pids():  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
                     await asyncio.sleep(self._random.uniform(0.0, THEN_RUNS_S_MAX))
                 elif catches(pid, signal.SIGTERM):
                     return pid
@@ -90,17 +92,3 @@ class RunningRoles:
                 await asyncio.sleep(seconds)
             finally:
                 os.kill(pid, signal.SIGCONT)
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
-    except (OSError, ValueError):
-        return []

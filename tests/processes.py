@@ -13,11 +13,18 @@ def started(pid: int) -> str | None:
     return None
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that one has started and that still run; none when it is gone."""
+    with contextlib.suppress(OSError):
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
 def descendants(pid: int) -> dict[int, str]:
     """Every process below one, by the name of the log that it writes."""
     found: dict[int, str] = {}
     with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found[int(child)] = Path(os.readlink(f"/proc/{child}/fd/1")).stem
-            found |= descendants(int(child))
+        for child in children(pid):
+            found[child] = Path(os.readlink(f"/proc/{child}/fd/1")).stem
+            found |= descendants(child)
     return found

@@ -124,13 +124,12 @@ class Intake:
         if trades:
             socket.heard.take_time(trades[-1].trade_time_us, now_us)
             self._on_trades(trades, now_us)
-        if len(trades) == len(ticks):
-            return
         for tick in ticks:
-            if type(tick) is not Trade:
-                if isinstance(tick, FrameTime):
-                    socket.heard.take_time(tick.time_us, now_us)
-                self._on_tick(tick, now_us)
+            if type(tick) is Trade:
+                continue
+            if isinstance(tick, FrameTime):
+                socket.heard.take_time(tick.time_us, now_us)
+            self._on_tick(tick, now_us)
 
     def _hand_on(self, socket: Socket, text: str) -> None:
         # An exception in here would end ccxt's receive loop, silently and for ever.

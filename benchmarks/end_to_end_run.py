@@ -20,8 +20,8 @@ from alpha_pulse.contracts.config import (
 )
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
 from benchmarks.end_to_end_stored import fill
 from benchmarks.end_to_end_watch import watching
 from benchmarks.processes import busy_core_s, serving, usage_by_role

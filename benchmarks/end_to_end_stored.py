@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
 
 BLOCK_ROWS = 1_000_000
 MERGE_WAIT_S_MAX = 240.0

@@ -15,10 +15,10 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import CANDLES, TRADES
-from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
 
 TIMEFRAME = "1m"
 TABLES = {TRADES: "trades_log", CANDLES[TIMEFRAME]: "candles_log"}

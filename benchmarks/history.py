@@ -27,7 +27,7 @@ from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.data_pipeline.history.pipeline import open_pipeline
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.producers.history.pages import open_history
-from alpha_pulse.replay.synthetic import BEGIN_US
+from alpha_pulse.replay.markets.synthetic import BEGIN_US
 from benchmarks.processes import usage_by_role
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "BNB/USDT", "ADA/USDT")

@@ -28,7 +28,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig, config_environment
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import fill_batch
+from alpha_pulse.contracts.roles.batches import fill_batch
 from alpha_pulse.contracts.topics import CANDLES, INGEST, TRADES
 from alpha_pulse.embedded.runtime import Runtime
 from benchmarks.processors_workload import CHECKED, Workload, compare, make_workload

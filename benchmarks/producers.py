@@ -23,7 +23,7 @@ from typing import Any
 from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST, Topic
 from alpha_pulse.embedded.runtime import Runtime
 from benchmarks.processes import serving

@@ -14,7 +14,7 @@ import orjson
 import uvloop
 from aiokafka import AIOKafkaProducer
 
-from alpha_pulse.producers.exchange import point_at
+from alpha_pulse.producers.connection.client import point_at
 
 QUIET_S = 2.0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 
 BLOB_FRAMES = 100
 UNSENT_BYTES_MAX = 256 * 1024

@@ -10,8 +10,8 @@ from pathlib import Path
 import uvloop
 
 from alpha_pulse.contracts.config import KafkaConfig, ProducerConfig
-from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.logs import configure_logs
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.producers.role import tune_memory
 

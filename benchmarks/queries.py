@@ -22,8 +22,8 @@ from typing import Any
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
 from benchmarks.processes import usage_by_role
 
 TRADES = 5_000_000

@@ -13,10 +13,10 @@ import typer
 from alpha_pulse.cli.main import make_app
 from alpha_pulse.contracts.config import SHORT_NAMES, Config, SetupConfig
 from alpha_pulse.contracts.config_sources import list_settings
-from alpha_pulse.contracts.metrics.metric import COMMON
-from alpha_pulse.contracts.schema import topic_table
+from alpha_pulse.contracts.roles.metrics.metric import COMMON
+from alpha_pulse.contracts.schema.json_schema import topic_table
 from alpha_pulse.contracts.topics import TOPICS
-from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
+from alpha_pulse.processors.worker.metrics import METRICS as PROCESSOR_METRICS
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
 from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
 from benchmarks.__main__ import NAMES

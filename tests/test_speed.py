@@ -20,12 +20,12 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import INGEST, TRADES
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
-from alpha_pulse.producers.continuity import ConsecutiveIds
-from alpha_pulse.producers.frames.binance import BinanceDecoder
-from alpha_pulse.producers.symbol_feed import SymbolFeed
-from alpha_pulse.sinks.batch import Waiting
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
+from alpha_pulse.producers.exchanges.binance import BinanceDecoder
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.sinks.lanes.batch import Waiting
 
 ROUNDS = 9
 TRADES_MADE = 4_000

@@ -10,9 +10,9 @@ import typer
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.contracts.config import ProducerConfig, load_config
 from alpha_pulse.contracts.market import check_symbol
-from alpha_pulse.contracts.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_when_told
 from alpha_pulse.producers.capture import capture as capture_market
-from alpha_pulse.producers.exchange_names import with_exchange
+from alpha_pulse.producers.exchanges.names import with_exchange
 
 
 def capture(

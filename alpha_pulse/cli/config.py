@@ -10,8 +10,8 @@ from alpha_pulse.contracts.config import Config, load_with_places, redacted
 from alpha_pulse.contracts.config_sources import DEFAULT, Key, Setting, list_settings
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.sinks.clickhouse import connection_arguments
-from alpha_pulse.sinks.migrate import placeholders
+from alpha_pulse.sinks.clickhouse.client import connection_arguments
+from alpha_pulse.sinks.clickhouse.migrate import placeholders
 
 app = typer.Typer(name="config", help="The settings: what they are, and whether they can be.")
 

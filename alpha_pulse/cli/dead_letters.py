@@ -9,7 +9,7 @@ import typer
 from alpha_pulse.cli.migrate import open_clickhouse
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.sinks.dead_letters import (
+from alpha_pulse.sinks.clickhouse.dead_letters import (
     Replay,
     StoredDeadLetter,
     list_dead_letters,

@@ -24,9 +24,9 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_when_told
 from alpha_pulse.embedded.progress import console_progress
-from alpha_pulse.replay.recording import RecordingError, load_recording
+from alpha_pulse.replay.markets.recording import RecordingError, load_recording
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 LINE_INTERVAL_S = 5.0

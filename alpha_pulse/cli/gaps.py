@@ -22,7 +22,7 @@ from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, TIMEFRAMES, get_t
 from alpha_pulse.data_pipeline.history.missing import MissingMarket, find_missing
 from alpha_pulse.data_pipeline.history.pipeline import for_exchange, open_pipeline
 from alpha_pulse.data_pipeline.history.stored import stored_market
-from alpha_pulse.producers.gaps import FINAL_REASONS
+from alpha_pulse.producers.history.missing import FINAL_REASONS
 
 
 def gaps(

@@ -10,9 +10,9 @@ from typing import Any
 from alpha_pulse.cli.running import reachable_clickhouse, with_running_kafka
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import ValidationError, format_us
-from alpha_pulse.contracts.logs import configure_logs
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.producers.gaps import REASONS, Missing
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.producers.history.missing import REASONS, Missing
 
 EXIT_MISSING = 3
 

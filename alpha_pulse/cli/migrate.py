@@ -10,8 +10,8 @@ import typer
 from alpha_pulse.cli.roles import ConfigFile
 from alpha_pulse.cli.running import reachable_clickhouse
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate as apply_migrations
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate as apply_migrations
 
 
 def migrate(config: ConfigFile = None) -> None:

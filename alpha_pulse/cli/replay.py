@@ -13,8 +13,8 @@ from alpha_pulse.cli.accidents import plan_accidents
 from alpha_pulse.cli.replay_run import ReplayPlan, run_replay
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects import DIALECTS
-from alpha_pulse.replay.faults import REST_FAULTS, STREAM_FAULTS
-from alpha_pulse.replay.recording import RecordingError, load_recording
+from alpha_pulse.replay.exchange.faults import REST_FAULTS, STREAM_FAULTS
+from alpha_pulse.replay.markets.recording import RecordingError, load_recording
 from alpha_pulse.replay.translated import as_dialect
 
 

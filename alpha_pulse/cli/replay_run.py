@@ -32,7 +32,7 @@ from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.topics import CANDLES, EXCHANGE_CANDLES, TRADES
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.recording import Recording
+from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.verdict import (
     compare_with_exchange,
     compare_with_trades,

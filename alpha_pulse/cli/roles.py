@@ -11,7 +11,7 @@ import typer
 from alpha_pulse.cli.role_processes import ROLE_MODULES
 from alpha_pulse.cli.supervise import Worker, supervise
 from alpha_pulse.contracts.config import config_environment, load_config
-from alpha_pulse.contracts.stopping import hold_for_exec
+from alpha_pulse.contracts.roles.stopping import hold_for_exec
 
 ConfigFile = Annotated[
     Path | None,

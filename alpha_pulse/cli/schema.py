@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from alpha_pulse.contracts.asyncapi import asyncapi_document
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.compatibility import breaking_changes
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import EVENT_TYPES
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.contracts.schema import event_name, json_schema, topic_table
+from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
+from alpha_pulse.contracts.schema.compatibility import breaking_changes
+from alpha_pulse.contracts.schema.examples import EXAMPLES
+from alpha_pulse.contracts.schema.json_schema import event_name, json_schema, topic_table
 
 
 def schema(

@@ -9,7 +9,7 @@ import typer
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, PageConfig
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.contracts.logs import configure_logs
+from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.page.server import shown_page
 

@@ -13,10 +13,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import StorageError
-from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST, Topic
 from alpha_pulse.replay.verdict import StoredCandle, StoredTrade
-from alpha_pulse.sinks.clickhouse import connection_arguments
+from alpha_pulse.sinks.clickhouse.client import connection_arguments
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

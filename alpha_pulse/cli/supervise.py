@@ -12,7 +12,7 @@ import typer
 
 from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_when_told
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.errors import EmbeddedRuntimeError
 from alpha_pulse.embedded.runtime import Runtime

@@ -17,7 +17,7 @@ from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.embedded.progress import console_progress
-from alpha_pulse.producers.exchange_names import with_exchange
+from alpha_pulse.producers.exchanges.names import with_exchange
 
 
 def up(

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from alpha_pulse.data_pipeline.managers.historical import HistoricalDataManager
     from alpha_pulse.data_pipeline.managers.real_time import RealTimeDataManager
     from alpha_pulse.data_pipeline.storage.pipeline import PipelineStorage
-    from alpha_pulse.producers.fetcher import ExchangeFetcher
-    from alpha_pulse.producers.provider import ExchangeDataProvider
-    from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
+    from alpha_pulse.producers.library.fetcher import ExchangeFetcher
+    from alpha_pulse.producers.library.provider import ExchangeDataProvider
+    from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
 
 __all__ = [
     "DataFetchConfig",
@@ -39,16 +39,16 @@ __all__ = [
 
 # Imported on first use: ccxt takes a second, and who needs no database needs no SQLAlchemy.
 _HOMES = {
-    "DataFetchConfig": "alpha_pulse.producers.fetcher",
-    "ExchangeDataProvider": "alpha_pulse.producers.provider",
-    "ExchangeFetcher": "alpha_pulse.producers.fetcher",
+    "DataFetchConfig": "alpha_pulse.producers.library.fetcher",
+    "ExchangeDataProvider": "alpha_pulse.producers.library.provider",
+    "ExchangeFetcher": "alpha_pulse.producers.library.fetcher",
     "ExchangeType": "alpha_pulse.contracts.market",
     "HistoricalDataManager": "alpha_pulse.data_pipeline.managers.historical",
     "MarketDataConfig": "alpha_pulse.data_pipeline.core.config",
     "PipelineStorage": "alpha_pulse.data_pipeline.storage.pipeline",
     "RealTimeDataManager": "alpha_pulse.data_pipeline.managers.real_time",
-    "SQLAlchemyStorage": "alpha_pulse.sinks.sql_storage",
-    "StorageConfig": "alpha_pulse.sinks.storage_config",
+    "SQLAlchemyStorage": "alpha_pulse.sinks.library.sql_storage",
+    "StorageConfig": "alpha_pulse.sinks.library.storage_config",
 }
 
 

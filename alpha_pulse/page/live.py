@@ -15,7 +15,7 @@ from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap
-from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.roles.batches import RecordBatch, batch_consumer
 from alpha_pulse.contracts.topics import CANDLES, GAPS, OPEN_CANDLES
 from alpha_pulse.page.chart import Chart, ChartCandle, GapRow, chart_candle
 from alpha_pulse.page.history import BASE_TIMEFRAME

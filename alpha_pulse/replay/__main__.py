@@ -23,12 +23,12 @@ from alpha_pulse.contracts.errors import AlphaPulseError, ConfigError
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import FaultPlan, random_rest_plan, seeded_plan
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.market import LoopedMarket, Market, RecordedMarket
-from alpha_pulse.replay.recording import Recording, load_recording
-from alpha_pulse.replay.server import CANDLE_INTERVAL_US, ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import FaultPlan, random_rest_plan, seeded_plan
+from alpha_pulse.replay.exchange.server import CANDLE_INTERVAL_US, ReplayExchange
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.market import LoopedMarket, Market, RecordedMarket
+from alpha_pulse.replay.markets.recording import Recording, load_recording
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticMarket
 
 EXIT_BAD_INPUT = 2
 PR_SET_PDEATHSIG = 1

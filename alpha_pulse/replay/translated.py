@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import RecordedMarket
-from alpha_pulse.replay.recording import Recording
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import RecordedMarket
+from alpha_pulse.replay.markets.recording import Recording
 
 
 def as_dialect(recording: Recording, name: str) -> Recording:

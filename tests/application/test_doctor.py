@@ -19,7 +19,7 @@ from alpha_pulse.cli.checks.machine import (
 )
 from alpha_pulse.cli.doctor import run_checks
 from alpha_pulse.contracts.config import Config, MetricsConfig
-from alpha_pulse.sinks.migrate import load_migrations
+from alpha_pulse.sinks.clickhouse.migrate import load_migrations
 
 MIGRATIONS = load_migrations()
 APPLIED = {migration.name: migration.checksum for migration in MIGRATIONS}

@@ -6,10 +6,10 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from alpha_pulse.cli.main import make_app
-from alpha_pulse.contracts.asyncapi import asyncapi_document
 from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
 
 
 def run(*arguments: str) -> Result:

@@ -17,7 +17,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from alpha_pulse.contracts.config import KafkaConfig
-from alpha_pulse.contracts.kafka.batches import (
+from alpha_pulse.contracts.roles.batches import (
     EncodedBatch,
     RecordBatch,
     batch_consumer,
@@ -25,7 +25,7 @@ from alpha_pulse.contracts.kafka.batches import (
     fill_batch,
 )
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.wire.records import EncodedRecords
 from tests.patience import PATIENCE_S
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.codec import decode_event, encode, encode_many
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import EVENT_TYPES, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 
 TIMES = st.integers(1_230_768_000_000_000, 4_102_444_799_999_999)
 DECIMALS = st.from_regex(r"(0|[1-9][0-9]{0,19})(\.[0-9]{1,12})?", fullmatch=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.contracts.asyncapi import asyncapi_document
-from alpha_pulse.contracts.compatibility import breaking_changes
+from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
+from alpha_pulse.contracts.schema.compatibility import breaking_changes
 
 RELEASED = Path(__file__).parents[2] / "contracts" / "released" / "asyncapi.json"
 Fields = dict[str, Any]

@@ -13,7 +13,6 @@ from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import ConfigError, ValidationError
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.market import (
     TIMEFRAMES,
     check_exchange,
@@ -21,8 +20,9 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
     message_key,
 )
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES, TOPICS
-from alpha_pulse.sinks.migrate import placeholders
+from alpha_pulse.sinks.clickhouse.migrate import placeholders
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = [

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 _SAY = """
 import logging
 import structlog
-from alpha_pulse.contracts.logs import configure_logs
+from alpha_pulse.contracts.roles.logs import configure_logs
 configure_logs()
 log = structlog.get_logger()
 log.debug("frame.taken")

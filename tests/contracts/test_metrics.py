@@ -10,8 +10,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from alpha_pulse.contracts.config import Config, MetricsConfig
-from alpha_pulse.contracts.metrics import server
-from alpha_pulse.contracts.metrics.metric import (
+from alpha_pulse.contracts.roles.metrics import server
+from alpha_pulse.contracts.roles.metrics.metric import (
     COMMON,
     CONSUMERGROUP_LAG,
     Metric,
@@ -19,9 +19,9 @@ from alpha_pulse.contracts.metrics.metric import (
     histogram,
     metric_table,
 )
-from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
-from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
-from alpha_pulse.processors.metrics import ProcessorMetrics
+from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
+from alpha_pulse.processors.worker.metrics import METRICS as PROCESSOR_METRICS
+from alpha_pulse.processors.worker.metrics import ProcessorMetrics
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
 from alpha_pulse.producers.metrics import ProducerMetrics
 from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS

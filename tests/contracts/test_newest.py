@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.newest import IDENTITY_FIELDS, Newest, identity
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 
 CANDLE: Any = EXAMPLES[Candle]["contiguous"]
 MINUTE_US = 60_000_000

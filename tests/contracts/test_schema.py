@@ -9,8 +9,8 @@ import pytest
 
 from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.events import EVENT_TYPES
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.contracts.schema import (
+from alpha_pulse.contracts.schema.examples import EXAMPLES
+from alpha_pulse.contracts.schema.json_schema import (
     HERE,
     event_name,
     field_descriptions,

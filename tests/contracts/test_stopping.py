@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from alpha_pulse.contracts.stopping import SIGNALS, hold_for_exec, stop_when_told
+from alpha_pulse.contracts.roles.stopping import SIGNALS, hold_for_exec, stop_when_told
 from tests.patience import PATIENCE_S
 
 ROLES = ["alpha_pulse.producers", "alpha_pulse.processors", "alpha_pulse.sinks"]
@@ -78,7 +78,7 @@ def test_a_role_that_hangs_while_it_ends_is_gone_with_0_when_its_time_is_over(
 ) -> None:
     program = f"""
 import asyncio, signal
-from alpha_pulse.contracts import stopping
+from alpha_pulse.contracts.roles import stopping
 
 async def work():
     stop = asyncio.Event()

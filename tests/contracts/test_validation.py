@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.decimals import plain_text
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.market import check_exchange, get_timeframe
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.validation import (
     validate_candle,
     validate_ohlcv,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alpha_pulse.contracts.schema import HERE, generated_files
+from alpha_pulse.contracts.schema.json_schema import HERE, generated_files
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 # What `pip install alpha-pulse-contracts[kafka]` brings, by import name; nothing else is needed.
@@ -17,14 +17,14 @@ _LOOK = """
 import sys, sysconfig, json
 before = set(sys.modules)
 import alpha_pulse.contracts.kafka.reader, alpha_pulse.contracts.newest
-import alpha_pulse.contracts.schema, alpha_pulse.contracts.compatibility
+import alpha_pulse.contracts.schema.json_schema, alpha_pulse.contracts.schema.compatibility
 site = sysconfig.get_path("purelib")
 names = {
     name.split(".")[0]
     for name, module in list(sys.modules.items())
     if name not in before and (getattr(module, "__file__", None) or "").startswith(site)
 }
-print(json.dumps([sorted(names), alpha_pulse.contracts.schema.__file__]))
+print(json.dumps([sorted(names), alpha_pulse.contracts.schema.json_schema.__file__]))
 """
 
 
@@ -47,7 +47,7 @@ def test_schemas_examples_and_the_asyncapi_document_are_in_the_wheel(
     wheel: zipfile.ZipFile,
 ) -> None:
     for path, text in generated_files().items():
-        name = f"alpha_pulse/contracts/{path.relative_to(HERE).as_posix()}"
+        name = f"alpha_pulse/contracts/schema/{path.relative_to(HERE).as_posix()}"
         assert wheel.read(name).decode() == text, name
     assert "alpha_pulse/contracts/py.typed" in wheel.namelist()
     assert "alpha_pulse/__init__.py" not in wheel.namelist()

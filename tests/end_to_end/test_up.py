@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.patience import PATIENCE_S
 from tests.processes import descendants, started
 

@@ -25,14 +25,14 @@ from alpha_pulse.contracts.config import (
     config_environment,
 )
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
-from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
+from alpha_pulse.sinks.clickhouse.migrate import migrate
 from tests.faults.clickhouse_proxy import Proxy
 from tests.patience import PATIENCE_S
 

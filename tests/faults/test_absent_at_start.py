@@ -28,9 +28,9 @@ from alpha_pulse.contracts.config import (
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
-from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from tests.faults.link import Link
 from tests.patience import PATIENCE_S
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
+from alpha_pulse.replay.markets.write_recording import write_recording
 from alpha_pulse.replay.verdict import recompute_minutes
-from alpha_pulse.replay.write_recording import write_recording
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]

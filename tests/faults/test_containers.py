@@ -79,7 +79,7 @@ def test_the_install_step_gives_a_role_that_runs_and_no_other(
     assert installed.returncode == 0, installed.stderr
     shutil.rmtree(source)
     started = {"processors": "alpha_pulse.processors.app"}.get(role, f"alpha_pulse.{role}.role")
-    importing = f"import {started}, alpha_pulse.contracts.metrics.probe"
+    importing = f"import {started}, alpha_pulse.contracts.roles.metrics.probe"
     done = subprocess.run(
         [target / "bin/python", "-I", "-c", importing], capture_output=True, text=True, check=False
     )

@@ -16,9 +16,9 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, DeadLetter, Heartbeat, Trade
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, message_key
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, TRADES
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 
 SYMBOL = "BTC/USDT"
 KEY = message_key("binance", SYMBOL)

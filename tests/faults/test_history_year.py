@@ -24,8 +24,8 @@ from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.synthetic import BEGIN_US
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 # A quick look at the same: HISTORY_MINUTES=6000.

@@ -12,12 +12,12 @@ from alpha_pulse.contracts.config import ProcessorConfig, ProducerConfig
 from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.topics import DEAD_LETTERS
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
 from alpha_pulse.producers.live import LiveProducer
-from alpha_pulse.replay.faults import FaultPlan, StreamFault
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import FaultPlan, StreamFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 from tests.producers.conftest import MemoryPublisher
 

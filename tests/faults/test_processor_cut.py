@@ -12,9 +12,9 @@ from aiokafka.errors import KafkaConnectionError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.processors import held_partitions, trade_path
-from alpha_pulse.processors.partition import Partition
-from alpha_pulse.processors.trade_path import TradePath
+from alpha_pulse.processors.worker import held_partitions, trade_path
+from alpha_pulse.processors.worker.partition import Partition
+from alpha_pulse.processors.worker.trade_path import TradePath
 from tests.patience import PATIENCE_S
 
 
@@ -75,7 +75,7 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
     program = (
         "import time\n"
-        "from alpha_pulse.contracts.stopping import end_within\n"
+        "from alpha_pulse.contracts.roles.stopping import end_within\n"
         "end_within(0.2, 1)\n"
         "time.sleep(3600)\n"
     )

@@ -25,14 +25,14 @@ from alpha_pulse.contracts.config import (
 )
 from alpha_pulse.contracts.events import EVENT_TYPES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.lanes.consumer import Sink
 from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parent / "golden"

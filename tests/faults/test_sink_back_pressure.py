@@ -16,12 +16,12 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config, SinkConfig
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
-from alpha_pulse.sinks.clickhouse import ClickHouse
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
 from tests.patience import PATIENCE_S
 

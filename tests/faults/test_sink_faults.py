@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.lanes.consumer import Sink
 from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
 from tests.faults.link import Link
 from tests.patience import PATIENCE_S

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from alpha_pulse.contracts.market import MINUTE_US, PUBLISHED_TIMEFRAMES
-from alpha_pulse.replay.faults import TRADE_PATHS, FaultPlan, RestFault, StreamFault
-from alpha_pulse.replay.recording import GRACE_US
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import TRADE_PATHS, FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.markets.recording import GRACE_US
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from alpha_pulse.replay.verdict import StoredCandle, StoredTrade, recompute_candles
 from tests.faults.link import Link
 from tests.faults.soak.judge import alarms, endings, failures

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.producers.frames import DECODERS
+from alpha_pulse.contracts.schema.examples import EXAMPLES
+from alpha_pulse.producers.exchanges.decoders import DECODERS
 
 HERE = Path(__file__).parent
 INPUT_BYTES_MAX = 4096

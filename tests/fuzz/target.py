@@ -24,13 +24,13 @@ with atheris.instrument_imports(include=["alpha_pulse"], exclude=compiled_module
     from alpha_pulse.contracts.codec import decode_event, decode_ingest, encode
     from alpha_pulse.contracts.config import ProcessorConfig
     from alpha_pulse.contracts.events import Candle, Trade
-    from alpha_pulse.contracts.examples import EXAMPLES
     from alpha_pulse.contracts.market import message_key
+    from alpha_pulse.contracts.schema.examples import EXAMPLES
     from alpha_pulse.contracts.topics import DEAD_LETTERS, TRADES
-    from alpha_pulse.processors.kernel import Kernel
-    from alpha_pulse.processors.wire import EncodedRecords
-    from alpha_pulse.producers.frames import DECODERS
-    from alpha_pulse.producers.frames.frame import FrameDecoder, FrameError
+    from alpha_pulse.processors.kernel.kernel import Kernel
+    from alpha_pulse.processors.wire.records import EncodedRecords
+    from alpha_pulse.producers.exchanges.decoders import DECODERS
+    from alpha_pulse.producers.exchanges.frame import FrameDecoder, FrameError
 
 RECEIVED_US = 1_790_000_000_000_000
 # Market ids of all exchanges' documented frames: unknown ones are refused before anything else.

@@ -34,15 +34,14 @@ from alpha_pulse.contracts.events import (
     StreamStatus,
     Trade,
 )
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.batch import Batch
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate
-from alpha_pulse.sinks.tables import (
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.clickhouse.tables import (
     AUDITS_LOG,
     CANDLES_LOG,
     DEAD_LETTERS_LOG,
@@ -52,6 +51,7 @@ from alpha_pulse.sinks.tables import (
     TRADES_LOG,
     Table,
 )
+from alpha_pulse.sinks.lanes.batch import Batch
 from tests.patience import PATIENCE_S
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")

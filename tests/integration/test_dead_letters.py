@@ -10,21 +10,21 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, SinkConfig
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.batch import Batch
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
-from alpha_pulse.sinks.dead_letters import (
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.dead_letters import (
     list_dead_letters,
     replay_dead_letters,
     show_dead_letter,
 )
-from alpha_pulse.sinks.migrate import migrate
-from alpha_pulse.sinks.tables import DEAD_LETTERS_LOG
-from alpha_pulse.sinks.writer import dead_letter
+from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG
+from alpha_pulse.sinks.lanes.batch import Batch
+from alpha_pulse.sinks.lanes.consumer import Sink
+from alpha_pulse.sinks.lanes.writer import dead_letter
 from tests.patience import PATIENCE_S
 
 TRADE = encode(EXAMPLES[Trade]["binance"])

@@ -23,14 +23,14 @@ from aiokafka import AIOKafkaProducer
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, TopicsConfig
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
-from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
+from alpha_pulse.sinks.lanes.consumer import Sink
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]

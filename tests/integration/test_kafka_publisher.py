@@ -15,13 +15,13 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig
 from alpha_pulse.contracts.errors import ConfigError, KafkaError
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.batches import batch_consumer
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import INGEST, TOPICS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
 from tests.patience import PATIENCE_S

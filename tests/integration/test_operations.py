@@ -26,7 +26,7 @@ from alpha_pulse.cli.main import make_app
 from alpha_pulse.cli.pipeline_status import read_status
 from alpha_pulse.cli.role_processes import role_processes
 from alpha_pulse.contracts.config import Config, TopicsConfig, config_environment, load_config
-from alpha_pulse.contracts.metrics import probe
+from alpha_pulse.contracts.roles.metrics import probe
 from alpha_pulse.contracts.topics import TOPICS
 from alpha_pulse.embedded.ports import free_port
 from alpha_pulse.embedded.runtime import Runtime

@@ -13,8 +13,8 @@ import pytest
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Candle, Gap
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe, message_key
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import CANDLES, GAPS, OPEN_CANDLES, Topic
 from alpha_pulse.page.chart import Chart
 from alpha_pulse.page.history import History

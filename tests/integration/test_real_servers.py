@@ -19,8 +19,8 @@ from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, SetupConfig
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.embedded.ports import free_port
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.setup import set_up
 
 SERVICES = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text())["services"]

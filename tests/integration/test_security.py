@@ -41,12 +41,12 @@ from alpha_pulse.contracts.config import (
 )
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import (
     AUDITS,
     CANDLES,
@@ -60,11 +60,11 @@ from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.jars import default_cache_dir, fetch_jars, pinned_jars
 from alpha_pulse.embedded.kafka import KafkaServer
 from alpha_pulse.embedded.kafka_listeners import KafkaSecurity, SecureListener
-from alpha_pulse.processors.credentials import faust_credentials
-from alpha_pulse.producers.resume import last_trades
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
-from alpha_pulse.sinks.migrate import migrate
+from alpha_pulse.processors.audit.credentials import faust_credentials
+from alpha_pulse.producers.feed.resume import last_trades
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.lanes.consumer import Sink
 from tests.patience import PATIENCE_S
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()

@@ -22,16 +22,16 @@ from alpha_pulse.contracts.config import (
     TopicsConfig,
 )
 from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, STORED_TOPICS, TRADES, Topic
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
-from alpha_pulse.sinks.offsets import OffsetStore
-from alpha_pulse.sinks.resume import TopicRecreated
-from alpha_pulse.sinks.tables import table_of
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.tables import table_of
+from alpha_pulse.sinks.lanes.consumer import Sink
+from alpha_pulse.sinks.lanes.offsets import OffsetStore
+from alpha_pulse.sinks.lanes.resume import TopicRecreated
 from tests.patience import PATIENCE_S
 
 TRADE = EXAMPLES[Trade]["binance"]

@@ -14,13 +14,25 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.examples import EXAMPLES
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.batch import Batch
-from alpha_pulse.sinks.clickhouse import ClickHouse, ManyMonths, RowsRefused
-from alpha_pulse.sinks.columns import column_comments, field_descriptions
-from alpha_pulse.sinks.migrate import Migration, load_migrations, migrate, placeholders, statements
-from alpha_pulse.sinks.tables import CANDLES_LOG, LOG_TABLES, STATUS_LOG, TRADES_LOG, Table
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, ManyMonths, RowsRefused
+from alpha_pulse.sinks.clickhouse.columns import column_comments, field_descriptions
+from alpha_pulse.sinks.clickhouse.migrate import (
+    Migration,
+    load_migrations,
+    migrate,
+    placeholders,
+    statements,
+)
+from alpha_pulse.sinks.clickhouse.tables import (
+    CANDLES_LOG,
+    LOG_TABLES,
+    STATUS_LOG,
+    TRADES_LOG,
+    Table,
+)
+from alpha_pulse.sinks.lanes.batch import Batch
 
 TRADE = {
     "event": "trade",

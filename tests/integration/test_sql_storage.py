@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.sinks import sql_storage, sql_tables
-from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
-from alpha_pulse.sinks.sql_tables import CANDLES
-from alpha_pulse.sinks.storage_config import StorageConfig
+from alpha_pulse.contracts.schema.examples import EXAMPLES
+from alpha_pulse.sinks.library import sql_storage, sql_tables
+from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
+from alpha_pulse.sinks.library.sql_tables import CANDLES
+from alpha_pulse.sinks.library.storage_config import StorageConfig
 
 MINUTE_US = 60_000_000
 START_US = 1_794_700_800_000_000

@@ -11,12 +11,12 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config, KafkaConfig, TopicsConfig
 from alpha_pulse.contracts.errors import KafkaError, ValidationError
 from alpha_pulse.contracts.events import Candle, Event, Gap, Heartbeat, Trade
-from alpha_pulse.contracts.examples import EXAMPLES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.kafka.reader import read
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.newest import Newest
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES, INGEST, TRADES, Topic
 from alpha_pulse.embedded.runtime import Runtime
 from tests.patience import PATIENCE_S

@@ -11,8 +11,8 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Trade
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, message_key
 from alpha_pulse.contracts.topics import AUDIT_CANDLES
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 # 2025-11-24 00:00 UTC, a Monday: every timeframe opens here.
 MONDAY_US = 1_763_942_400_000_000

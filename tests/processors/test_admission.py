@@ -9,11 +9,11 @@ import pytest
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.processors.admission import dead_letter, decode
-from alpha_pulse.processors.candles import quote_text, units_text
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.refusals import TooManyDeadLettersError
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.candles.value import quote_text, units_text
+from alpha_pulse.processors.kernel.admission import dead_letter, decode
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.kernel.refusals import TooManyDeadLettersError
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 KEY = b"binance:BTC/USDT"
 

@@ -7,11 +7,11 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, HistoryMarker
 from alpha_pulse.contracts.market import MINUTE_US, message_key
 from alpha_pulse.contracts.topics import AUDIT_CANDLES
-from alpha_pulse.processors.audit_candles import AuditCandle, decode_audit_candle
-from alpha_pulse.processors.candle_job import CandleJob
-from alpha_pulse.processors.kernel import REVISION_EPOCH, Kernel
-from alpha_pulse.processors.state import StateWriter, restore
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.history.job import CandleJob
+from alpha_pulse.processors.kernel.kernel import REVISION_EPOCH, Kernel
+from alpha_pulse.processors.state.partition_state import StateWriter, restore
+from alpha_pulse.processors.wire.audit_candle import AuditCandle, decode_audit_candle
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 MONDAY_US = 1_763_942_400_000_000
 

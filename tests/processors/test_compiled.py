@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alpha_pulse.contracts import market
-from alpha_pulse.processors.compiled import _cache_dir, compiled, copy_bytes, read_eight
+from alpha_pulse.processors.wire.compiler import _cache_dir, compiled, copy_bytes, read_eight
 from tests.patience import PATIENCE_S
 
 
@@ -33,8 +33,8 @@ def test_without_a_place_to_keep_it_every_start_compiles(monkeypatch: pytest.Mon
     assert _cache_dir() == ""
     # A whole start: a function that nobody compiled before, and no file of it anywhere.
     code = """
-from alpha_pulse.processors.compiled import compiled
-from alpha_pulse.processors import hot_numbers
+from alpha_pulse.processors.wire.compiler import compiled
+from alpha_pulse.processors.compiled import numbers as hot_numbers
 assert hot_numbers.eight_digits(0x3030303030303030) is True
 assert type(hot_numbers.eight_digits._cache).__name__ == "NullCache"
 """

@@ -12,7 +12,7 @@ import mode
 
 from alpha_pulse.contracts.config import Config, ProcessorConfig
 from alpha_pulse.processors.app import LOOPBACK, ProcessorApp, create_app
-from alpha_pulse.processors.trade_path import TradePath
+from alpha_pulse.processors.worker.trade_path import TradePath
 from tests.patience import PATIENCE_S
 
 

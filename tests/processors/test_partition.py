@@ -8,7 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, ProducerFenced
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.processors.partition import Partition
+from alpha_pulse.processors.worker.partition import Partition
 
 
 @pytest.fixture

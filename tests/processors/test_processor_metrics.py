@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import DeadLetter
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.processors.metrics import ProcessorMetrics
-from alpha_pulse.processors.wire import RecordsWriter
+from alpha_pulse.contracts.schema.examples import EXAMPLES
+from alpha_pulse.processors.wire.records import RecordsWriter
+from alpha_pulse.processors.worker.metrics import ProcessorMetrics
 
 LETTER: Any = next(iter(EXAMPLES[DeadLetter].values()))
 

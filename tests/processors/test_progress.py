@@ -12,14 +12,14 @@ from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config, ProcessorConfig
 from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
-from alpha_pulse.contracts.kafka.batches import EncodedBatch
 from alpha_pulse.contracts.market import MINUTE_US, message_key
-from alpha_pulse.processors import held_partitions
-from alpha_pulse.processors.held_partitions import FencedError
-from alpha_pulse.processors.partition import Partition
-from alpha_pulse.processors.standstill import StalledError
-from alpha_pulse.processors.trade_path import TradePath
-from alpha_pulse.processors.wire import RecordsWriter
+from alpha_pulse.contracts.roles.batches import EncodedBatch
+from alpha_pulse.processors.wire.records import RecordsWriter
+from alpha_pulse.processors.worker import held_partitions
+from alpha_pulse.processors.worker.held_partitions import FencedError
+from alpha_pulse.processors.worker.partition import Partition
+from alpha_pulse.processors.worker.standstill import StalledError
+from alpha_pulse.processors.worker.trade_path import TradePath
 from tests.patience import PATIENCE_S
 
 START_US = 1_763_942_400_000_000

@@ -7,8 +7,8 @@ from aiokafka.producer import message_accumulator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.record.memory_records import MemoryRecords
 
-from alpha_pulse.processors.ready_batch import ReadyBatch
-from alpha_pulse.processors.wire import EncodedRecords, RecordsWriter
+from alpha_pulse.processors.wire.ready_batch import ReadyBatch
+from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 
 RECORDS = [(b"k%d" % number, b"v" * number) for number in range(500)]
 BATCH_BYTES_MAX = 60_000

@@ -3,8 +3,8 @@
 from typing import Any
 
 from alpha_pulse.contracts.events import Audit, Candle
-from alpha_pulse.processors.audit import newest
-from alpha_pulse.processors.reconcile import WINDOWS_MAX, Ledger, decode_ledger, encode_ledger
+from alpha_pulse.processors.audit.agent import newest
+from alpha_pulse.processors.audit.ledger import WINDOWS_MAX, Ledger, decode_ledger, encode_ledger
 
 MONDAY_US = 1_763_942_400_000_000
 MINUTE_US = 60_000_000

@@ -18,13 +18,13 @@ from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import Config, KafkaConfig, ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.kafka.batches import encoded_consumer
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.batches import encoded_consumer
 from alpha_pulse.contracts.topics import AUDITS, TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.partition import Partition
-from alpha_pulse.processors.state import StateRecord, StateWriter
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.state.partition_state import StateRecord, StateWriter
+from alpha_pulse.processors.worker.partition import Partition
 from tests.patience import PATIENCE_S
 from tests.processors.workers import (
     PARTITIONS,

@@ -17,12 +17,12 @@ import aiokafka
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config, config_environment
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.kafka.batches import RecordBatch, batch_consumer
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.batches import RecordBatch, batch_consumer
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, INGEST, TRADES, Topic
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
 from tests.patience import PATIENCE_S
 
 START_US = 1_763_942_400_000_000

@@ -12,9 +12,9 @@ from ccxt.async_support.base.ws.client import Client
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError, ValidationError
-from alpha_pulse.producers.exchange import make_exchange
-from alpha_pulse.producers.exchange_names import exchange_name, known_exchanges
-from alpha_pulse.producers.frames import DECODERS
+from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.exchanges.names import exchange_name, known_exchanges
 
 
 def test_ccxt_is_the_version_that_was_read() -> None:

@@ -1,7 +1,7 @@
 """Facts of continuity that the properties do not say: limits, wrong ids, windows."""
 
 from alpha_pulse.contracts.events import Gap, Trade
-from alpha_pulse.producers.continuity import ID_JUMP_MAX, ConsecutiveIds, SeenIds
+from alpha_pulse.producers.feed.continuity import ID_JUMP_MAX, ConsecutiveIds, SeenIds
 
 TIME_US = 1_700_000_000_000_000
 

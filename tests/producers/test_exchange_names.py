@@ -9,8 +9,8 @@ import pytest
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.market import ExchangeType
-from alpha_pulse.producers.exchange import make_exchange
-from alpha_pulse.producers.exchange_names import exchange_name, known_exchanges, with_exchange
+from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.exchanges.names import exchange_name, known_exchanges, with_exchange
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_a_testnet_by_name_alone_asks_the_testnet() -> None:
 
 def test_names_are_known_without_importing_ccxt() -> None:
     look = (
-        "import sys; from alpha_pulse.producers.exchange_names import known_exchanges; "
+        "import sys; from alpha_pulse.producers.exchanges.names import known_exchanges; "
         "assert known_exchanges(); sys.exit('ccxt' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0

@@ -8,13 +8,13 @@ import pytest
 import structlog.testing
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.producers import listing
-from alpha_pulse.producers.frames import DECODERS
-from alpha_pulse.producers.symbols import shard_of
+from alpha_pulse.producers.connection import listing
+from alpha_pulse.producers.connection.symbols import shard_of
+from alpha_pulse.producers.exchanges.decoders import DECODERS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import SOCKET_PATHS, FaultPlan, RestFault, StreamFault
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import SOCKET_PATHS, FaultPlan, RestFault, StreamFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000

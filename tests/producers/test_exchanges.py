@@ -11,15 +11,15 @@ import pytest
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Heartbeat
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import (
+from alpha_pulse.replay.exchange.faults import (
     GARBAGE_KINDS,
     HUGE_BYTES,
     FaultPlan,
     StreamFault,
     seeded_plan,
 )
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 EXCHANGES = ("binance", "binanceusdm", "kraken", "okx", "bybit", "coinbase")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest, encode
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.producers.frames import DECODERS
-from alpha_pulse.producers.frames.frame import (
+from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.exchanges.frame import (
     FrameDecoder,
     FrameError,
     FrameTime,

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.producers import intake, live
-from alpha_pulse.producers.exchange import make_exchange
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.producers import live
+from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.feed import intake
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 

@@ -2,12 +2,12 @@
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.producers.continuity import ConsecutiveIds
-from alpha_pulse.producers.heard import ANSWER_US_MAX, Heard
-from alpha_pulse.producers.heartbeat import SETTLE_US, ExchangeClock
-from alpha_pulse.producers.pump import Gate
-from alpha_pulse.producers.symbol_feed import SymbolFeed
-from alpha_pulse.producers.tap import Socket
+from alpha_pulse.producers.connection.tap import Socket
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.pump import Gate
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.liveness.heard import ANSWER_US_MAX, Heard
+from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, ExchangeClock
 from alpha_pulse.producers.watchdog import TICK_S, Watchdog
 
 SECOND_US = 1_000_000

@@ -7,12 +7,12 @@ import pytest
 
 from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.producers.gaps import Window
 from alpha_pulse.producers.history.absence import learn_why, why_absent
+from alpha_pulse.producers.history.missing import Window
 from alpha_pulse.producers.history.pages import open_history
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US
 
 MINUTES = 600
 END_US = BEGIN_US + MINUTES * MINUTE_US

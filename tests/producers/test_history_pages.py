@@ -15,10 +15,10 @@ from alpha_pulse.producers.history.asking import NotOfferedError
 from alpha_pulse.producers.history.candle_pages import CandlePage
 from alpha_pulse.producers.history.pages import History, open_history
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import FaultPlan, RestFault
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US
+from alpha_pulse.replay.exchange.faults import FaultPlan, RestFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US
 
 MINUTE_US = 60_000_000
 MINUTES = 1_100

@@ -3,9 +3,9 @@
 from typing import Any
 
 from alpha_pulse.contracts.events import Gap
-from alpha_pulse.producers.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.metrics import FeedTotals
-from alpha_pulse.producers.symbol_feed import SymbolFeed
 
 START_US = 1_763_942_400_000_000
 

@@ -11,11 +11,11 @@ import pytest
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import Config, KafkaConfig, ProducerConfig, config_environment
 from alpha_pulse.contracts.events import Candle, Heartbeat, IngestEvent, Trade
-from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.producers.continuity import ConsecutiveIds
-from alpha_pulse.producers.pump import Gate, Pump
-from alpha_pulse.producers.symbol_feed import SymbolFeed
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.pump import Gate, Pump
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from tests.producers.conftest import MemoryPublisher
 
 TIME_US = 1_700_000_040_000_000

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.producers.redial import (
+from alpha_pulse.producers.connection.redial import (
     CONNECTIONS,
     CONNECTIONS_ELSEWHERE,
     FIRST_WAIT_S,

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.producers.silence import SilenceWatch
+from alpha_pulse.producers.liveness.silence import SilenceWatch
 
 SECOND_US = 1_000_000
 

@@ -2,9 +2,9 @@
 
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.events import Gap, Heartbeat, Trade
-from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
-from alpha_pulse.producers.heartbeat import JUMP_US_MAX, ExchangeClock, due_heartbeat_us
-from alpha_pulse.producers.symbol_feed import SymbolFeed
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.liveness.heartbeat import JUMP_US_MAX, ExchangeClock, due_heartbeat_us
 
 MINUTE_US = 60_000_000
 TIME_US = 1_700_000_040_000_000  # on a minute

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.processors.candle_job import CandleJob
-from alpha_pulse.processors.rules import Job, Rules
-from alpha_pulse.processors.stream import Stream
+from alpha_pulse.processors.candles.rules import Job, Rules
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.history.job import CandleJob
 
 MONDAY_US = 1_763_942_400_000_000
 RULES = Rules.of(ProcessorConfig())

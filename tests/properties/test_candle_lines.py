@@ -11,9 +11,9 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, HistoryMarker
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.state import StateWriter
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.state.partition_state import StateWriter
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 MONDAY_US = 1_763_942_400_000_000
 KEY = b"binance:BTC/USDT"

@@ -28,10 +28,10 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
     message_key,
 )
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.state import StateWriter, restore
-from alpha_pulse.processors.stream import Stream
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.state.partition_state import StateWriter, restore
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 START_US = 1_763_800_020_000_000 // (5 * MINUTE_US) * (5 * MINUTE_US)
 KAFKA_MS = START_US // 1000 + 3_600_000

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.events import Gap, Trade
-from alpha_pulse.producers.continuity import ConsecutiveIds, SeenIds
-from alpha_pulse.producers.symbol_feed import SymbolFeed
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 
 FIRST_TIME_US = 1_700_000_000_000_000
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.producers.gaps import (
+from alpha_pulse.producers.history.missing import (
     Known,
     Window,
     explain,

@@ -13,13 +13,13 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import DAY_US, MINUTE_US, SECOND_US
-from alpha_pulse.processors import hot_numbers
-from alpha_pulse.processors.candles import Value, quote_text, units_text
-from alpha_pulse.processors.hot_rows import ROW, row_of, value_of_row
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.state import StateWriter, restore
-from alpha_pulse.processors.stream import Stream
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.candles.value import Value, quote_text, units_text
+from alpha_pulse.processors.compiled import numbers as hot_numbers
+from alpha_pulse.processors.compiled.rows import ROW, row_of, value_of_row
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.state.partition_state import StateWriter, restore
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 KEY = b"binance:BTC/USDT"
 # 2025-11-24 00:00 UTC, a Monday: every timeframe opens here.
@@ -261,7 +261,7 @@ def test_a_late_trade_changes_what_is_closed_after_it(late_minute: int, next_min
 
 
 def test_room_that_runs_out_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alpha_pulse.processors.closed_candles._CANDLES_MAX", 20)
+    monkeypatch.setattr("alpha_pulse.processors.compiled.closed_candles._CANDLES_MAX", 20)
     # Behind the grace: a trade within it would leave two windows to be closed at once.
     values = [
         trade(number, MONDAY_US + number * MINUTE_US + 5 * SECOND_US, "2.5", "1", "buy")

@@ -13,12 +13,13 @@ from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 from alpha_pulse.contracts.topics import TRADES
-from alpha_pulse.processors import hot_numbers, plain_trade
-from alpha_pulse.processors.candles import parse_units
-from alpha_pulse.processors.hot_loop import DONE
-from alpha_pulse.processors.kernel import Kernel
-from alpha_pulse.processors.stream import Stream
-from alpha_pulse.processors.wire import EncodedRecords
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.candles.value import parse_units
+from alpha_pulse.processors.compiled import numbers as hot_numbers
+from alpha_pulse.processors.compiled import plain_trade
+from alpha_pulse.processors.compiled.loop import DONE
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.wire.records import EncodedRecords
 
 KEY = b"binance:BTC/USDT"
 START_US = 1_763_942_400_000_000

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.sinks.batch import Batch, Waiting, drop_known
-from alpha_pulse.sinks.resume import announced_range
+from alpha_pulse.sinks.lanes.batch import Batch, Waiting, drop_known
+from alpha_pulse.sinks.lanes.resume import announced_range
 
 VALUES = st.lists(st.binary(max_size=40) | st.none(), min_size=1, max_size=60)
 

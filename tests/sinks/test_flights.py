@@ -8,14 +8,14 @@ import pytest
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
-from alpha_pulse.sinks.announcements import PartitionLost
-from alpha_pulse.sinks.batch import Batch, Waiting
-from alpha_pulse.sinks.flights import Flights
-from alpha_pulse.sinks.lane import Lane
-from alpha_pulse.sinks.offsets import Epoch
-from alpha_pulse.sinks.resume import KnownOffsets
-from alpha_pulse.sinks.tables import TRADES_LOG
-from alpha_pulse.sinks.tasks import Tasks
+from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
+from alpha_pulse.sinks.lanes.announcements import PartitionLost
+from alpha_pulse.sinks.lanes.batch import Batch, Waiting
+from alpha_pulse.sinks.lanes.flights import Flights
+from alpha_pulse.sinks.lanes.lane import Lane
+from alpha_pulse.sinks.lanes.offsets import Epoch
+from alpha_pulse.sinks.lanes.resume import KnownOffsets
+from alpha_pulse.sinks.lanes.tasks import Tasks
 
 SETTINGS = SinkConfig(inserts_in_flight_max=2, batch_age_s_max=0.0)
 

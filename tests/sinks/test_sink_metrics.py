@@ -5,9 +5,9 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
-from alpha_pulse.sinks.batch import Batch
+from alpha_pulse.sinks.clickhouse.tables import CANDLES_LOG, TRADES_LOG
+from alpha_pulse.sinks.lanes.batch import Batch
 from alpha_pulse.sinks.metrics import SinkMetrics
-from alpha_pulse.sinks.tables import CANDLES_LOG, TRADES_LOG
 
 
 @pytest.fixture

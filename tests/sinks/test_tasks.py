@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from alpha_pulse.sinks.tasks import Tasks, cancelled, unless
+from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled, unless
 
 
 async def test_the_first_failure_is_raised_to_who_asks() -> None:

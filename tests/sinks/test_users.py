@@ -7,8 +7,8 @@ import pytest
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, SetupConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.users import accounts, user_statements
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.users import accounts, user_statements
 
 SETUP = SetupConfig(
     writer_password="canary-w", migrator_password="canary-m", reader_password="canary-r"

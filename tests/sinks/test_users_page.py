@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.sinks.users import READER_SETTINGS, user_statements
+from alpha_pulse.sinks.clickhouse.users import READER_SETTINGS, user_statements
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.events import DeadLetter
-from alpha_pulse.sinks.batch import Batch
-from alpha_pulse.sinks.clickhouse import ManyMonths, PassingFault, RowsRefused
-from alpha_pulse.sinks.offsets import OffsetStore
-from alpha_pulse.sinks.tables import DEAD_LETTERS_LOG, TRADES_LOG, Table
-from alpha_pulse.sinks.writer import REFUSED, RefusalLimit, TooManyRefused, Writer, dead_letter
+from alpha_pulse.sinks.clickhouse.client import ManyMonths, PassingFault, RowsRefused
+from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, TRADES_LOG, Table
+from alpha_pulse.sinks.lanes.batch import Batch
+from alpha_pulse.sinks.lanes.offsets import OffsetStore
+from alpha_pulse.sinks.lanes.writer import (
+    REFUSED,
+    RefusalLimit,
+    TooManyRefused,
+    Writer,
+    dead_letter,
+)
 
 decode_dead_letter: EventDecoder[DeadLetter] = EventDecoder(DeadLetter)
 OCTOBER_US, NOVEMBER_US = 1_793_491_199_999_999, 1_793_491_200_000_000

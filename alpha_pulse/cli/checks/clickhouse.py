@@ -13,7 +13,7 @@ from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.sinks.migrate import Migration, load_migrations
+from alpha_pulse.sinks.clickhouse.migrate import Migration, load_migrations
 
 # The oldest with everything that the schema and the views use.
 VERSION_MIN = (25, 3)

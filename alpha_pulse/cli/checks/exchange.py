@@ -6,10 +6,10 @@ import time
 from alpha_pulse.cli.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
-from alpha_pulse.producers.exchange import make_exchange
-from alpha_pulse.producers.exchange_names import exchange_name
-from alpha_pulse.producers.healing import Healer
-from alpha_pulse.producers.limiter import Limiter
+from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.healing.healer import Healer
 
 EXCHANGE_S_MAX = 10.0
 # Delays are measured against this clock; candles never are.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.errors import ConfigError
-from alpha_pulse.producers.fetcher import DataFetchConfig
-from alpha_pulse.sinks.storage_config import StorageConfig
+from alpha_pulse.producers.library.fetcher import DataFetchConfig
+from alpha_pulse.sinks.library.storage_config import StorageConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`ExchangeFetcher` as part of the library; its home is `alpha_pulse.producers.fetcher`."""
+"""`ExchangeFetcher` as part of the library; its home is `alpha_pulse.producers.library.fetcher`."""
 
 from alpha_pulse.data_pipeline import DataFetchConfig, ExchangeFetcher
 

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from alpha_pulse.contracts.stopping import end_at_once_when_told, stop_when_told
+from alpha_pulse.contracts.roles.stopping import end_at_once_when_told, stop_when_told
 
 
 async def _main() -> None:
@@ -24,7 +24,7 @@ async def _main() -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), config.history.repair_interval_s)
     if not stop.is_set():
-        from alpha_pulse.contracts.logs import configure_logs
+        from alpha_pulse.contracts.roles.logs import configure_logs
         from alpha_pulse.data_pipeline.history.repairing import keep_repairing
 
         configure_logs()

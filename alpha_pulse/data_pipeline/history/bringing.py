@@ -10,7 +10,7 @@ from alpha_pulse.data_pipeline.history.jobs import Job, JobWriter, wait_for_cand
 from alpha_pulse.data_pipeline.history.runs import runs_of, windows_of
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import Window
+from alpha_pulse.producers.history.missing import Window
 from alpha_pulse.producers.history.pages import History
 
 Brought = tuple[Job, list[int]]  # a job that was published, and the open times of its candles

@@ -12,7 +12,9 @@ from alpha_pulse.data_pipeline.history.report import Progress, Report
 from alpha_pulse.data_pipeline.history.runs import apart, count_of, join, with_explained
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.trade_backfill import TradeBackfill
-from alpha_pulse.producers.gaps import (
+from alpha_pulse.producers.history.absence import why_absent
+from alpha_pulse.producers.history.asking import NotOfferedError
+from alpha_pulse.producers.history.missing import (
     Known,
     Missing,
     Window,
@@ -20,8 +22,6 @@ from alpha_pulse.producers.gaps import (
     first_open,
     missing_windows,
 )
-from alpha_pulse.producers.history.absence import why_absent
-from alpha_pulse.producers.history.asking import NotOfferedError
 
 log = structlog.get_logger()
 

@@ -15,17 +15,17 @@ from alpha_pulse.contracts.codec import encode, encode_many
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, IngestEvent, Trade
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import (
     PUBLISHED_TIMEFRAMES,
     TIMEFRAMES,
     Timeframe,
     message_key,
 )
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, reason_text
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import Reason, Window
+from alpha_pulse.producers.history.missing import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
 STILL_S_MAX = 60.0

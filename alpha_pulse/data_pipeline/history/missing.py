@@ -7,7 +7,7 @@ from alpha_pulse.contracts.events import Gap
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import (
+from alpha_pulse.producers.history.missing import (
     FINAL_REASONS,
     Known,
     Missing,

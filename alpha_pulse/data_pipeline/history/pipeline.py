@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.kafka.publisher import Publisher
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import CANDLES, TRADES
 from alpha_pulse.data_pipeline.history.backfill import Backfill
 from alpha_pulse.data_pipeline.history.jobs import JobWriter
@@ -14,7 +14,7 @@ from alpha_pulse.data_pipeline.history.settled import wait_until_settled
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
-from alpha_pulse.producers.exchange_names import with_exchange
+from alpha_pulse.producers.exchanges.names import with_exchange
 from alpha_pulse.producers.history.pages import History, open_history
 
 # A candle costs the processors ten times a trade: smaller batches leave them time in between.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import Missing
+from alpha_pulse.producers.history.missing import Missing
 
 
 @dataclass(slots=True)

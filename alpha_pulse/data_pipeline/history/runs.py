@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.producers.gaps import Known, Missing, Reason, Window, explain
+from alpha_pulse.producers.history.missing import Known, Missing, Reason, Window, explain
 
 # So many candles are one job at most.
 JOB_CANDLES_MAX = 500_000

@@ -13,8 +13,8 @@ from aiokafka import TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.kafka.batches import batch_consumer
 from alpha_pulse.contracts.market import message_key
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST, Topic
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market

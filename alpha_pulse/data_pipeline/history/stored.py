@@ -17,8 +17,8 @@ from alpha_pulse.data_pipeline.history.stored_rows import (
     gap_of,
     trade_of,
 )
-from alpha_pulse.producers.gaps import FINAL_REASONS, REASONS, Reason, Window
-from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
+from alpha_pulse.producers.history.missing import FINAL_REASONS, REASONS, Reason, Window
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 
 # ClickHouse may be away for a moment: a read is tried again for so long.
 READ_S_MAX = 30.0

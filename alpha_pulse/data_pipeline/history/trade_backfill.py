@@ -6,8 +6,8 @@ from alpha_pulse.data_pipeline.history.bringing import Bringer
 from alpha_pulse.data_pipeline.history.jobs import Job, wait_for_candles, wait_for_trades
 from alpha_pulse.data_pipeline.history.report import Progress, Report
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import Window, first_open
 from alpha_pulse.producers.history.asking import NotOfferedError
+from alpha_pulse.producers.history.missing import Window, first_open
 
 
 class TradeBackfill:

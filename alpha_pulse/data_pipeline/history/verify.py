@@ -18,8 +18,8 @@ from alpha_pulse.contracts.market import (
 from alpha_pulse.data_pipeline.history.backfill import Backfill
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.producers.gaps import Window, first_open
 from alpha_pulse.producers.history.asking import NotOfferedError
+from alpha_pulse.producers.history.missing import Window, first_open
 
 log = structlog.get_logger()
 

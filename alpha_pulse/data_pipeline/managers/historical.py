@@ -28,7 +28,7 @@ from alpha_pulse.contracts.market import (
 )
 from alpha_pulse.contracts.validation import validate_candle
 from alpha_pulse.data_pipeline.core.models import CoverageReport
-from alpha_pulse.producers.gaps import Window, first_open, missing_windows
+from alpha_pulse.producers.history.missing import Window, first_open, missing_windows
 
 # A closed candle may change for so long yet; until then it counts as open.
 FINAL_AFTER_US = 10_000_000

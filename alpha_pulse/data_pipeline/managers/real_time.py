@@ -22,7 +22,7 @@ from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.data_pipeline.core.config import MarketDataConfig
 from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate
 from alpha_pulse.data_pipeline.managers.followed_symbol import FollowedSymbol
-from alpha_pulse.producers.limiter import backoff_s
+from alpha_pulse.producers.connection.limiter import backoff_s
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""`ExchangeDataProvider` as part of the library; its home is `alpha_pulse.producers.provider`."""
+"""`ExchangeDataProvider` as part of the library; see `alpha_pulse.producers.library.provider`."""
 
 from alpha_pulse.data_pipeline import ExchangeDataProvider
 

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.kafka.publisher import Publisher
 from alpha_pulse.contracts.market import get_timeframe
+from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.validation import validate_candle
 from alpha_pulse.data_pipeline.history.bringing import Brought
 from alpha_pulse.data_pipeline.history.jobs import (

@@ -1,4 +1,4 @@
-"""`SQLAlchemyStorage` as part of the library; its home is `alpha_pulse.sinks.sql_storage`."""
+"""`SQLAlchemyStorage` as part of the library; see `alpha_pulse.sinks.library.sql_storage`."""
 
 from alpha_pulse.data_pipeline import SQLAlchemyStorage, StorageConfig
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import orjson
 
-from alpha_pulse.replay.candles import ExchangeCandle
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import Instrument, TradeRow, spot_symbol
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.candles import ExchangeCandle
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import Instrument, TradeRow, spot_symbol
 
 
 @dataclass(frozen=True, slots=True)

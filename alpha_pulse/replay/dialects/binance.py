@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from alpha_pulse.replay.candles import TIMEFRAMES_US, ExchangeCandle, plain
 from alpha_pulse.replay.dialects.base import (
     Dialect,
     Reply,
@@ -30,9 +29,10 @@ from alpha_pulse.replay.dialects.binance_rest import (
     required,
     trade_row,
 )
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import TradeRow
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.candles import TIMEFRAMES_US, ExchangeCandle, plain
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import TradeRow
 
 ROWS_MAX = 1_000
 FOREVER_MS = 1 << 50

@@ -3,9 +3,9 @@
 from decimal import Decimal
 from typing import Any
 
-from alpha_pulse.replay.candles import ExchangeCandle, plain
 from alpha_pulse.replay.dialects.base import RestRefusal, RestReply, RestRequest
-from alpha_pulse.replay.market import TradeRow
+from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
+from alpha_pulse.replay.markets.market import TradeRow
 
 ROWS_DEFAULT = 500
 # Aggregates are numbered apart from raw trades. Here each holds one trade.

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from alpha_pulse.replay.dialects.base import RestReply, RestRequest
 from alpha_pulse.replay.dialects.binance import Binance
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import TradeRow, perpetual_symbol
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import TradeRow, perpetual_symbol
 
 
 class BinanceUsdm(Binance):

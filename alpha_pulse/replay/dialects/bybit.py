@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from alpha_pulse.replay.candles import ExchangeCandle, plain
 from alpha_pulse.replay.dialects.base import (
     Dialect,
     Reply,
@@ -22,9 +21,10 @@ from alpha_pulse.replay.dialects.base import (
     text_list,
     tick,
 )
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import Instrument, TradeRow
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import Instrument, TradeRow
 
 SPOT_TRADES_MAX = 60
 LINEAR_TRADES_MAX = 1_000

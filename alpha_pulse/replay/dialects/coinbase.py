@@ -10,7 +10,6 @@ the maker's side.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from alpha_pulse.replay.candles import ExchangeCandle
 from alpha_pulse.replay.dialects.base import (
     Dialect,
     Reply,
@@ -23,9 +22,10 @@ from alpha_pulse.replay.dialects.base import (
     text_list,
     tick,
 )
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import Instrument, TradeRow
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.candles import ExchangeCandle
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import Instrument, TradeRow
 
 TRADES_MAX = 1_000
 CANDLES_MAX = 350

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from alpha_pulse.replay.candles import ExchangeCandle, plain
 from alpha_pulse.replay.dialects.base import (
     Dialect,
     Reply,
@@ -23,9 +22,10 @@ from alpha_pulse.replay.dialects.base import (
     parse_object,
     tick,
 )
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import Instrument, TradeRow
-from alpha_pulse.replay.sockets import Channel, ClientSocket
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import Instrument, TradeRow
 
 TRADES_MAX = 500
 HISTORY_TRADES_MAX = 100

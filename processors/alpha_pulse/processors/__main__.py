@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from alpha_pulse.contracts.stopping import end_at_once_when_told, end_within
+from alpha_pulse.contracts.roles.stopping import end_at_once_when_told, end_within
 
 FAILED_END_S_MAX = 15.0
 

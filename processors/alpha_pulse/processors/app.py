@@ -18,14 +18,14 @@ import structlog
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import await_topics
-from alpha_pulse.contracts.logs import configure_logs
-from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
-from alpha_pulse.contracts.stopping import CLOSE_S_MAX, end_within
-from alpha_pulse.processors.audit import add_audits
-from alpha_pulse.processors.credentials import faust_credentials
-from alpha_pulse.processors.hot_trades import warm_up
-from alpha_pulse.processors.metrics import ProcessorMetrics
-from alpha_pulse.processors.trade_path import TradePath
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
+from alpha_pulse.contracts.roles.stopping import CLOSE_S_MAX, end_within
+from alpha_pulse.processors.audit.agent import add_audits
+from alpha_pulse.processors.audit.credentials import faust_credentials
+from alpha_pulse.processors.compiled.trades import warm_up
+from alpha_pulse.processors.worker.metrics import ProcessorMetrics
+from alpha_pulse.processors.worker.trade_path import TradePath
 
 log = structlog.get_logger()
 

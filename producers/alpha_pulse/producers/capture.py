@@ -19,9 +19,9 @@ from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
-from alpha_pulse.producers.exchange_names import exchange_name
+from alpha_pulse.producers.connection.tap import Frame
+from alpha_pulse.producers.exchanges.names import exchange_name
 from alpha_pulse.producers.live import LiveProducer
-from alpha_pulse.producers.tap import Frame
 
 TRADE_COLUMNS = ["trade_id", "trade_time_us", "price", "amount", "side"]
 CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "trade_count"]

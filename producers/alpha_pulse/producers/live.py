@@ -14,25 +14,25 @@ import structlog
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
-from alpha_pulse.producers.candle_healing import ASK_MAX, CandleHealer
-from alpha_pulse.producers.catch_up import CatchUp
-from alpha_pulse.producers.exchange import make_exchange
-from alpha_pulse.producers.exchange_names import exchange_name
-from alpha_pulse.producers.frames import DECODERS
-from alpha_pulse.producers.frames.frame import FrameTime, Refusal, Tick
-from alpha_pulse.producers.healing import Healer
-from alpha_pulse.producers.heartbeat import SETTLE_US, ExchangeClock
-from alpha_pulse.producers.intake import Intake
-from alpha_pulse.producers.limiter import Limiter
-from alpha_pulse.producers.listing import Listing
+from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.connection.listing import Listing
+from alpha_pulse.producers.connection.subscriptions import Subscriptions
+from alpha_pulse.producers.connection.symbols import SymbolTable, shard_of
+from alpha_pulse.producers.connection.tap import Frame, Socket
+from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.exchanges.frame import FrameTime, Refusal, Tick
+from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.feed.intake import Intake
+from alpha_pulse.producers.feed.new_feed import new_feed
+from alpha_pulse.producers.feed.pump import EventPublisher, Gate, Pump
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.healing.candle_healing import ASK_MAX, CandleHealer
+from alpha_pulse.producers.healing.catch_up import CatchUp
+from alpha_pulse.producers.healing.healer import Healer
+from alpha_pulse.producers.healing.recording_end import RecordingEnd
+from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, ExchangeClock
 from alpha_pulse.producers.metrics import FeedTotals
-from alpha_pulse.producers.new_feed import new_feed
-from alpha_pulse.producers.pump import EventPublisher, Gate, Pump
-from alpha_pulse.producers.recording_end import RecordingEnd
-from alpha_pulse.producers.subscriptions import Subscriptions
-from alpha_pulse.producers.symbol_feed import SymbolFeed
-from alpha_pulse.producers.symbols import SymbolTable, shard_of
-from alpha_pulse.producers.tap import Frame, Socket
 from alpha_pulse.producers.watchdog import Watchdog
 
 log = structlog.get_logger()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from alpha_pulse.contracts.metrics.metric import Metric, Readings, Values, histogram
-from alpha_pulse.producers.symbol_feed import SymbolFeed
+from alpha_pulse.contracts.roles.metrics.metric import Metric, Readings, Values, histogram
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 
 if TYPE_CHECKING:  # both count by this file
-    from alpha_pulse.contracts.kafka.publisher import Publisher
+    from alpha_pulse.contracts.roles.publisher import Publisher
     from alpha_pulse.producers.live import LiveProducer
 
 _BY_EXCHANGE = ("exchange",)

@@ -16,14 +16,14 @@ import structlog
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import await_topics
-from alpha_pulse.contracts.kafka.publisher import Publisher
-from alpha_pulse.contracts.logs import configure_logs
-from alpha_pulse.contracts.metrics.server import Monitor, monitored
-from alpha_pulse.contracts.stopping import stop_when_told
-from alpha_pulse.producers.exchange_names import exchange_name
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.contracts.roles.metrics.server import Monitor, monitored
+from alpha_pulse.contracts.roles.publisher import Publisher
+from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.feed.resume import last_trades
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.producers.metrics import ProducerMetrics
-from alpha_pulse.producers.resume import last_trades
 
 log = structlog.get_logger()
 

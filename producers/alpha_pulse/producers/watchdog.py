@@ -10,12 +10,12 @@ import structlog
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.producers.catch_up import CatchUp
-from alpha_pulse.producers.continuity import ConsecutiveIds
-from alpha_pulse.producers.heartbeat import ExchangeClock
-from alpha_pulse.producers.pump import Gate
-from alpha_pulse.producers.symbol_feed import SymbolFeed
-from alpha_pulse.producers.tap import Socket
+from alpha_pulse.producers.connection.tap import Socket
+from alpha_pulse.producers.feed.continuity import ConsecutiveIds
+from alpha_pulse.producers.feed.pump import Gate
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.healing.catch_up import CatchUp
+from alpha_pulse.producers.liveness.heartbeat import ExchangeClock
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from alpha_pulse.contracts.stopping import end_at_once_when_told
+from alpha_pulse.contracts.roles.stopping import end_at_once_when_told
 
 if __name__ == "__main__":
     end_at_once_when_told()

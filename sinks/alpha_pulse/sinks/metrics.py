@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from alpha_pulse.contracts.metrics.metric import (
+from alpha_pulse.contracts.roles.metrics.metric import (
     CONSUMERGROUP_LAG,
     Metric,
     Readings,
     Values,
     histogram,
 )
-from alpha_pulse.sinks.batch import Batch
-from alpha_pulse.sinks.tables import TRADES_LOG, Table
+from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG, Table
+from alpha_pulse.sinks.lanes.batch import Batch
 
 if TYPE_CHECKING:  # it counts by this file
-    from alpha_pulse.sinks.consumer import Sink
+    from alpha_pulse.sinks.lanes.consumer import Sink
 
 _BY_TABLE = ("table",)
 

@@ -15,15 +15,15 @@ import uvloop
 
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.contracts.logs import configure_logs
-from alpha_pulse.contracts.metrics.server import Monitor, lag_problem, monitored
-from alpha_pulse.contracts.stopping import stop_when_told
-from alpha_pulse.sinks.clickhouse import ClickHouse
-from alpha_pulse.sinks.consumer import Sink
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
+from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.clickhouse.tables import stored_tables
+from alpha_pulse.sinks.lanes.consumer import Sink
+from alpha_pulse.sinks.lanes.offsets import OffsetStore, check_topic
 from alpha_pulse.sinks.metrics import SinkMetrics
-from alpha_pulse.sinks.migrate import migrate
-from alpha_pulse.sinks.offsets import OffsetStore, check_topic
-from alpha_pulse.sinks.tables import stored_tables
 
 log = structlog.get_logger("alpha_pulse.sinks")
 

@@ -15,11 +15,11 @@ import uvloop
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.logs import configure_logs
-from alpha_pulse.contracts.stopping import end_at_once_when_told
-from alpha_pulse.sinks.clickhouse import ClickHouse, PassingFault
-from alpha_pulse.sinks.migrate import migrate
-from alpha_pulse.sinks.users import make_users
+from alpha_pulse.contracts.roles.logs import configure_logs
+from alpha_pulse.contracts.roles.stopping import end_at_once_when_told
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
+from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.clickhouse.users import make_users
 
 log = structlog.get_logger("alpha_pulse.sinks")
 

@@ -11,7 +11,7 @@ import yaml
 from alpha_pulse.cli.role_processes import ROLE_MODULES
 from alpha_pulse.contracts.config import SHORT_NAMES, Config, load_config
 from alpha_pulse.contracts.config_sources import list_settings
-from alpha_pulse.contracts.metrics.probe import ROLES
+from alpha_pulse.contracts.roles.metrics.probe import ROLES
 
 ROOT = Path(__file__).parents[3]
 Services = dict[str, dict[str, Any]]

@@ -19,7 +19,7 @@ from alpha_pulse.contracts.interfaces import MissingCandles, OnEvents
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
+from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
 
 START_US = 1_767_225_600_000_000  # 2026-01-01, a midnight
 

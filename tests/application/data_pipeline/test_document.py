@@ -30,9 +30,9 @@ from alpha_pulse.data_pipeline import (
 )
 from alpha_pulse.data_pipeline.core import errors
 from alpha_pulse.data_pipeline.core.models import Candle, MarketUpdate
-from alpha_pulse.replay.faults import RestFault
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.faults import RestFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.application.data_pipeline import blocks
 from tests.application.data_pipeline.blocks import run_part, undefined_names
 

@@ -18,10 +18,10 @@ from alpha_pulse.data_pipeline import (
 )
 from alpha_pulse.data_pipeline.core.models import CoverageReport
 from alpha_pulse.producers.history import asking
-from alpha_pulse.replay.faults import FaultPlan, RestFault
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import FaultPlan, RestFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.application.data_pipeline.conftest import MemoryStorage
 
 MINUTES = 90

@@ -17,10 +17,10 @@ from alpha_pulse.contracts.topics import CANDLES
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
 from alpha_pulse.data_pipeline.history.repairing import repair_once
 from alpha_pulse.data_pipeline.history.stored_rows import Market
-from alpha_pulse.replay.faults import SHORT_FAULTS, random_rest_plan
-from alpha_pulse.replay.long_market import LongMarket
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import SHORT_FAULTS, random_rest_plan
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 MINUTES = 1_500

@@ -14,8 +14,8 @@ import pytest
 import alpha_pulse.data_pipeline as library
 from alpha_pulse.contracts.market import DAY_US, MINUTE_US
 from alpha_pulse.data_pipeline.core import config, errors, interfaces, models, validation
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.application.data_pipeline import blocks
 from tests.application.data_pipeline.blocks import python_blocks, run_part
 

@@ -18,8 +18,8 @@ from alpha_pulse.data_pipeline import (
     PipelineStorage,
     RealTimeDataManager,
 )
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
 MINUTES = 40

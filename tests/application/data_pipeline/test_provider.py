@@ -13,9 +13,9 @@ from alpha_pulse.contracts.interfaces import Provider
 from alpha_pulse.contracts.market import MINUTE_US, ExchangeType
 from alpha_pulse.data_pipeline import ExchangeDataProvider, MarketDataConfig, RealTimeDataManager
 from alpha_pulse.data_pipeline.core.models import MarketUpdate
-from alpha_pulse.replay.faults import FaultPlan, seeded_plan
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import BEGIN_US, SyntheticMarket
+from alpha_pulse.replay.exchange.faults import FaultPlan, seeded_plan
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.application.data_pipeline.conftest import MemoryStorage
 from tests.patience import PATIENCE_S
 

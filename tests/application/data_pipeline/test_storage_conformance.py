@@ -17,7 +17,7 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.interfaces import Storage
 from alpha_pulse.contracts.market import HOUR_US, MINUTE_US
 from alpha_pulse.data_pipeline.storage.pipeline import PipelineStorage
-from alpha_pulse.sinks.sql_storage import SQLAlchemyStorage
+from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
 from tests.application.data_pipeline.conftest import (
     START_US,
     MemoryStorage,

@@ -12,9 +12,9 @@ import yaml
 
 from alpha_pulse.contracts.config import SetupConfig
 from alpha_pulse.contracts.market import TIMEFRAMES
-from alpha_pulse.contracts.metrics.metric import COMMON, Metric
+from alpha_pulse.contracts.roles.metrics.metric import COMMON, Metric
 from alpha_pulse.contracts.topics import CANDLES
-from alpha_pulse.processors.metrics import METRICS as PROCESSOR_METRICS
+from alpha_pulse.processors.worker.metrics import METRICS as PROCESSOR_METRICS
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
 from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
 

@@ -8,9 +8,9 @@ import pytest
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.examples import EXAMPLES
-from alpha_pulse.contracts.kafka.batches import RecordBatch
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
+from alpha_pulse.contracts.roles.batches import RecordBatch
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.page.chart import Chart, ChartCandle
 from alpha_pulse.page.live import RECENT_MAX, LiveMarket, Mailbox
 from tests.patience import PATIENCE_S

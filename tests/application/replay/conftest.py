@@ -14,11 +14,11 @@ from typing import Any
 import ccxt.pro
 import pytest
 
-from alpha_pulse.producers.exchange import point_at
-from alpha_pulse.replay.market import RecordedMarket, TradeRow
-from alpha_pulse.replay.recording import RecordedCandle, Recording
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.producers.connection.client import point_at
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.market import RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.recording import RecordedCandle, Recording
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000

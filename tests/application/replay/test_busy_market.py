@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from alpha_pulse.replay.conductor import BATCH_TRADES_MAX
-from alpha_pulse.replay.market import TradeRow
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.conductor import BATCH_TRADES_MAX
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.market import TradeRow
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.application.replay.conftest import BEGIN_US, MINUTE_US, until
 
 

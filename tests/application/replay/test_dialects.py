@@ -16,10 +16,10 @@ import pytest
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.dialects.bybit import Bybit
-from alpha_pulse.replay.faults import FaultPlan, StreamFault
-from alpha_pulse.replay.market import RecordedMarket, TradeRow
-from alpha_pulse.replay.recording import Recording
-from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.exchange.faults import FaultPlan, StreamFault
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.market import RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.recording import Recording
 from tests.application.replay.conftest import Connect, until, watching
 from tests.patience import PATIENCE_S
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.faults import (
+from alpha_pulse.replay.dialects.sockets import Channel
+from alpha_pulse.replay.exchange.faults import (
     GARBAGE_KINDS,
     REST_FAULTS,
     STREAM_FAULTS,
@@ -23,11 +24,10 @@ from alpha_pulse.replay.faults import (
     garbage,
     seeded_plan,
 )
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import RecordedMarket, TradeRow
-from alpha_pulse.replay.recording import Recording
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.sockets import Channel
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.recording import Recording
 from tests.application.replay.conftest import until
 
 SUBSCRIBE = '{"method":"SUBSCRIBE","params":["btcusdt@trade","btcusdt@kline_1m"],"id":1}'

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.replay.ledger import Ranges
+from alpha_pulse.replay.exchange.ledger import Ranges
 
 PIECES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12)), max_size=30)
 

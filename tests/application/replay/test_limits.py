@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.limits import MessageLimit, WeightLimit
-from alpha_pulse.replay.market import RecordedMarket
-from alpha_pulse.replay.recording import Recording
-from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.exchange.limits import MessageLimit, WeightLimit
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.market import RecordedMarket
+from alpha_pulse.replay.markets.recording import Recording
 from tests.patience import PATIENCE_S
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.replay.candles import CandleHistory
-from alpha_pulse.replay.faults import shortened
-from alpha_pulse.replay.long_market import LongMarket
+from alpha_pulse.replay.exchange.faults import shortened
+from alpha_pulse.replay.markets.candles import CandleHistory
+from alpha_pulse.replay.markets.long_market import LongMarket
 
 MINUTE_US = 60_000_000
 BEGIN_US = 1_704_067_200_000_000

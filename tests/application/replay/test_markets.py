@@ -4,11 +4,11 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpha_pulse.replay.candles import CandleHistory
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import LoopedMarket, Market, RecordedMarket, TradeRow
-from alpha_pulse.replay.recording import Recording
-from alpha_pulse.replay.synthetic import BLOCK_US, SyntheticMarket
+from alpha_pulse.replay.markets.candles import CandleHistory
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import LoopedMarket, Market, RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.recording import Recording
+from alpha_pulse.replay.markets.synthetic import BLOCK_US, SyntheticMarket
 from tests.application.replay.conftest import (
     BEGIN_US,
     MINUTE_US,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.replay.recording import Recording
+from alpha_pulse.replay.markets.recording import Recording
 from tests.application.replay.conftest import write_recording
 from tests.patience import PATIENCE_S
 

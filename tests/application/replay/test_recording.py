@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.replay.recording import Recording, RecordingError, load_recording
+from alpha_pulse.replay.markets.recording import Recording, RecordingError, load_recording
 from tests.application.replay.conftest import MINUTE_US, make_recording, write_recording
 
 TRADES = "trade_id,trade_time_us,price,amount,side\n"

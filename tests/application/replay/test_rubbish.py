@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Dialect, Options, Reply, RestRequest
-from alpha_pulse.replay.feeds import Feed
-from alpha_pulse.replay.market import RecordedMarket
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import RecordedMarket
 from tests.application.replay.conftest import make_recording
 
 RECORDING = make_recording(minutes=3, trades_per_minute=20)

@@ -11,10 +11,10 @@ import pytest
 
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.market import LoopedMarket, RecordedMarket, TradeRow
-from alpha_pulse.replay.recording import Recording
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.market import LoopedMarket, RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.recording import Recording
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.application.replay.conftest import BEGIN_US, MINUTE_US, Connect, until
 from tests.patience import PATIENCE_S
 
@@ -289,7 +289,7 @@ async def test_a_reader_that_does_not_read_holds_full_speed_back(recording: Reco
 async def test_a_reader_too_slow_for_a_live_market_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("alpha_pulse.replay.sender.TOO_SLOW_BYTES", -1)
+    monkeypatch.setattr("alpha_pulse.replay.exchange.sender.TOO_SLOW_BYTES", -1)
     market = SyntheticMarket("BTC/USDT", 2, trades_per_minute=600, quiet_minutes=0)
     async with ReplayExchange([market], live=True) as exchange, reader(exchange) as client:
         await client.ws.send_str('{"method":"LIST_SUBSCRIPTIONS","id":1}')

@@ -24,7 +24,7 @@ import orjson
 
 from alpha_pulse.cli.accidents import Accident
 from alpha_pulse.cli.stored import connect
-from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.exchange.server import ReplayExchange
 from tests.faults.soak.found import newest_minutes, unseen
 from tests.faults.soak.judge import judge, ledger_of
 from tests.faults.soak.pipeline import Load, Pipeline

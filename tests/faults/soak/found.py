@@ -11,7 +11,7 @@ from clickhouse_connect.driver.client import Client
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.kafka.batches import batch_consumer
+from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.replay.verdict import StoredCandle, StoredTrade
 

@@ -8,8 +8,8 @@ from typing import Any
 from alpha_pulse.cli.accidents import Accident
 from alpha_pulse.cli.stored import connect, count_gaps, count_trades
 from alpha_pulse.contracts.market import MINUTE_US
-from alpha_pulse.replay.recording import GRACE_US
-from alpha_pulse.replay.server import ReplayExchange
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.recording import GRACE_US
 from alpha_pulse.replay.verdict import Comparison
 from tests.faults.soak.found import (
     count_by,

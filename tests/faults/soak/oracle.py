@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from alpha_pulse.contracts.market import MINUTE_US, PUBLISHED_TIMEFRAMES
-from alpha_pulse.replay.market import Market, TradeRow
-from alpha_pulse.replay.recording import GRACE_US
+from alpha_pulse.replay.markets.market import Market, TradeRow
+from alpha_pulse.replay.markets.recording import GRACE_US
 from alpha_pulse.replay.verdict import (
     Comparison,
     StoredCandle,

@@ -24,15 +24,15 @@ from alpha_pulse.contracts.config import (
 )
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.runtime import Runtime
-from alpha_pulse.replay.faults import (
+from alpha_pulse.replay.exchange.faults import (
     GARBAGE_KINDS,
     REST_FAULTS,
     TRADE_PATHS,
     RestFault,
     StreamFault,
 )
-from alpha_pulse.replay.server import ReplayExchange
-from alpha_pulse.replay.synthetic import SyntheticMarket
+from alpha_pulse.replay.exchange.server import ReplayExchange
+from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.faults.link import Link
 from tests.faults.soak.linked_kafka import LinkedKafka
 from tests.faults.soak.plan import ROLES

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.producers.gaps import Known, Reason, Window
+from alpha_pulse.producers.history.missing import Known, Reason, Window
 from alpha_pulse.producers.history.pages import History
 
 # So many candles on each side are looked at: had the symbol begun by then, did it go on?

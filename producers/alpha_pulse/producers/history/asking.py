@@ -11,7 +11,7 @@ import structlog
 
 from alpha_pulse.contracts.config import HistoryConfig
 from alpha_pulse.contracts.errors import DataFetchError, ValidationError
-from alpha_pulse.producers.limiter import Limiter, backoff_s
+from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 
 log = structlog.get_logger()
 

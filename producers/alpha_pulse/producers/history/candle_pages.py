@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from alpha_pulse.contracts.config import HistoryConfig
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import Timeframe, get_timeframe
-from alpha_pulse.producers.gaps import first_open, missing_windows
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
 from alpha_pulse.producers.history.candle_requests import Asking, CandleSource, candle_source
+from alpha_pulse.producers.history.missing import first_open, missing_windows
 
 # Answers that agree before candles count as absent; and how often a page is asked at all.
 AGREEING_ANSWERS = 2

@@ -16,7 +16,7 @@ import msgspec
 
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.producers.frames.frame import FrameError, positive_text, sum_text, time_us
+from alpha_pulse.producers.exchanges.frame import FrameError, positive_text, sum_text, time_us
 
 # Four prices and three volumes as the contract wants them, in one look instead of seven.
 _PRICE = r"(?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,12}+)?+ "

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig
-from alpha_pulse.producers.exchange import open_exchange
-from alpha_pulse.producers.exchange_names import exchange_name
-from alpha_pulse.producers.healing import Healer
+from alpha_pulse.producers.connection.client import open_exchange
+from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.history.asking import Asker
 from alpha_pulse.producers.history.candle_pages import CandlePages
 from alpha_pulse.producers.history.trade_pages import TradePages
-from alpha_pulse.producers.limiter import Limiter
 
 # Milliseconds per request where ccxt is slower than what the exchange allows. Source: OKX, "Get
 # candlesticks history": 20 requests in 2 s (ccxt: one in 110 ms).

@@ -6,17 +6,17 @@ from typing import Any
 
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import SECOND_US
-from alpha_pulse.producers.gaps import missing_ids
-from alpha_pulse.producers.healing import Healer
+from alpha_pulse.producers.healing.healer import Healer
+from alpha_pulse.producers.healing.rest_trades import Wanted
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
 from alpha_pulse.producers.history.candle_pages import AGREEING_ANSWERS
+from alpha_pulse.producers.history.missing import missing_ids
 from alpha_pulse.producers.history.trade_requests import (
     FIRST_FROM,
     NEWEST_BEFORE,
     RAW_COST,
     Mark,
 )
-from alpha_pulse.producers.rest_trades import Wanted
 
 # A list of trades that is empty is asked for so often before it is believed.
 EMPTY_ANSWERS_MAX = 4

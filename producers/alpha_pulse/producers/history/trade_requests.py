@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.market import SECOND_US
-from alpha_pulse.producers.frames.frame import iso_time_us, number_id, time_us
+from alpha_pulse.producers.exchanges.frame import iso_time_us, number_id, time_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,244 @@
+"""The table of kinds: every kind of event, with each fact about it that more than one room needs.
+
+Topics, codecs, JSON Schemas, AsyncAPI, the tables of the docs, the log tables and their views, what
+sinks store, retention, the typed reader and the library's SQL tables follow from this table. What
+is special to one kind (a candle's revision, a gap's healing) is code in that kind's room.
+
+A new kind is its Struct in `events`, its examples, and its entry here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, Union
+
+import msgspec
+
+from alpha_pulse.contracts.events import (
+    Audit,
+    Candle,
+    DeadLetter,
+    Gap,
+    Heartbeat,
+    HistoryMarker,
+    StreamStatus,
+    Trade,
+)
+from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+EventT_co = TypeVar("EventT_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class TopicOf(Generic[EventT_co]):
+    """One topic of the pipeline, without its namespace, and the type of what is read from it."""
+
+    name: str
+    events: tuple[type[msgspec.Struct], ...]
+    description: str
+    key: str = "exchange:symbol"
+    retention_ms: int = 7 * DAY_MS
+    cleanup: Literal["delete", "compact"] = "delete"
+    internal: bool = False
+
+    def full_name(self, namespace: str = "") -> str:
+        """Return the topic's name in Kafka."""
+        return f"{namespace}.{self.name}" if namespace else self.name
+
+    @property
+    def event_type(self) -> Any:
+        """What a decoder of this topic's values is made for: a Struct, or a union of several."""
+        return Union[self.events]  # noqa: UP007  - of a tuple that is known at run time only
+
+
+# For code to which it does not matter what travels in a topic.
+Topic = TopicOf[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """The append-only ClickHouse table that keeps a kind: one row per record of its topics.
+
+    time: the field whose month decides the table's partition. order: the fields that sort the
+    table. retention: the setting of `[clickhouse]` that says for how many days rows are kept.
+    checks: constraints by name, beyond those that follow from the fields' types. projections: by
+    name, beyond the one that counts offsets.
+    """
+
+    table: str
+    time: str
+    order: tuple[str, ...]
+    retention: str = "events_retention_days"
+    checks: Mapping[str, str] = field(default_factory=dict)
+    projections: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Generic[EventT_co]):
+    """One kind of event.
+
+    identity: the fields that say what an event speaks of; of several with the same identity the
+    highest revision stands. Empty: it speaks of the log itself. topic: where readers find it;
+    `{timeframe}` makes a topic of each of `timeframes`; None: it travels in the ingest log alone.
+    log: how ClickHouse keeps it; None: it is in no table. ingest: whether it also travels in the
+    ingest log.
+    """
+
+    name: str
+    event: type[EventT_co]
+    description: str
+    identity: tuple[str, ...] = ()
+    topic: str | None = None
+    timeframes: tuple[str, ...] = ()
+    key: str = "exchange:symbol"
+    retention_ms: int = 7 * DAY_MS
+    ingest: bool = False
+    log: Log | None = None
+
+    @property
+    def topics(self) -> dict[str, TopicOf[EventT_co]]:
+        """The kind's topics by timeframe; by "" where it has one topic for all."""
+        if self.topic is None:
+            return {}
+        return {
+            timeframe: TopicOf(
+                self.topic.format(timeframe=timeframe),
+                (self.event,),  # type: ignore[arg-type]
+                self.description.format(timeframe=timeframe),
+                key=self.key,
+                retention_ms=self.retention_ms,
+            )
+            for timeframe in self.timeframes or ("",)
+        }
+
+
+TRADE = Kind(
+    name="trade",
+    event=Trade,
+    description="Valid trades, once each, in id order per symbol.",
+    identity=("exchange", "symbol", "trade_id"),
+    topic="market.trades.v1",
+    ingest=True,
+    log=Log(
+        table="trades_log",
+        time="trade_time_us",
+        order=("exchange", "symbol", "trade_time_us", "trade_id"),
+        retention="trades_retention_days",
+    ),
+)
+CANDLE = Kind(
+    name="candle",
+    event=Candle,
+    description="Closed {timeframe} candles; a later revision of a window replaces the earlier "
+    "one.",
+    identity=("exchange", "symbol", "timeframe", "open_time_us"),
+    topic="market.candles.{timeframe}.v1",
+    # 1s is published only when asked for; it has its topic all the same.
+    timeframes=("1s", *PUBLISHED_TIMEFRAMES),
+    retention_ms=30 * DAY_MS,
+    log=Log(
+        table="candles_log",
+        time="open_time_us",
+        order=("exchange", "symbol", "timeframe", "open_time_us", "revision"),
+        retention="candles_retention_days",
+    ),
+)
+EXCHANGE_CANDLE = Kind(
+    name="exchange_candle",
+    event=Candle,
+    description="The exchange's own closed candles, as it published them.",
+    identity=("exchange", "symbol", "timeframe", "open_time_us"),
+    topic="market.exchange-candles.v1",
+    retention_ms=30 * DAY_MS,
+    ingest=True,
+    log=Log(
+        table="exchange_candles_log",
+        time="open_time_us",
+        order=("exchange", "symbol", "timeframe", "open_time_us", "revision"),
+        retention="candles_retention_days",
+    ),
+)
+OPEN_CANDLE = Kind(
+    name="open_candle",
+    event=Candle,
+    description="The 1m candle that is still open, for live charts; in no history table.",
+    identity=("exchange", "symbol", "timeframe", "open_time_us"),
+    topic="market.open-candles.v1",
+    retention_ms=HOUR_MS,
+)
+GAP = Kind(
+    name="gap",
+    event=Gap,
+    description="Missing trades: open, filled, unfillable.",
+    identity=("exchange", "symbol", "first_trade_id", "start_time_us"),
+    topic="market.gaps.v1",
+    retention_ms=30 * DAY_MS,
+    ingest=True,
+    log=Log(
+        table="gaps_log",
+        time="start_time_us",
+        order=("exchange", "symbol", "start_time_us", "revision"),
+    ),
+)
+STATUS = Kind(
+    name="status",
+    event=StreamStatus,
+    description="Live, disconnected or halted, per symbol.",
+    identity=("exchange", "symbol"),
+    topic="market.status.v1",
+    log=Log(
+        table="status_log",
+        time="complete_until_us",
+        order=("exchange", "symbol", "revision"),
+    ),
+)
+AUDIT = Kind(
+    name="audit",
+    event=Audit,
+    description="Each closed candle against the exchange's own, field by field.",
+    identity=("exchange", "symbol", "timeframe", "open_time_us"),
+    topic="market.audits.v1",
+    retention_ms=30 * DAY_MS,
+    log=Log(
+        table="audits_log",
+        time="open_time_us",
+        order=("exchange", "symbol", "timeframe", "open_time_us", "revision"),
+    ),
+)
+DEAD_LETTER = Kind(
+    name="dead_letter",
+    event=DeadLetter,
+    description="What could not be accepted, with its bytes and the reason.",
+    identity=("identity",),
+    topic="market.deadletters.v1",
+    key="identity",
+    retention_ms=30 * DAY_MS,
+    log=Log(table="dead_letters_log", time="time_us", order=("identity",)),
+)
+HEARTBEAT = Kind(
+    name="heartbeat",
+    event=Heartbeat,
+    description="How far the ingest log is complete for a symbol, and the state of its stream.",
+    ingest=True,
+)
+HISTORY = Kind(
+    name="history",
+    event=HistoryMarker,
+    description="Start or end of a history job in the ingest log.",
+    ingest=True,
+)
+
+KINDS: tuple[Kind[Any], ...] = (
+    TRADE,
+    CANDLE,
+    EXCHANGE_CANDLE,
+    OPEN_CANDLE,
+    HEARTBEAT,
+    GAP,
+    HISTORY,
+    STATUS,
+    AUDIT,
+    DEAD_LETTER,
+)

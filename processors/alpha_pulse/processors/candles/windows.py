@@ -1,0 +1,258 @@
+"""The windows of one stream, from the base timeframe up to the week: a tree of mergeable values.
+
+A window keeps its children until they can't change any more; then their values settle into it. So
+memory follows what may still be corrected, not history, and a corrected minute is merged again into
+every window above it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.processors.candles.value import (
+    EXCHANGE,
+    GAP,
+    PARTIAL,
+    Value,
+    absorb,
+    copy_value,
+    merge,
+)
+from alpha_pulse.processors.compiled.rows import value_of_row
+
+
+class Window:
+    """One window of one timeframe.
+
+    trades: what the trades say (base timeframe only). settled: the children that left the state.
+    exchange: the exchange's own candle. price: the previous close of a window that is proven to be
+    empty. standing: what was published last; None: nothing yet. ids: of its trades, where ids are
+    not consecutive (the dedupe state). encoded: the window as `state` wrote it, while it is closed
+    and nothing touches it: every snapshot holds all windows, and almost none of them changed.
+
+    A window that the hot loop closed is kept as its row, and so are children that it settles: few
+    of them are ever looked at again. `row` and `settled_rows` are for `state`; each stands in place
+    of values, never beside them.
+    """
+
+    __slots__ = (
+        "_settled", "_standing", "_trades", "close_us", "closed", "encoded", "exchange", "ids",
+        "is_base", "open_us", "price", "row", "settled_rows",
+    )  # fmt: skip
+
+    def __init__(self, open_us: int, close_us: int, *, is_base: bool) -> None:
+        self.open_us = open_us
+        self.close_us = close_us
+        self.is_base = is_base
+        self.exchange: Value | None = None
+        self.price: str | None = None
+        self.closed = False
+        self.ids: set[str] | None = None
+        self.encoded: Any = None
+        self.row: bytes | None = None
+        self.settled_rows: list[bytes] = []
+        self._trades: Value | None = None
+        self._standing: Value | None = None
+        self._settled: Value | None = None
+
+    def close_as(self, row: bytes) -> None:
+        """Take over what the hot loop closed and published."""
+        self.row, self.encoded, self.closed = row, None, True
+
+    def _read_row(self) -> None:
+        if self.row is not None:
+            row, self.row = self.row, None
+            _, self._standing = value_of_row(row)
+            if self.is_base:
+                # Trades that come later change the one, and not what was published.
+                self._trades = copy_value(self._standing)
+
+    @property
+    def trades(self) -> Value | None:
+        """What the trades say, in the base timeframe."""
+        self._read_row()
+        return self._trades
+
+    @trades.setter
+    def trades(self, value: Value | None) -> None:
+        self._read_row()
+        self._trades = value
+
+    @property
+    def standing(self) -> Value | None:
+        """What was published last."""
+        self._read_row()
+        return self._standing
+
+    @standing.setter
+    def standing(self, value: Value | None) -> None:
+        self._read_row()
+        self._standing = value
+
+    @property
+    def settled(self) -> Value | None:
+        """What the children that left the state come to."""
+        rows, self.settled_rows = self.settled_rows, []
+        for row in rows:
+            _, value = value_of_row(row)
+            self._settled = value if self._settled is None else merge(self._settled, value)
+        return self._settled
+
+    @settled.setter
+    def settled(self, value: Value | None) -> None:
+        self._settled = value
+
+    @property
+    def stands(self) -> bool:
+        """Whether anything was published."""
+        return self.row is not None or self._standing is not None
+
+    def settle(self, child: "Window") -> None:
+        """Take in the value of a child that leaves the state."""
+        self.encoded = None
+        if child.row is not None and self._settled is None:
+            self.settled_rows.append(child.row)
+            return
+        settled, value = self.settled, child.standing
+        if value is not None:
+            self._settled = value if settled is None else merge(settled, value)
+
+
+@dataclass(slots=True)
+class Windows:
+    """All windows of a stream that are open or may still change, per timeframe from base to week.
+
+    followed_from_us: open time of the first base window that is known of; what is missing before
+    it makes a rollup partial, what is missing later a gap. promised_from_us: from here on nothing
+    is missing even before the first trade, because a history job says so. changes: how often what
+    stands was changed by anybody but the hot loop.
+    """
+
+    timeframes: tuple[Timeframe, ...]
+    levels: list[dict[int, Window]] = field(default_factory=list)
+    followed_from_us: int | None = None
+    promised_from_us: int | None = None
+    changes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            self.levels = [{} for _ in self.timeframes]
+
+    def get(self, level: int, time_us: int) -> Window | None:
+        """Return the window that holds the time, when it is in the state."""
+        return self.levels[level].get(self.timeframes[level].open_time_us(time_us))
+
+    def ensure(self, level: int, time_us: int, closed_until_us: int) -> Window:
+        """Return the window that holds the time; it is made, with those above it, when missing."""
+        timeframe = self.timeframes[level]
+        open_us = timeframe.open_time_us(time_us)
+        window = self.levels[level].get(open_us)
+        if window is None:
+            window = Window(open_us, open_us + timeframe.duration_us, is_base=level == 0)
+            window.closed = window.close_us <= closed_until_us
+            self._insert(self.levels[level], window)
+            if level + 1 < len(self.levels):
+                self.ensure(level + 1, time_us, closed_until_us)
+        return window
+
+    def know_from(self, open_us: int) -> None:
+        """Note a base window that is known of."""
+        if self.followed_from_us is None or open_us < self.followed_from_us:
+            self.followed_from_us = open_us
+
+    def _insert(self, windows: dict[int, Window], window: Window) -> None:
+        # Every level stays in time order, so that what is old is found at its start.
+        is_late = bool(windows) and window.open_us < next(reversed(windows))
+        windows[window.open_us] = window
+        if is_late:
+            ordered = sorted(windows.items())
+            windows.clear()
+            windows.update(ordered)
+
+    def parts_of(self, level: int) -> int:
+        """Return how many base windows one window of a level spans."""
+        return self.timeframes[level].duration_us // self.timeframes[0].duration_us
+
+    def children(self, level: int, window: Window) -> Iterator[Window]:
+        """Yield the windows of the level below that are in the state, in time order."""
+        below = self.levels[level - 1]
+        step = self.timeframes[level - 1].duration_us
+        if len(below) * step < window.close_us - window.open_us:
+            for open_us in below:
+                if window.open_us <= open_us < window.close_us:
+                    yield below[open_us]
+            return
+        for open_us in range(window.open_us, window.close_us, step):
+            if open_us in below:
+                yield below[open_us]
+
+    def merged(self, level: int, window: Window) -> Value | None:
+        """Return what the closed parts of a window above the base come to."""
+        settled = window.settled
+        merged = None if settled is None else copy_value(settled)
+        for child in self.children(level, window):
+            if child.standing is None:
+                continue
+            merged = (
+                copy_value(child.standing) if merged is None else absorb(merged, child.standing)
+            )
+        return merged
+
+    def judge_rollup(self, level: int, window: Window) -> Value | None:
+        """Return what stands for a window above the base: its parts, or the exchange's candle."""
+        merged = self.merged(level, window)
+        if merged is not None:
+            merged.coverage = self._rollup_coverage(window, merged)
+        return better(merged, window.exchange)
+
+    def _rollup_coverage(self, window: Window, merged: Value) -> int:
+        followed_from_us = window.open_us
+        coverage = merged.coverage
+        if self.followed_from_us is not None and self.followed_from_us > window.open_us:
+            followed_from_us = self.followed_from_us
+            if self.promised_from_us is None or self.promised_from_us > window.open_us:
+                coverage = max(coverage, PARTIAL)
+        expected = (window.close_us - followed_from_us) // self.timeframes[0].duration_us
+        return GAP if merged.parts < expected else coverage
+
+    def drop(self, keep_from_us: int, keeps: Callable[[int, int], bool] | None) -> list[Window]:
+        """Let go of closed windows that can't change; return those of the base timeframe.
+
+        keep_from_us: windows that close later stay. keeps: asked about the others; None: none.
+        """
+        gone: list[Window] = []
+        for level, windows in enumerate(self.levels):
+            old: list[Window] = []
+            for window in windows.values():
+                if window.close_us > keep_from_us:
+                    break
+                if window.closed and (keeps is None or not keeps(window.open_us, window.close_us)):
+                    old.append(window)
+            if not old:
+                return gone
+            for window in old:
+                if self._is_needed(level, window):
+                    continue
+                del windows[window.open_us]
+                if window.stands and level + 1 < len(self.levels):
+                    above = self.get(level + 1, window.open_us)
+                    if above is not None:
+                        above.settle(window)
+                if level == 0:
+                    gone.append(window)
+        return gone
+
+    def _is_needed(self, level: int, window: Window) -> bool:
+        if level:
+            return any(True for _ in self.children(level, window))
+        # An empty candle repeats the close before it, and changes with that.
+        is_empty = window.price is not None and window.trades is None
+        return is_empty and window.open_us - (window.close_us - window.open_us) in self.levels[0]
+
+
+def better(ours: Value | None, exchange: Value | None) -> Value | None:
+    """Return which values stand: contiguous trades, the exchange's, unverified, partial or gap."""
+    if exchange is None or (ours is not None and ours.coverage <= EXCHANGE):
+        return ours
+    return exchange

@@ -1,0 +1,1 @@
+"""History jobs that bring the exchange's own candles, many at once. Pure."""

@@ -1,0 +1,211 @@
+"""The kernel of one partition: records of the ingest log in, records of the market topics out.
+
+Pure and deterministic: what comes out depends on the records and their offsets alone, not on how
+they were batched.
+"""
+
+from dataclasses import dataclass
+from itertools import repeat
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.market import SECOND_US, get_timeframe
+from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, EXCHANGE_CANDLES, TRADES
+from alpha_pulse.processors.candles.proof import Span
+from alpha_pulse.processors.candles.rules import Rules
+from alpha_pulse.processors.compiled import loop as hot_loop
+from alpha_pulse.processors.compiled.trades import HotTrades
+from alpha_pulse.processors.history.lines import Run, candle_runs, read_lines
+from alpha_pulse.processors.kernel.admission import Refused
+from alpha_pulse.processors.kernel.outputs import Outputs, Publisher
+from alpha_pulse.processors.kernel.records import Intake
+from alpha_pulse.processors.kernel.refusals import Refusals
+from alpha_pulse.processors.kernel.symbol import Symbol
+from alpha_pulse.processors.wire.records import EncodedRecords, Record, RecordsWriter
+
+REVISION_EPOCH = 2**44
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to the records since the kernel was made."""
+
+    records: int = 0
+    trades: int = 0
+    duplicates: int = 0
+    late: int = 0
+    dead_letters: int = 0
+
+
+class Kernel:
+    """State and outputs of one partition."""
+
+    def __init__(self, config: ProcessorConfig, ingest_topic: str, partition: int) -> None:
+        self.rules = Rules.of(config)
+        self.counters = Counters()
+        self.symbols: dict[bytes, Symbol] = {}
+        self.dirty: set[bytes] = set()
+        names = [timeframe.name for timeframe in self.rules.timeframes]
+        self._outputs = Outputs(names, audits=config.audits)
+        self.position = 0
+        self.state_record_bytes_max = config.state_record_bytes_max
+        self._epoch = config.log_epoch * REVISION_EPOCH
+        self._future_us = round(config.future_s_max * SECOND_US)
+        self.hot = HotTrades(self.rules, self._epoch, audits=config.audits)
+        self._refusals = Refusals(config, ingest_topic, partition)
+        self._intake = Intake(self.rules, self.symbols, self.adopt, self._publisher)
+
+    def take_outputs(self) -> dict[str, RecordsWriter]:
+        """Return what came out since the last call."""
+        return self._outputs.take()
+
+    def open_candles(self) -> list[Record]:
+        """Return the open 1m candles that changed since a second of event time ago.
+
+        To be called before the state is written, which forgets what changed. In a catch-up several
+        seconds come as one.
+        """
+        records: list[Record] = []
+        for key in sorted(self.dirty):
+            symbol = self.symbols[key]
+            self._bring_back(symbol)
+            second = symbol.live.closing.watermark_us // SECOND_US
+            if second <= symbol.open_second:
+                continue
+            symbol.open_second = second
+            candle = symbol.live.open_candle(self._epoch + self.position - 1)
+            if candle is not None:
+                records.append((key, encode(candle)))
+        return records
+
+    def process(self, records: EncodedRecords, timestamp_ms: int, next_offset: int) -> None:
+        """Take in the records of one Kafka batch, in offset order.
+
+        timestamp_ms: Kafka's time of the batch; next_offset: where reading goes on after it.
+        Raises: TooManyDeadLettersError by the limits of the configuration.
+        """
+        limit_us = timestamp_ms * 1000 + self._future_us
+        hot, trades, closed = self.hot, self._outputs.writer(TRADES), self._outputs.closed
+        row, count = 0, len(records)
+        runs = candle_runs(records)
+        while row < count:
+            # Plain trades, which are almost all, take the loop; whatever it stops at, goes on here.
+            row, taken, reason = hot.run(records, row, limit_us, trades, closed)
+            self.counters.trades += taken
+            if reason == hot_loop.CLOSES:
+                offset, key, _ = records.record(row - 1)
+                assert key is not None
+                self._close(key, offset)
+            elif reason == hot_loop.NOT_PLAIN:
+                run = runs.get(row)
+                if run is not None and self._take_candles(run, limit_us):
+                    row = run.end
+                    continue
+                self._cold(*records.record(row), timestamp_ms, limit_us)
+                row += 1
+        self.dirty.update(hot.changed())
+        self.counters.records += count
+        self.position = next_offset
+
+    def adopt(self, symbol: Symbol) -> Symbol:
+        """Keep the state of a symbol, cold for now; return the one that is kept."""
+        kept = self.symbols.get(symbol.key)
+        if kept is not None:
+            return kept
+        self.symbols[symbol.key] = symbol
+        self.hot.add(symbol.key, symbol.live)
+        return symbol
+
+    def restore(self, symbol: Symbol, saved: bytes | None) -> None:
+        """Take in a symbol's state: its streams, and what its live stream did not know yet."""
+        self.adopt(symbol)
+        if saved is not None:
+            self.hot.restore(symbol.key, saved)
+        self.hot.hand_over(symbol.key)
+
+    def bring_all_back(self) -> None:
+        """Tell every stream what the hot loop did."""
+        for symbol in self.symbols.values():
+            self._bring_back(symbol)
+
+    def _bring_back(self, symbol: Symbol) -> None:
+        if self.hot.bring_back(symbol.key):
+            symbol.encoded = None
+
+    def _change(self, symbol: Symbol) -> None:
+        symbol.encoded = None
+        self.dirty.add(symbol.key)
+
+    def _close(self, key: bytes, offset: int) -> None:
+        symbol, publish = self.symbols[key], self._publisher(key, offset)
+        # The loop closes what is plain by itself, unless it had no room.
+        self._outputs.make_room()
+        self.hot.bring_closed_back(key)
+        self._change(symbol)
+        if self.hot.close(key, publish.revision, self._outputs.closed):
+            return
+        self.hot.bring_back(key)
+        closing, base = symbol.live.closing, self.rules.timeframes[0]
+        from_us = closing.closed_until_us
+        symbol.live.close_by_trade(publish)
+        symbol.settle(publish)
+        self.hot.close_next(key, (closing.closed_until_us - from_us) // base.duration_us)
+        self.hot.hand_over(key)
+
+    def _cold(
+        self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int, limit_us: int
+    ) -> None:
+        if key in self.symbols:
+            self._bring_back(self.symbols[key])
+        try:
+            is_new = self._intake.take(offset, key, value, limit_us)
+        except Refused as refused:
+            letter = self._refusals.letter(offset, key, value, timestamp_ms, refused)
+            self._outputs.writer(DEAD_LETTERS).append((letter.identity.encode(), encode(letter)))
+            self.counters.dead_letters += 1
+            self._refusals.check(offset, letter)
+        else:
+            if is_new:
+                assert key is not None
+                assert value is not None
+                self._outputs.writer(TRADES).append((key, value))
+                self.counters.trades += 1
+            elif is_new is False:
+                self.counters.duplicates += 1
+        if key in self.symbols:
+            self.hot.hand_over(key)
+            self._change(self.symbols[key])
+
+    def _take_candles(self, run: Run, limit_us: int) -> bool:
+        """Take in many candles of one job at once; False: they have to be looked at one by one."""
+        symbol = self.symbols.get(run.key)
+        job = None if symbol is None else symbol.job_with(run)
+        if symbol is None or job is None:
+            return False
+        lines = read_lines(job.form, run.values, get_timeframe(job.timeframe))
+        if lines is None or not job.can_take(lines, limit_us):
+            return False
+        revisions = [self._epoch + offset for offset in run.offsets]
+        for topic, published in (
+            (EXCHANGE_CANDLES, lines.exchange_lines(revisions)),
+            (CANDLES[job.timeframe], lines.our_lines(revisions)),
+        ):
+            self._outputs.writer(topic).extend(zip(repeat(run.key), published, strict=False))
+        job.take(lines, revisions, self._publisher(run.key, run.offsets[0]))
+        self._change(symbol)
+        return True
+
+    def _publisher(self, key: bytes, offset: int) -> Publisher:
+        return Publisher(self._outputs, key, self._epoch + offset)
+
+    def records_were_lost(self) -> None:
+        """Note that retention took records before they were read: nothing proves what they held.
+
+        Ids show what is missing where they are consecutive; elsewhere a gap is open from the
+        watermark up to the next heartbeat.
+        """
+        for symbol in self.symbols.values():
+            live = symbol.live
+            if not live.proof.consecutive:
+                live.proof.spans.append(Span(live.closing.watermark_us, None, "disconnected"))
+                self._change(symbol)

@@ -1,0 +1,102 @@
+"""What comes out of a kernel: records per topic, in order, each with the revision of its cause."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamStatus
+from alpha_pulse.contracts.topics import (
+    AUDIT_CANDLES,
+    CANDLES,
+    EXCHANGE_CANDLES,
+    GAPS,
+    STATUS,
+    Topic,
+)
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.compiled.closed_candles import ClosedCandles
+from alpha_pulse.processors.wire.audit_candle import AUDITED, Side, audit_value
+from alpha_pulse.processors.wire.records import RecordsWriter
+
+BATCH_BYTES_MAX = 900_000
+
+
+class Outputs:
+    """The records of each topic since they were last taken.
+
+    names: of the timeframes, from base to week. audits: candles are to be audited. closed: where
+    the hot loop puts the candles that it closes.
+    """
+
+    def __init__(self, names: Sequence[str], *, audits: bool = True) -> None:
+        self.audits = audits
+        self.closed = ClosedCandles([*(CANDLES[name] for name in names), AUDIT_CANDLES])
+        self._writers: dict[str, RecordsWriter] = {}
+
+    def writer(self, topic: Topic) -> RecordsWriter:
+        """Return what writes the records of a topic; what the loop closed stands in it already."""
+        if self.closed.waiting and topic.name in self.closed.names:
+            self.make_room()
+        return self._writer(topic)
+
+    def make_room(self) -> None:
+        """Let the loop close as many candles as it can again."""
+        self.closed.move(self._writer)
+
+    def _writer(self, topic: Topic) -> RecordsWriter:
+        writer = self._writers.get(topic.name)
+        if writer is None:
+            writer = self._writers[topic.name] = RecordsWriter(BATCH_BYTES_MAX)
+        return writer
+
+    def take(self) -> dict[str, RecordsWriter]:
+        """Return the records by topic, and begin anew."""
+        self.make_room()
+        taken, self._writers = self._writers, {}
+        return taken
+
+
+class Publisher:
+    """Puts what one record causes into the outputs, with that record's revision."""
+
+    __slots__ = ("_key", "_outputs", "revision")
+
+    def __init__(self, outputs: Outputs, key: bytes, revision: int) -> None:
+        self._outputs = outputs
+        self._key = key
+        self.revision = revision
+
+    def __call__(self, event: Candle | Gap) -> None:
+        """Publish a candle or a gap of a stream."""
+        if isinstance(event, Candle):
+            self._to_audit(event, "ours", self._put(CANDLES[event.timeframe], event))
+        else:
+            self._put(GAPS, msgspec.structs.replace(event, revision=self.revision))
+
+    def exchange_candle(self, candle: Candle) -> None:
+        """Publish the exchange's own candle."""
+        candle = msgspec.structs.replace(candle, revision=self.revision)
+        self._to_audit(candle, "exchange", self._put(EXCHANGE_CANDLES, candle))
+
+    def status(self, heartbeat: Heartbeat, live: Stream) -> None:
+        """Publish what a heartbeat says, and where the stream stands."""
+        status = StreamStatus(
+            exchange=heartbeat.exchange,
+            symbol=heartbeat.symbol,
+            state=heartbeat.state,
+            complete_until_us=heartbeat.complete_until_us,
+            last_trade_time_us=live.order.last_trade_us or None,
+            last_trade_id=live.order.newest_trade_id,
+            revision=self.revision,
+        )
+        self._put(STATUS, status)
+
+    def _to_audit(self, candle: Candle, side: Side, value: bytes) -> None:
+        if candle.job is None and candle.timeframe == AUDITED and self._outputs.audits:
+            self._outputs.writer(AUDIT_CANDLES).append((self._key, audit_value(side, value)))
+
+    def _put(self, topic: Topic, event: msgspec.Struct) -> bytes:
+        value = encode(event)
+        self._outputs.writer(topic).append((self._key, value))
+        return value

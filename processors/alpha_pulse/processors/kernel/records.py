@@ -1,0 +1,214 @@
+"""What one record means that the hot loop does not take: admitted, and into its streams."""
+
+from collections.abc import Callable, Mapping
+
+from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker
+from alpha_pulse.contracts.market import check_exchange, check_symbol, get_timeframe, message_key
+from alpha_pulse.processors.candles.rules import Job, Rules
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.candles.value import parse_units
+from alpha_pulse.processors.history.job import CandleJob
+from alpha_pulse.processors.kernel.admission import (
+    CANONICAL_REST_BYTES,
+    LeanTrade,
+    Refused,
+    check_exchange_candle,
+    check_form,
+    check_not_ahead,
+    check_trade_id,
+    decode,
+    expected_start,
+)
+from alpha_pulse.processors.kernel.outputs import Publisher
+from alpha_pulse.processors.kernel.symbol import Symbol
+
+JOBS_MAX = 16
+
+
+class Intake:
+    """Takes in records one by one.
+
+    symbols: of the partition. adopt: keeps a symbol's state, and returns what is kept.
+    publisher: what publishes for a key and an offset.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        symbols: Mapping[bytes, Symbol],
+        adopt: Callable[[Symbol], Symbol],
+        publisher: Callable[[bytes, int], Publisher],
+    ) -> None:
+        self._rules = rules
+        self._symbols = symbols
+        self._adopt = adopt
+        self._publisher = publisher
+
+    def take(
+        self, offset: int, key: bytes | None, value: bytes | None, limit_us: int
+    ) -> bool | None:
+        """Take in a record; return whether it is a new trade, None: it is no trade.
+
+        Raises: Refused, and nothing was taken in.
+        """
+        event = decode(value)
+        if not isinstance(event, LeanTrade):
+            self._event(event, key, offset, limit_us)
+            return None
+        assert value is not None
+        return self._trade(event, key, value, offset, limit_us)
+
+    def _trade(
+        self, trade: LeanTrade, key: bytes | None, value: bytes, offset: int, limit_us: int
+    ) -> bool:
+        symbol = self._check_key(key, trade.exchange, trade.symbol)
+        live = symbol.live
+        start = expected_start(live.start, trade.trade_id)
+        if trade.job is not None or not (
+            value.startswith(start)
+            and len(value) - len(trade.price) - len(trade.amount) - len(trade.side)
+            == len(start) + CANONICAL_REST_BYTES
+        ):
+            check_form(value, trade)
+        time_us = trade.trade_time_us
+        check_not_ahead(time_us, limit_us)
+        number = check_trade_id(trade.trade_id, live.proof.consecutive)
+        price_units = _positive(trade.price, "price")
+        amount_units = _positive(trade.amount, "amount")
+        symbol = self._adopt(symbol)
+
+        publish = self._publisher(symbol.key, offset)
+        if trade.job is None:
+            is_new = live.trade(
+                number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
+                time_us, publish,
+            )  # fmt: skip
+        else:
+            is_new = self._job_trade(symbol, trade, number, price_units, amount_units, publish)
+        symbol.settle(publish)
+        return is_new
+
+    def _job_trade(
+        self, symbol: Symbol, trade: LeanTrade, number: int, price_units: int, amount_units: int,
+        publish: Publisher,
+    ) -> bool:  # fmt: skip
+        live = symbol.live
+        known = live.order.knows(number, trade.trade_id)
+        job = symbol.jobs.get(trade.job or "")
+        arguments = (
+            number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
+            trade.trade_time_us, publish,
+        )  # fmt: skip
+        if job is not None:
+            new_to_job = job.trade(*arguments)
+            if not new_to_job:
+                return False
+        # What history brings may be just what the live stream waits for.
+        if live.proof.consecutive and live.proof.missing.find(number) is not None:
+            live.trade(*arguments)
+        return not known
+
+    def _event(
+        self,
+        event: Candle | Heartbeat | Gap | HistoryMarker,
+        key: bytes | None,
+        offset: int,
+        limit_us: int,
+    ) -> None:
+        symbol = self._check_key(key, event.exchange, event.symbol)
+        if isinstance(event, Candle):
+            check_exchange_candle(event)
+            duration_us = get_timeframe(event.timeframe).duration_us
+            check_not_ahead(event.open_time_us + duration_us, limit_us)
+        elif isinstance(event, Heartbeat):
+            check_not_ahead(event.complete_until_us, limit_us)
+        elif isinstance(event, Gap):
+            self._check_gap(event, symbol, limit_us)
+        elif event.end_time_us < event.start_time_us:
+            raise Refused("bad_history", "expected a job that ends after its start")
+        symbol = self._adopt(symbol)
+        publish = self._publisher(symbol.key, offset)
+        if isinstance(event, HistoryMarker):
+            self._history(symbol, event, publish)
+        else:
+            self._to_stream(symbol, event, publish)
+        symbol.settle(publish)
+
+    def _check_gap(self, gap: Gap, symbol: Symbol, limit_us: int) -> None:
+        check_not_ahead(gap.end_time_us, limit_us)
+        if gap.end_time_us < gap.start_time_us:
+            raise Refused("bad_gap", "expected a gap that ends after its start")
+        ids = (gap.first_trade_id, gap.last_trade_id)
+        if symbol.live.proof.consecutive and ids[0] is not None and ids[1] is not None:
+            first, last = (check_trade_id(trade_id, True) for trade_id in ids if trade_id)
+            if first > last:
+                raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
+
+    def _to_stream(
+        self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: Publisher
+    ) -> None:
+        stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
+        if isinstance(event, Candle):
+            publish.exchange_candle(event)
+            if stream is not None:
+                stream.exchange_candle(event, publish)
+        elif isinstance(event, Heartbeat):
+            if stream is not None:
+                stream.heartbeat(event, publish)
+            if event.job is None:
+                publish.status(event, symbol.live)
+        elif stream is not None:
+            stream.gap(event, publish)
+        else:
+            publish(event)
+
+    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Publisher) -> None:
+        if marker.edge == "start":
+            live = symbol.live
+            # A job that begins again begins anew.
+            symbol.jobs.pop(marker.job, None)
+            while len(symbol.jobs) >= JOBS_MAX:
+                symbol.jobs.pop(next(iter(symbol.jobs)))
+            symbol.jobs[marker.job] = self._new_job(live, marker)
+            return
+        job = symbol.jobs.get(marker.job)
+        if job is not None:
+            job.finish(publish)
+
+    def _new_job(self, live: Stream, marker: HistoryMarker) -> Stream | CandleJob:
+        name, start_us, end_us = marker.job, marker.start_time_us, marker.end_time_us
+        if marker.timeframe is None:
+            return Stream.new(live.exchange, live.symbol, self._rules, Job(name, start_us, end_us))
+        return CandleJob(
+            live.exchange, live.symbol, self._rules.timeframes, name, marker.timeframe, start_us,
+            end_us,
+        )  # fmt: skip
+
+    def _check_key(self, key: bytes | None, exchange: str, symbol: str) -> Symbol:
+        expected = message_key(exchange, symbol)
+        if key != expected:
+            raise Refused("bad_key", f"expected the key {expected[:200]!r}, found {key!r}"[:2000])
+        found = self._symbols.get(expected)
+        if found is None:
+            try:
+                check_exchange(exchange)
+                check_symbol(symbol)
+            except ValidationError as error:
+                raise Refused("bad_schema", str(error)[:2000]) from error
+            # Kept only once the event is admitted, so that rubbish leaves nothing behind.
+            found = Symbol(
+                expected,
+                Stream.new(exchange, symbol, self._rules),
+            )
+        return found
+
+
+def _positive(text: str, name: str) -> int:
+    try:
+        units = parse_units(text)
+    except ValidationError as error:
+        raise Refused("bad_number", f"{error} in {name}") from error
+    if units == 0:
+        raise Refused("bad_number", f"expected a {name} above 0, found {text}")
+    return units

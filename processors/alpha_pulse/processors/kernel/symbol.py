@@ -1,0 +1,40 @@
+"""What a partition knows of one symbol."""
+
+from dataclasses import dataclass, field
+
+from alpha_pulse.processors.candles.stream import Stream
+from alpha_pulse.processors.history.job import CandleJob
+from alpha_pulse.processors.history.lines import Run
+from alpha_pulse.processors.kernel.outputs import Publisher
+
+
+@dataclass(slots=True)
+class Symbol:
+    """State of one symbol: its live stream, the history jobs that run, its key.
+
+    encoded: as `state` wrote it, while nothing but the hot loop touches it.
+    """
+
+    key: bytes
+    live: Stream
+    jobs: dict[str, Stream | CandleJob] = field(default_factory=dict)
+    open_second: int = 0
+    encoded: bytes | None = None
+
+    def job_with(self, run: Run) -> CandleJob | None:
+        """Return the job whose candles look like those of a run."""
+        for job in self.jobs.values():
+            if isinstance(job, CandleJob) and run.has_form(job.form):
+                return job
+        return None
+
+    def settle(self, publish: Publisher) -> None:
+        """Publish the windows that changed; let go of the jobs that are done."""
+        if self.live.is_touched:
+            self.live.settle(publish.revision, publish)
+        if self.jobs:
+            for name, job in list(self.jobs.items()):
+                if job.is_touched:
+                    job.settle(publish.revision, publish)
+                if job.is_finished:
+                    del self.jobs[name]

@@ -1,0 +1,103 @@
+"""ccxt.pro exchanges as this project uses them: exact numbers, tapped sockets, any server."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ccxt.pro
+
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.producers.connection.redial import Redial
+from alpha_pulse.producers.connection.tap import OnFrames, tapped
+from alpha_pulse.producers.exchanges.names import with_exchange
+
+_URL = re.compile(r"^(http|ws)s?://")
+
+# Half-open sockets: no pong for two pings, found within four times this (ccxt's own: minutes).
+KEEP_ALIVE_MS = 2_500
+REST_TIMEOUT_MS = 10_000
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Spot alone: the two futures' lists are 4 MB that nobody asked for.
+    "binance": {"fetchMarkets": {"types": ["spot"]}},
+    # The channel `trades` merges prints and so hides ids.
+    "okx": {"watchTrades": {"channel": "trades-all"}, "fetchMarkets": {"types": ["spot", "swap"]}},
+}
+
+
+def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> Any:
+    """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frames` is given.
+
+    The caller closes it, or uses `open_exchange`. Raises: ValidationError for an unknown exchange,
+    ConfigError for a testnet that the exchange does not have.
+    """
+    config = with_exchange(config, config.exchange, testnet=config.testnet)
+    name = config.exchange
+    kind = getattr(ccxt.pro, name)
+    exchange = (tapped(kind) if on_frames else kind)(
+        {
+            "enableRateLimit": config.clock != "event",  # a replay has no limits
+            "apiKey": config.api_key,
+            "timeout": REST_TIMEOUT_MS,
+            "options": _OPTIONS.get(name, {}),
+        }
+    )
+    if on_frames:
+        exchange.on_frames = on_frames
+        exchange.redial = Redial(exchange.id, refused_wait_s_max=config.reconnect_wait_s_max)
+    # Numbers stay the exchange's own text; ccxt's default is float.
+    exchange.number = str
+    exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
+    if config.testnet:
+        if not exchange.urls.get("test"):
+            raise ConfigError(
+                f"expected a testnet of {name}, found that it has none; set [producer] testnet = "
+                "false"
+            )
+        exchange.set_sandbox_mode(True)
+    if config.exchange_url:
+        point_at(exchange, config.exchange_url)
+    return exchange
+
+
+@asynccontextmanager
+async def open_exchange(
+    config: ProducerConfig, on_frames: OnFrames | None = None
+) -> AsyncIterator[Any]:
+    """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory."""
+    exchange = make_exchange(config, on_frames)
+    try:
+        yield exchange
+    finally:
+        await exchange.close()
+
+
+def point_at(exchange: Any, exchange_url: str) -> None:
+    """Send all of an exchange's REST and websocket traffic to another server.
+
+    exchange_url: `http://host:port`; the original host and path stay behind it, because ccxt looks
+    at them (binance: `/stream`) and the server tells the exchanges apart by them.
+    """
+    if not _URL.match(exchange_url):
+        raise ConfigError(
+            f"expected [producer] exchange_url such as http://127.0.0.1:8900, found "
+            f"{exchange_url!r}"
+        )
+    exchange.urls["api"] = _rewritten(exchange.urls["api"], exchange_url.rstrip("/"))
+
+
+def _rewritten(node: Any, server: str) -> Any:
+    if isinstance(node, str):
+        found = _URL.match(node)
+        if not found or node.startswith(("http://127.0.0.1", "ws://127.0.0.1")):
+            return node
+        secure = "s" if server.startswith(("https", "wss")) else ""
+        scheme = f"{found.group(1)}{secure}"
+        return f"{scheme}://{server.split('://', 1)[1]}/{node[found.end() :]}"
+    if isinstance(node, dict):
+        return {key: _rewritten(value, server) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rewritten(value, server) for value in node]
+    return node

@@ -1,0 +1,84 @@
+"""When a lost websocket may be dialed again: soon, however often it is lost, and never too often.
+
+Three things hold a dial back. A connection that worked is dialed again at once; one that was lost
+young, or never opened, after a wait that doubles to 3 s: whoever is healthy again has us back
+within 5 s. Only an exchange that answers and says no is left alone for longer. And no exchange
+sees more than half of the connections that it allows one address.
+"""
+
+from dataclasses import dataclass
+
+from alpha_pulse.producers.connection.limiter import backoff_s
+
+# A connection that lived so long worked.
+LIVED_S = 5.0
+FIRST_WAIT_S = 0.25
+LOST_WAIT_S_MAX = 3.0
+
+# New connections of one address, and in how many seconds: half of what each documents, since
+# another producer may share ours.
+CONNECTIONS: dict[str, tuple[int, float]] = {
+    "binance": (150, 300.0),
+    "binanceusdm": (150, 300.0),
+    "bybit": (250, 300.0),
+    "coinbase": (4, 1.0),
+    "kraken": (75, 600.0),
+    "okx": (2, 1.0),
+}
+CONNECTIONS_ELSEWHERE = (50, 300.0)
+
+
+@dataclass(slots=True)
+class _Address:
+    connected_at_s: float | None = None
+    lost: int = 0  # in a row: young, or before they opened
+    refused: int = 0  # in a row
+    until_s: float = 0.0
+
+
+class Redial:
+    """Says for each websocket address of one exchange how long to wait before the next dial.
+
+    Times are of any monotonic clock, in seconds. refused_wait_s_max: the longest wait for an
+    exchange that refuses.
+    """
+
+    def __init__(self, exchange_id: str, *, refused_wait_s_max: float = 30.0) -> None:
+        count, window_s = CONNECTIONS.get(exchange_id, CONNECTIONS_ELSEWHERE)
+        self._refused_wait_s_max = refused_wait_s_max
+        self._addresses: dict[str, _Address] = {}
+        # A bucket of `count` dials that fills one by one.
+        self._interval_s = window_s / count
+        self._burst_s = window_s - self._interval_s
+        self._empty_until_s = 0.0
+
+    def connected(self, url: str, now_s: float) -> None:
+        """Take note that a connection opened."""
+        address = self._addresses.setdefault(url, _Address())
+        address.connected_at_s = now_s
+        address.refused = 0
+
+    def lost(
+        self, url: str, now_s: float, *, refused: bool = False, retry_after_s: float = 0.0
+    ) -> None:
+        """Take note, once, that a connection ended or did not open.
+
+        refused: the exchange answered the dial and said no; retry_after_s: until then, if it said.
+        """
+        address = self._addresses.setdefault(url, _Address())
+        since_s, address.connected_at_s = address.connected_at_s, None
+        worked = since_s is not None and now_s - since_s >= LIVED_S
+        address.lost = 1 if worked else address.lost + 1
+        address.refused = address.refused + 1 if refused else 0
+        wait_s = backoff_s(address.lost, first_s=FIRST_WAIT_S, max_s=LOST_WAIT_S_MAX)
+        if refused:
+            wait_s = max(wait_s, backoff_s(address.refused, max_s=self._refused_wait_s_max))
+        self._empty_until_s = max(self._empty_until_s, now_s) + self._interval_s
+        address.until_s = max(
+            now_s + max(wait_s, retry_after_s), self._empty_until_s - self._burst_s
+        )
+
+    def wait_s(self, url: str, now_s: float) -> float:
+        """Return how long to wait before dialing an address, 0 when it may be dialed now."""
+        address = self._addresses.get(url)
+        return max(0.0, address.until_s - now_s) if address is not None else 0.0

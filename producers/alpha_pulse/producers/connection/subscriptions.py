@@ -1,0 +1,203 @@
+"""Subscriptions kept alive: each is asked for again when its socket is lost or refuses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ccxt.pro
+import structlog
+
+from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
+from alpha_pulse.producers.connection.redial import LIVED_S, LOST_WAIT_S_MAX
+
+log = structlog.get_logger()
+
+# These say that the symbol itself is refused; anything else belongs to the network.
+_REFUSED = (
+    ccxt.pro.BadSymbol,
+    ccxt.pro.BadRequest,
+    ccxt.pro.NotSupported,
+    ccxt.pro.ArgumentsRequired,
+)
+# Binance takes many streams in one message and 5 messages a second; elsewhere one refused symbol
+# would take its whole message with it.
+_TOGETHER = {"binance": 50, "binanceusdm": 50}
+UNSUBSCRIBE_S_MAX = 3.0
+
+
+class Listener(Protocol):
+    """Who hears what becomes of the subscriptions."""
+
+    def on_subscribing(self, symbols: list[str]) -> None:
+        """Hear that symbols are being subscribed to."""
+
+    def on_lost(self, symbols: list[str], reason: str) -> None:
+        """Hear that the trades of symbols stopped."""
+
+    def on_refused(self, symbol: str, reason: str) -> None:
+        """Hear that the exchange refuses a symbol."""
+
+    def on_unified(self, rows: list[Any]) -> None:
+        """Take trades as ccxt decoded them (exchanges without a decoder of ours)."""
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    symbols: list[str]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class Subscriptions:
+    """Keeps the trades and candles of symbols subscribed through a tapped ccxt exchange.
+
+    A refused symbol is tried again after a while; the others are left alone.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        limiter: Limiter,
+        listener: Listener,
+        *,
+        candles: bool,
+        quarantine_s: float,
+        reconnect_wait_s_max: float,
+    ) -> None:
+        self._client = client
+        self._limiter = limiter
+        self._listener = listener
+        self._candles = candles and bool(client.has.get("watchOHLCV"))
+        self._quarantine_s = quarantine_s
+        self._wait_s_max = reconnect_wait_s_max
+        self._groups: list[_Group] = []
+        self._quarantined: dict[str, asyncio.Task[None]] = {}
+
+    def add(self, symbols: Iterable[str]) -> None:
+        """Subscribe to more symbols."""
+        names = list(symbols)
+        size = _TOGETHER.get(self._client.id, 1)
+        for start in range(0, len(names), size):
+            group = _Group(names[start : start + size])
+            group.tasks.append(asyncio.create_task(self._keep(group, self._trades, trades=True)))
+            if self._candles:
+                group.tasks.append(asyncio.create_task(self._keep(group, self._ohlcv)))
+            self._groups.append(group)
+
+    async def remove(self, symbols: Iterable[str]) -> None:
+        """Unsubscribe from symbols, without touching the others."""
+        for symbol in symbols:
+            self._drop(symbol)
+            waiting = self._quarantined.pop(symbol, None)
+            if waiting is not None:
+                waiting.cancel()
+            await self._unsubscribe(symbol)
+            self._forget(symbol)
+
+    def quarantine(self, symbol: str) -> None:
+        """Leave a refused symbol alone for a while, then try it again."""
+        self._drop(symbol)
+        if symbol not in self._quarantined:
+            self._quarantined[symbol] = asyncio.create_task(self._try_later(symbol))
+
+    async def stop(self) -> None:
+        """End all subscriptions; the sockets themselves are closed with the exchange."""
+        tasks = [task for group in self._groups for task in group.tasks]
+        tasks += self._quarantined.values()
+        self._groups.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _unsubscribe(self, symbol: str) -> None:
+        # What can't be unsubscribed is ignored as it comes.
+        client = self._client
+        leaving = []
+        if client.has.get("unWatchTradesForSymbols"):
+            leaving.append(client.un_watch_trades_for_symbols([symbol]))
+        if self._candles and client.has.get("unWatchOHLCVForSymbols"):
+            leaving.append(client.un_watch_ohlcv_for_symbols([[symbol, "1m"]]))
+        for one in leaving:
+            with suppress(ccxt.pro.BaseError, TimeoutError):
+                await asyncio.wait_for(one, UNSUBSCRIBE_S_MAX)
+
+    async def _try_later(self, symbol: str) -> None:
+        await asyncio.sleep(self._quarantine_s)
+        del self._quarantined[symbol]
+        self._forget(symbol)
+        self.add([symbol])
+
+    def _drop(self, symbol: str) -> None:
+        for group in list(self._groups):
+            if symbol in group.symbols:
+                group.symbols.remove(symbol)
+                if not group.symbols:
+                    self._groups.remove(group)
+                    for task in group.tasks:
+                        task.cancel()
+
+    def _forget(self, symbol: str) -> None:
+        # ccxt never asks again for what it believes to be subscribed.
+        for client in list((self._client.clients or {}).values()):
+            for known in [name for name in client.subscriptions if symbol in str(name)]:
+                del client.subscriptions[known]
+
+    async def _trades(self, symbols: list[str]) -> None:
+        if self._client.has.get("watchTradesForSymbols"):
+            self._listener.on_unified(await self._client.watch_trades_for_symbols(symbols))
+        else:
+            self._listener.on_unified(await self._client.watch_trades(symbols[0]))
+
+    async def _ohlcv(self, symbols: list[str]) -> None:
+        if self._client.has.get("watchOHLCVForSymbols"):
+            await self._client.watch_ohlcv_for_symbols([[symbol, "1m"] for symbol in symbols])
+        else:
+            await self._client.watch_ohlcv(symbols[0], "1m")
+
+    async def _keep(
+        self,
+        group: _Group,
+        watch: Callable[[list[str]], Awaitable[None]],
+        *,
+        trades: bool = False,
+    ) -> None:
+        attempt = 0
+        loop = asyncio.get_running_loop()
+        while group.symbols:
+            started = loop.time()
+            symbols = list(group.symbols)
+            try:
+                await self._limiter.allowed()
+                if trades:
+                    self._listener.on_subscribing(symbols)
+                # Tapped, this returns only when ccxt gives the socket up.
+                await watch(symbols)
+                continue
+            except ccxt.pro.UnsubscribeError:
+                continue  # one symbol left the group; the others are still subscribed
+            except _REFUSED as error:
+                if trades and len(symbols) == 1:
+                    self._listener.on_refused(symbols[0], f"{type(error).__name__}: {error}"[:300])
+                    return
+                reason, banned_s = _said(error), 1.0
+                wait_s_max = self._wait_s_max
+            except ccxt.pro.BaseError as error:
+                reason, banned_s = _said(error), self._limiter.obey(error, self._client)
+                # When a lost socket is dialed again is the tap's decision (`redial`).
+                lost = isinstance(error, ccxt.pro.NetworkError)
+                wait_s_max = LOST_WAIT_S_MAX if lost else self._wait_s_max
+            except asyncio.CancelledError:
+                # ccxt cancels its own futures when it closes a socket; a cancel of ours goes on.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                reason, banned_s, wait_s_max = "the socket was closed", 0.0, LOST_WAIT_S_MAX
+            if trades:
+                self._listener.on_lost(symbols, reason)
+            attempt = 1 if loop.time() - started > LIVED_S else attempt + 1
+            await asyncio.sleep(max(banned_s, backoff_s(attempt, max_s=wait_s_max)))
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,0 +1,228 @@
+"""The tap: every frame that ccxt's socket receives comes to us first, a loop turn's worth at once.
+
+ccxt's own trade handlers cost 32 to 81 µs a trade and one bad frame kills their receive loop; here
+a frame costs what its decoder costs and ccxt sees only what it must (acks, pings, errors). This
+leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_message`,
+`handle_text_or_binary_message`; `Exchange.client`, `on_connected`, `on_error`, `on_close`,
+`ws_dial_delay`);
+`tests/producers/test_ccxt_internals.py` holds it.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+from aiohttp import WSMsgType
+from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
+
+from alpha_pulse.producers.connection.limiter import refusal
+from alpha_pulse.producers.connection.redial import Redial
+from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.liveness.heard import Heard
+
+Frame = str | bytes
+
+
+class Socket:
+    """What we know of one of ccxt's sockets.
+
+    connected_at_us: monotonic; 0: not yet. lost: whether it was open, or was to be, and is not any
+    more. hand_on: gives a frame to ccxt. ping: sends a ping that carries this.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        hand_on: Callable[[Frame], None],
+        ping: Callable[[bytes], None] = lambda payload: None,
+    ) -> None:
+        self.url = url
+        self.hand_on = hand_on
+        self.ping = ping
+        self.connected_at_us = 0
+        self.lost = False
+        self.heard = Heard()
+
+
+OnFrames = Callable[[Socket, list[Frame]], None]
+
+
+class Tap:
+    """The part of a tapped exchange that is ours.
+
+    on_frames: called with the frames of a loop turn, in order. on_tapped: called with each new
+    socket, before its first frame. gate: while it is cleared nothing more is read from this
+    exchange (back-pressure as far as TCP). redial: when a lost socket may be opened again.
+    """
+
+    on_frames: OnFrames
+    on_tapped: Callable[[Socket], None] | None = None
+    gate: asyncio.Event | None = None
+    redial: Redial
+
+    def client(self, url: str) -> Any:
+        """Return ccxt's client of a URL, tapped."""
+        client = super().client(url)  # type: ignore[misc]
+        if "receive" not in client.__dict__:
+            self._tap(client)
+        return client
+
+    def on_connected(self, client: Any, message: Any = None) -> None:
+        """Note that a socket was opened; ccxt redials by itself and tells nobody else."""
+        super().on_connected(client, message)  # type: ignore[misc]
+        client.alpha_pulse_socket.connected_at_us = time.monotonic_ns() // 1000
+        self.redial.connected(client.url, time.monotonic())
+
+    def on_error(self, client: Any, error: Any) -> None:
+        """Note that a socket broke or could not be opened."""
+        self._lost(client, error)
+        super().on_error(client, error)  # type: ignore[misc]
+
+    def on_close(self, client: Any, error: Any) -> None:
+        """Note that a socket was closed."""
+        self._lost(client, error)
+        super().on_close(client, error)  # type: ignore[misc]
+
+    def ws_dial_delay(self, url: str) -> float:
+        """Return the seconds to wait before a dial; ccxt's own knows only dials that failed."""
+        return self.redial.wait_s(url, time.monotonic())
+
+    def _lost(self, client: Any, error: Any) -> None:
+        socket = client.alpha_pulse_socket
+        if not socket.lost:
+            socket.lost = True
+            status, retry_after_s = refusal(error)
+            self.redial.lost(
+                client.url,
+                time.monotonic(),
+                refused=400 <= status < 500,
+                retry_after_s=retry_after_s,
+            )
+
+    def _tap(self, client: Any) -> None:
+        socket = Socket(client.url, client.handle_text_or_binary_message, partial(_ping, client))
+        handle_other = client.handle_message
+        receive, receive_loop = client.receive, client.receive_loop
+        on_frames = self.on_frames
+        inbox: list[Frame] = []
+
+        def handle(message: Any) -> None:
+            if message.type is WSMsgType.TEXT:
+                inbox.append(message.data)
+            else:
+                if message.type is WSMsgType.PONG:
+                    socket.heard.answer(bytes(message.data))
+                # Pings, pongs and closes; of what is packed ccxt calls `take` with the content.
+                handle_other(message)
+
+        def give() -> None:
+            if inbox:
+                frames = inbox.copy()
+                inbox.clear()
+                on_frames(socket, frames)
+
+        def read_buffer() -> None:
+            # As ccxt's own loop does, which looks its buffer up twice for every frame.
+            buffer = None if client.closed() else client.buffer
+            if buffer and len(buffer) > 1:
+                read_bytes = 0
+                while len(buffer) > 1:
+                    message, size = buffer.popleft()
+                    read_bytes += size + MSG_SIZE_OVERHEAD
+                    handle(message)
+                # aiohttp counts what waits, to pause the transport: the rest carries the sum.
+                buffer[0] = (buffer[0][0], buffer[0][1] + read_bytes)
+            give()
+            receive_loop()
+
+        async def receive_when_open() -> Any:
+            gate = self.gate
+            while gate is not None and not gate.is_set():
+                # Pongs are not read meanwhile: the socket is not dead, we are busy.
+                client.lastPong = time.time_ns() // 1_000_000
+                await _wait(gate, 1.0)
+            return await receive()
+
+        client.alpha_pulse_socket = socket
+        client.handle_message = handle
+        client.handle_text_or_binary_message = inbox.append
+        client.receive_loop = read_buffer
+        client.receive = receive_when_open
+        if self.on_tapped is not None:
+            self.on_tapped(socket)
+
+
+def _ping(client: Any, payload: bytes) -> None:
+    if not client.closed():
+        sending = client.asyncio_loop.create_task(client.connection.ping(payload))
+        sending.add_done_callback(_consume)
+
+
+def _consume(sending: asyncio.Task[None]) -> None:
+    # A socket that breaks while it is asked says so by itself.
+    if not sending.cancelled():
+        sending.exception()
+
+
+async def _wait(gate: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(gate.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+class _OneStream:
+    # Binance opens a socket per stream name; all of ours share one, so that trades and candles of a
+    # symbol arrive in the exchange's order.
+    stream_name = "0"
+
+    def stream(self, type: Any, subscriptionHash: Any, numSubscriptions: int = 1) -> str:
+        return self.stream_name
+
+
+class ExactNumbers:
+    """For exchanges whose frames ccxt decodes: JSON numbers keep their digits, as text.
+
+    ccxt's parsers make floats before `number = str` sees them.
+    """
+
+    def client(self, url: str) -> Any:
+        """Return ccxt's client of a URL, with a parser that keeps digits."""
+        client = super().client(url)  # type: ignore[misc]
+        if "alpha_pulse_exact" not in client.__dict__:
+            client.alpha_pulse_exact = True
+
+            def hand_on(frame: Frame) -> None:
+                text = frame if isinstance(frame, str) else frame.decode()
+                is_json = text[:1] in ("{", "[")
+                message = json.loads(text, parse_float=str) if is_json else text
+                client.on_message_callback(client, message)
+
+            client.handle_text_or_binary_message = hand_on
+        return client
+
+    @staticmethod
+    def on_json_response(text: str) -> Any:
+        """Return the JSON of a REST answer, its fractions as text."""
+        return json.loads(text, parse_float=str)
+
+
+class _PublicTradesAll:
+    # OKX's channel of single trades needs no login; ccxt logs in all the same.
+    async def authenticate(self, params: Any = None) -> None:
+        return None
+
+
+@cache
+def tapped(kind: type) -> type:
+    """Return the tapped form of a ccxt.pro exchange class; set `on_frames` on the instance."""
+    if kind.__name__.startswith("binance"):
+        return type(kind.__name__, (Tap, _OneStream, kind), {})
+    if kind.__name__ == "okx":
+        return type(kind.__name__, (Tap, _PublicTradesAll, kind), {})
+    if kind.__name__ in DECODERS:
+        return type(kind.__name__, (Tap, kind), {})
+    return type(kind.__name__, (Tap, ExactNumbers, kind), {})

@@ -1,0 +1,139 @@
+"""Bybit v5, spot and linear perpetuals: topics publicTrade and kline.
+
+A trade frame; ids are UUIDs, which prove nothing about what is missing:
+    {"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1709891679005,"data":[{
+     "T":1709891679000,"s":"BTCUSDT","S":"Buy","v":"0.010","p":"27451.00",
+     "i":"9dc75fca-4bdd-4773-9f78-6f5d7ab2a110","BT":false}]}
+
+A kline frame, final only with `confirm` true:
+    {"topic":"kline.5.BTCUSDT","data":[{"start":1672324800000,"end":1672325099999,"interval":"5",
+     "open":"16649.5","close":"16677","high":"16677","low":"16608","volume":"2.081",
+     "turnover":"34666.4005","confirm":false,"timestamp":1672324988882}],
+     "ts":1672324988882,"type":"snapshot"}
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.market import TRADE_ID_PATTERN
+from alpha_pulse.producers.exchanges.frame import (
+    FrameError,
+    FrameTime,
+    Refusal,
+    SymbolOf,
+    Tick,
+    decoded,
+    exchange_candle,
+    known_symbol,
+    positive_text,
+    time_us,
+)
+
+_TRADE_ID = re.compile(TRADE_ID_PATTERN).match
+
+
+class _Kind(msgspec.Struct, gc=False):
+    topic: str | None = None
+    success: bool | None = None
+    ret_msg: str = ""
+
+
+class _TradeRow(msgspec.Struct, gc=False):
+    i: str
+    T: int
+    p: str
+    v: str
+    S: Literal["Buy", "Sell"]
+    s: str
+
+
+class _TradeFrame(msgspec.Struct, gc=False):
+    data: list[_TradeRow]
+
+
+class _KlineRow(msgspec.Struct, gc=False):
+    start: int
+    interval: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    turnover: str
+    confirm: bool
+
+
+class _KlineFrame(msgspec.Struct, gc=False):
+    topic: str
+    data: list[_KlineRow]
+    ts: int
+
+
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
+_decode_klines = msgspec.json.Decoder(_KlineFrame).decode
+
+
+class BybitDecoder:
+    """Decodes the frames of one address, so of one category; see `FrameDecoder`."""
+
+    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
+        self._exchange = exchange
+        self._symbols = symbols
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
+
+    def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
+        """Return the ticks of a publicTrade or kline frame, None for any other."""
+        kind = decoded(_decode_kind, frame, self._exchange)
+        topic = kind.topic
+        if topic is None:
+            if kind.success is False and "topic:" in kind.ret_msg:
+                # {"success":false,"ret_msg":"error:handler not found,topic:publicTrade.X", ...}
+                return [
+                    Refusal(self._symbols.get(kind.ret_msg.rpartition(".")[2], ""), kind.ret_msg)
+                ]
+            return None
+        if topic.startswith("publicTrade."):
+            rows = decoded(_decode_trades, frame, self._exchange).data
+            return [self._trade(row, receive_time_us) for row in rows]
+        if topic.startswith("kline.1."):
+            return self._candles(decoded(_decode_klines, frame, self._exchange))
+        return None
+
+    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
+        if not _TRADE_ID(row.i):
+            raise FrameError(f"expected a trade id, found {row.i[:80]!r}", "bad_id")
+        return Trade(
+            exchange=self._exchange,
+            symbol=known_symbol(self._symbols, row.s),
+            trade_id=row.i,
+            price=positive_text(row.p),
+            amount=positive_text(row.v),
+            side="buy" if row.S == "Buy" else "sell",
+            trade_time_us=time_us(row.T * 1000),
+            receive_time_us=receive_time_us,
+        )
+
+    def _candles(self, frame: _KlineFrame) -> list[Tick]:
+        symbol = known_symbol(self._symbols, frame.topic.rpartition(".")[2])
+        ticks: list[Tick] = []
+        for row in frame.data:
+            if not row.confirm:
+                continue
+            candle = exchange_candle(
+                self._exchange,
+                symbol,
+                open_time_us=row.start * 1000,
+                prices=(row.open, row.high, row.low, row.close),
+                volume=row.volume,
+                quote_volume=row.turnover,
+            )
+            ticks.append(candle)
+        return [*ticks, FrameTime(symbol, time_us(frame.ts * 1000))]

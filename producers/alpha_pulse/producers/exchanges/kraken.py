@@ -1,0 +1,145 @@
+"""Kraken spot, websocket v2: channels trade and ohlc.
+
+A trade frame; ids are consecutive per symbol, numbers are JSON numbers (small ones `9e-08`):
+    {"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy",
+     "price":105944.20,"qty":0.00027625,"ord_type":"limit","trade_id":10218208,
+     "timestamp":"2023-10-06T17:35:55.440295Z"}]}
+
+A candle frame; Kraken never says that a candle is final. It begins the next one, and on every
+new subscription it sends a snapshot of the last ones, which repairs what a lost socket missed:
+    {"channel":"ohlc","type":"update","timestamp":"2023-10-04T16:26:30.524394914Z",
+     "data":[{"symbol":"MATIC/USD","open":0.5624,"high":0.5628,"low":0.5622,"close":0.5627,
+     "trades":12,"volume":30927.68066226,"vwap":0.5626,
+     "interval_begin":"2023-10-04T16:25:00.000000000Z","interval":5,
+     "timestamp":"2023-10-04T16:30:00.000000Z"}]}
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from alpha_pulse.contracts.events import Candle, Side, Trade
+from alpha_pulse.producers.exchanges.frame import (
+    FrameTime,
+    Refusal,
+    SymbolOf,
+    Tick,
+    decoded,
+    exchange_candle,
+    iso_time_us,
+    known_symbol,
+    number_id,
+    positive_text,
+)
+
+
+class _Channel(msgspec.Struct, gc=False):
+    channel: str | None = None
+    # Of an answer to a subscribe.
+    success: bool | None = None
+    error: str | None = None
+    symbol: str | None = None
+
+
+class _TradeRow(msgspec.Struct, gc=False):
+    symbol: str
+    side: Side
+    # The number's own text: a float would lose digits.
+    price: msgspec.Raw
+    qty: msgspec.Raw
+    trade_id: int
+    timestamp: str
+
+
+class _TradeFrame(msgspec.Struct, gc=False):
+    data: list[_TradeRow]
+
+
+class _CandleRow(msgspec.Struct, gc=False):
+    symbol: str
+    open: msgspec.Raw
+    high: msgspec.Raw
+    low: msgspec.Raw
+    close: msgspec.Raw
+    volume: msgspec.Raw
+    trades: int
+    interval_begin: str
+    interval: int
+
+
+class _CandleFrame(msgspec.Struct, gc=False):
+    data: list[_CandleRow]
+    timestamp: str | None = None
+
+
+_decode_channel = msgspec.json.Decoder(_Channel).decode
+_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
+_decode_candles = msgspec.json.Decoder(_CandleFrame).decode
+
+
+class KrakenDecoder:
+    """Decodes the frames of one address, over all its connections; see `FrameDecoder`."""
+
+    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
+        self._exchange = exchange
+        self._symbols = symbols
+        self._open: dict[str, Candle] = {}  # the newest candle of each symbol, not yet final
+
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+        """Return None: frames are taken one by one, each may hold several trades."""
+        return None
+
+    def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
+        """Return the ticks of a trade or ohlc frame, None for any other."""
+        kind = decoded(_decode_channel, frame, self._exchange)
+        channel = kind.channel
+        if channel == "trade":
+            rows = decoded(_decode_trades, frame, self._exchange).data
+            return [self._trade(row, receive_time_us) for row in rows]
+        if channel == "ohlc":
+            return self._candles(decoded(_decode_candles, frame, self._exchange))
+        if kind.success is False and kind.symbol is not None:
+            # ccxt hangs on this one: {"error":"Currency pair not supported X/Y",
+            # "method":"subscribe","success":false,"symbol":"X/Y", ...}
+            return [Refusal(known_symbol(self._symbols, kind.symbol), kind.error or "refused")]
+        return None
+
+    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
+        return Trade(
+            exchange=self._exchange,
+            symbol=known_symbol(self._symbols, row.symbol),
+            trade_id=number_id(str(row.trade_id)),
+            price=positive_text(_text(row.price)),
+            amount=positive_text(_text(row.qty)),
+            side=row.side,
+            trade_time_us=iso_time_us(row.timestamp),
+            receive_time_us=receive_time_us,
+        )
+
+    def _candles(self, frame: _CandleFrame) -> list[Tick]:
+        ticks: list[Tick] = []
+        candles = [self._candle(row) for row in frame.data if row.interval == 1]
+        for candle in candles:
+            newest = self._open.get(candle.symbol)
+            if newest is not None and candle.open_time_us > newest.open_time_us:
+                ticks.append(newest)
+            if newest is None or candle.open_time_us >= newest.open_time_us:
+                self._open[candle.symbol] = candle
+        if frame.timestamp is not None and candles:
+            ticks.append(FrameTime(candles[-1].symbol, iso_time_us(frame.timestamp)))
+        return ticks
+
+    def _candle(self, row: _CandleRow) -> Candle:
+        prices = (_text(row.open), _text(row.high), _text(row.low), _text(row.close))
+        return exchange_candle(
+            self._exchange,
+            known_symbol(self._symbols, row.symbol),
+            open_time_us=iso_time_us(row.interval_begin),
+            prices=prices,
+            volume=_text(row.volume),
+            trade_count=row.trades,
+        )
+
+
+def _text(raw: msgspec.Raw) -> str:
+    return bytes(raw).decode().strip('"')

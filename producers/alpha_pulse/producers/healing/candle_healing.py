@@ -1,0 +1,137 @@
+"""The exchange's own candles over REST: those that the stream did not bring as final."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import ccxt.pro
+import msgspec
+import structlog
+
+from alpha_pulse.contracts.errors import DataFetchError, ValidationError
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.producers.exchanges.frame import exchange_candle
+from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.healing.healer import Healer
+
+log = structlog.get_logger()
+
+PAGE = 300
+# A minute's candle is asked for so often; some exchanges have none for a minute without a trade.
+ASK_MAX = 3
+# After its end a candle may still change this long, and the stream has its chance first.
+FINAL_AFTER_US = 10_000_000
+
+
+class CandleHealer:
+    """Fetches closed candles that are missing from the feeds.
+
+    on_progress: called after candles were put into a feed.
+    """
+
+    def __init__(self, healer: Healer, *, on_progress: Callable[[SymbolFeed], None]) -> None:
+        self._healer = healer
+        self._on_progress = on_progress
+        self._asked: dict[tuple[str, int], int] = {}
+
+    async def heal(
+        self, feeds: Iterable[SymbolFeed], clock_us: int, final_after_us: int = FINAL_AFTER_US
+    ) -> None:
+        """Ask for what is missing by the exchange's clock; a failure is for the next time."""
+        for feed in feeds:
+            missing = self._missing(feed, clock_us - final_after_us)
+            if not missing:
+                continue
+            for open_time_us in missing:
+                key = (feed.symbol, open_time_us)
+                self._asked[key] = self._asked.get(key, 0) + 1
+            try:
+                candles = await self._fetch(feed.symbol, missing[0], missing[-1])
+            except DataFetchError as error:
+                log.warning("candles.unfetched", symbol=feed.symbol, error=str(error)[:300])
+                continue
+            wanted = set(missing)
+            for candle in candles:
+                if candle.open_time_us in wanted:
+                    feed.take_candle(candle)
+            self._on_progress(feed)
+        while len(self._asked) > 100_000:
+            del self._asked[next(iter(self._asked))]
+
+    def _missing(self, feed: SymbolFeed, until_us: int) -> list[int]:
+        missing = feed.missing_candles(until_us)
+        return [m for m in missing if self._asked.get((feed.symbol, m), 0) < ASK_MAX]
+
+    async def _fetch(self, symbol: str, first_us: int, last_us: int) -> list[Candle]:
+        client = self._healer.client
+        if not client.has.get("fetchOHLCV"):
+            return []
+        candles: list[Candle] = []
+        since_us = first_us
+        while since_us <= last_us:
+            try:
+                async with self._healer.limiter:
+                    page = await self._page(symbol, since_us, last_us)
+            except (ccxt.pro.BaseError, msgspec.ValidationError, ValidationError) as error:
+                self._healer.limiter.obey(error, client)
+                raise DataFetchError(
+                    f"expected 1m candles of {symbol} from {self._healer.name}, found "
+                    f"{type(error).__name__}: {str(error)[:200]}"
+                ) from error
+            candles += page
+            newest_us = max((candle.open_time_us for candle in page), default=0)
+            if newest_us < since_us:
+                break
+            since_us = newest_us + MINUTE_US
+            await asyncio.sleep(0)
+        return candles
+
+    async def _page(self, symbol: str, since_us: int, last_us: int) -> list[Candle]:
+        client = self._healer.client
+        count = min(PAGE, (last_us - since_us) // MINUTE_US + 1)
+        if client.id in ("binance", "binanceusdm"):
+            return await self._binance_page(symbol, since_us, count)
+        # Kraken's `limit` keeps the oldest and `since` excludes its own minute.
+        rows = await client.fetch_ohlcv(
+            symbol, "1m", since_us // 1000 - (60_000 if client.id == "kraken" else 0), count + 2
+        )
+        kind = tuple[int, str, str, str, str, str]
+        return [
+            exchange_candle(
+                self._healer.name,
+                symbol,
+                open_time_us=row[0] * 1000,
+                prices=(row[1], row[2], row[3], row[4]),
+                volume=row[5],
+            )
+            for row in msgspec.convert(rows, list[kind], strict=False)
+        ]
+
+    async def _binance_page(self, symbol: str, since_us: int, count: int) -> list[Candle]:
+        # [open time, open, high, low, close, volume, close time, quote volume, trades, taker buy
+        #  base volume, taker buy quote volume, "0"]
+        client = self._healer.client
+        market = client.market(symbol)
+        ask = client.fapiPublicGetKlines if market["contract"] else client.publicGetKlines
+        rows = await ask(
+            {
+                "symbol": market["id"],
+                "interval": "1m",
+                "startTime": since_us // 1000,
+                "limit": count,
+            }
+        )
+        kind = tuple[int, str, str, str, str, str, int, str, int, str, str, str]
+        return [
+            exchange_candle(
+                self._healer.name,
+                symbol,
+                open_time_us=row[0] * 1000,
+                prices=(row[1], row[2], row[3], row[4]),
+                volume=row[5],
+                quote_volume=row[7],
+                buy_volume=row[9],
+                trade_count=row[8],
+            )
+            for row in msgspec.convert(rows, list[kind])
+        ]

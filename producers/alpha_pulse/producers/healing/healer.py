@@ -1,0 +1,71 @@
+"""Healing: missing trades over REST, within the exchange's limits."""
+
+from collections.abc import Awaitable
+from typing import Any
+
+import ccxt.pro
+import msgspec
+
+from alpha_pulse.contracts.errors import DataFetchError, ValidationError
+from alpha_pulse.contracts.events import Trade
+from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.healing.rest_trades import RestTrades, Wanted
+
+
+class Healer:
+    """Fetches missing trades of one exchange."""
+
+    def __init__(self, name: str, client: Any, limiter: Limiter) -> None:
+        self.name = name
+        self.client = client
+        self.limiter = limiter
+        self._rest = RestTrades(name, client)
+
+    @property
+    def recent_only(self) -> bool:
+        """Whether the exchange has refused to go back by id without a key."""
+        return self._rest.recent_only
+
+    async def fetch(self, wanted: Wanted) -> list[Trade]:
+        """Return some of the wanted trades, ascending by id, from the lowest on; [] when none is.
+
+        Call again with a higher `first_id` for more. Raises: DataFetchError when the exchange can't
+        be reached, refuses, or answers with rows that are no trades.
+        """
+        if not self._rest.by_id:
+            return []
+        trades = await self._asked(wanted.symbol, self._rest.fetch(wanted))
+        last_id = wanted.last_id
+        found = {
+            int(trade.trade_id): trade
+            for trade in trades
+            if int(trade.trade_id) >= wanted.first_id
+            and (last_id is None or int(trade.trade_id) <= last_id)
+        }
+        return [found[trade_id] for trade_id in sorted(found)]
+
+    async def recent(self, symbol: str) -> list[Trade]:
+        """Return the last trades that REST shows, oldest first; raises as `fetch` does."""
+        return await self._asked(symbol, self._rest.recent(symbol))
+
+    async def clock_us(self) -> int:
+        """Return the exchange's clock over REST, at best to the millisecond; raises as `fetch`."""
+        try:
+            async with self.limiter:
+                return int(await self.client.fetch_time()) * 1000
+        except (ccxt.pro.BaseError, TypeError, ValueError) as error:
+            self.limiter.obey(error, self.client)
+            raise DataFetchError(
+                f"expected the time from {self.name}, found {type(error).__name__}: {error}"
+            ) from error
+
+    async def _asked(self, symbol: str, asking: Awaitable[list[Trade]]) -> list[Trade]:
+        try:
+            async with self.limiter:
+                return await asking
+        except (ccxt.pro.BaseError, msgspec.ValidationError, ValidationError) as error:
+            self.limiter.obey(error, self.client)
+            raise DataFetchError(
+                f"expected trades of {symbol} from {self.name}, found {type(error).__name__}: "
+                f"{str(error)[:200]}"
+            ) from error

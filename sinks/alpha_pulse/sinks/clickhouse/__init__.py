@@ -1,0 +1,1 @@
+"""ClickHouse as the sinks use it: the client, the tables and views, migrations and users."""

@@ -4,7 +4,8 @@ Schemas, examples, the topic table and column comments are generated from these 
 must ignore fields that it does not know; a field is never removed, renamed or narrowed in a topic.
 
 Prices and amounts are decimal text with the exchange's own digits. Times are integer microseconds,
-UTC. A nullable field is always present; only `job` is left out when the event is not history.
+UTC. A nullable field is always present; only `job` (of an event that is no history) and
+`ids_are_consecutive` are left out at their default.
 """
 
 from typing import Annotated, Literal
@@ -65,6 +66,14 @@ Job = Annotated[
     Meta(
         pattern=r"^[A-Za-z0-9._-]{1,64}$(?!\n)",
         description="history job that the event belongs to; left out of live events",
+    ),
+]
+
+IdsAreConsecutive = Annotated[
+    bool | None,
+    Meta(
+        description="whether the exchange numbers the symbol's trades without holes, so that ids "
+        "prove what is missing; left out by writers that do not say"
     ),
 ]
 
@@ -148,6 +157,7 @@ class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
     ]
     state: StreamState
     job: Job | None = None
+    ids_are_consecutive: IdsAreConsecutive = None
 
 
 class Gap(Event, frozen=True, kw_only=True, tag="gap"):
@@ -180,6 +190,7 @@ class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
     ]
     start_time_us: TimeUs
     end_time_us: TimeUs
+    ids_are_consecutive: IdsAreConsecutive = None
 
 
 class StreamStatus(Event, frozen=True, kw_only=True, tag="status"):

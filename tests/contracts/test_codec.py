@@ -33,6 +33,8 @@ def of_type(kind: Any) -> st.SearchStrategy[Any]:
             return st.one_of([of_type(option) for option in kind.types])
         case msgspec.inspect.NoneType():
             return st.none()
+        case msgspec.inspect.BoolType():
+            return st.booleans()
         case msgspec.inspect.LiteralType():
             return st.sampled_from(kind.values)
         case msgspec.inspect.IntType():

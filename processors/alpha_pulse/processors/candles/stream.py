@@ -22,7 +22,7 @@ from alpha_pulse.processors.candles.value import (
 from alpha_pulse.processors.candles.versions import Versions
 from alpha_pulse.processors.candles.windows import Windows
 from alpha_pulse.processors.compiled.rows import closed_row
-from alpha_pulse.processors.kernel.admission import start_of_trades
+from alpha_pulse.processors.wire.canonical import start_of_trades
 
 
 @dataclass(slots=True)

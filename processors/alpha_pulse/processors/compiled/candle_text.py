@@ -32,6 +32,7 @@ from alpha_pulse.processors.compiled.rows import (
     TEXTS_AT,
     VOLUME,
 )
+from alpha_pulse.processors.wire import canonical
 from alpha_pulse.processors.wire.compiler import compiled, copy_bytes
 
 # From the open time on; before it stand the texts of the symbol and of the timeframe.
@@ -44,17 +45,21 @@ def text_bytes(text: str) -> Any:
 
 
 _OPEN, _HIGH, _LOW, _CLOSE = map(
-    text_bytes, (',"open":"', '","high":"', '","low":"', '","close":"')
+    text_bytes,
+    (canonical.CANDLE_OPEN, canonical.CANDLE_HIGH, canonical.CANDLE_LOW, canonical.CANDLE_CLOSE),
 )
-_VOLUME, _QUOTE, _BUY = map(text_bytes, ('","volume":"', '","quote_volume":', ',"buy_volume":'))
-_COUNT, _FIRST, _LAST = map(
-    text_bytes, (',"trade_count":', ',"first_trade_id":', ',"last_trade_id":')
+_VOLUME = text_bytes(canonical.CANDLE_VOLUME)
+_QUOTE = text_bytes(canonical.CANDLE_QUOTE_VOLUME)
+_BUY = text_bytes(canonical.CANDLE_BUY_VOLUME)
+_COUNT = text_bytes(canonical.CANDLE_TRADE_COUNT)
+_FIRST, _LAST = map(text_bytes, (canonical.CANDLE_FIRST_ID, canonical.CANDLE_LAST_ID))
+_REVISION, _NULL = map(text_bytes, (canonical.CANDLE_REVISION, canonical.NULL))
+_FROM_TRADES, _MIXED = (
+    text_bytes(canonical.CANDLE_SOURCE + source) for source in ("trades", "mixed")
 )
-_REVISION, _NULL = text_bytes(',"revision":'), text_bytes("null")
-_FROM_TRADES, _MIXED = text_bytes(',"source":"trades"'), text_bytes(',"source":"mixed"')
 _CONTIGUOUS, _EXCHANGE = (
-    text_bytes(',"coverage":"contiguous"}'),
-    text_bytes(',"coverage":"exchange"}'),
+    text_bytes(canonical.CANDLE_COVERAGE + coverage + canonical.CANDLE_END)
+    for coverage in ("contiguous", "exchange")
 )
 _QUOTE_MARK = 34
 

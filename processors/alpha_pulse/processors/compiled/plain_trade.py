@@ -15,6 +15,15 @@ from alpha_pulse.processors.compiled.numbers import (
     read_decimal,
     read_digits,
 )
+from alpha_pulse.processors.wire.canonical import (
+    END,
+    TIME_DIGITS,
+    TRADE_AMOUNT,
+    TRADE_PRICE,
+    TRADE_RECEIVED,
+    TRADE_SIDE,
+    TRADE_TIME,
+)
 from alpha_pulse.processors.wire.compiler import compiled, read_eight
 
 # What `read_plain` returns, in this order.
@@ -22,23 +31,18 @@ from alpha_pulse.processors.wire.compiler import compiled, read_eight
     TIME_US, SIDE, PRICE_AT, PRICE_BYTES, PRICE, PRICE_FRACTION, AMOUNT, AMOUNT_FRACTION,
 ) = range(8)  # fmt: skip
 BUYS, SELLS = ord("b"), ord("s")
-_BRACE, _DIGIT_ZERO = ord("}"), ord("0")
-# Times have sixteen digits from 2009 to 2100.
-_TIME_US_MIN, _TIME_US_END, _TIME_DIGITS = TIME_US_MIN, TIME_US_MAX, 16
-assert len(str(TIME_US_MIN)) == len(str(TIME_US_MAX - 1)) == _TIME_DIGITS
+_BRACE, _DIGIT_ZERO = ord(END), ord("0")
+_TIME_US_MIN, _TIME_US_END, _TIME_DIGITS = TIME_US_MIN, TIME_US_MAX, TIME_DIGITS
+assert _TIME_DIGITS == 16, "a time is read as two words of eight digits"
 
 
-def _bytes(text: bytes) -> Any:
-    return np.frombuffer(text, np.uint8)
+def _bytes(text: str) -> Any:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
-_PRICE = _bytes(b'","price":"')
-_AMOUNT = _bytes(b'","amount":"')
-_SIDE = _bytes(b'","side":"')
-_BUY = _bytes(b'buy","trade_time_us":')
-_SELL = _bytes(b'sell","trade_time_us":')
-_UNKNOWN = _bytes(b'unknown","trade_time_us":')
-_RECEIVED = _bytes(b',"receive_time_us":')
+_PRICE, _AMOUNT, _SIDE = map(_bytes, (TRADE_PRICE, TRADE_AMOUNT, TRADE_SIDE))
+_BUY, _SELL, _UNKNOWN = (_bytes(side + TRADE_TIME) for side in ("buy", "sell", "unknown"))
+_RECEIVED = _bytes(TRADE_RECEIVED)
 _ZERO = np.uint64(0)
 
 

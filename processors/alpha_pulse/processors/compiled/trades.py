@@ -20,8 +20,8 @@ from alpha_pulse.processors.compiled import closing as columns
 from alpha_pulse.processors.compiled import loop as hot_loop
 from alpha_pulse.processors.compiled.closed_candles import ClosedCandles
 from alpha_pulse.processors.compiled.rows import PARTS, ROW, ROW_WORDS, row_of, value_of_row
-from alpha_pulse.processors.history.lines import name_in_candle, start_of_candles
 from alpha_pulse.processors.wire.audit_candle import AUDITED
+from alpha_pulse.processors.wire.canonical import start_of_candles, timeframe_in_candle
 from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 
 _SYMBOLS_FIRST = 64
@@ -276,7 +276,7 @@ def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
     names = np.zeros((len(timeframes), _NAME_BYTES_MAX), np.uint8)
     levels = np.zeros((len(timeframes), 3), np.int64)
     for level, timeframe in enumerate(timeframes):
-        text = name_in_candle(timeframe.name).encode()
+        text = timeframe_in_candle(timeframe.name).encode()
         names[level, : len(text)] = np.frombuffer(text, np.uint8)
         levels[level] = (timeframe.duration_us, timeframe.offset_us, len(text))
     return levels, names

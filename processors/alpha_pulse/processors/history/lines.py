@@ -11,41 +11,49 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from alpha_pulse.contracts.decimals import FRACTION_DIGITS_MAX
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, Timeframe
 from alpha_pulse.processors.candles.value import EXCHANGE, FROM_EXCHANGE, UNITS, Value
+from alpha_pulse.processors.wire import canonical
 from alpha_pulse.processors.wire.records import EncodedRecords
 
-_PRICE = r'"((?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,12}+)?+)"'
-_SUM = r'"((?:0|[1-9][0-9]{0,24}+)(?:\.[0-9]{1,12}+)?+)"'
+_PRICE = r"((?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,12}+)?+)"
+_SUM = r"((?:0|[1-9][0-9]{0,24}+)(?:\.[0-9]{1,12}+)?+)"
+_SUM_OR_NULL = rf'(?:"{_SUM}"|{canonical.NULL})'
 # From behind `open_time_us` up to the revision. What is null is read as an empty text.
 _MIDDLES = re.compile(
-    rf'^([1-9][0-9]{{15}}+),"open":{_PRICE},"high":{_PRICE},"low":{_PRICE},"close":{_PRICE},'
-    rf'"volume":{_SUM},"quote_volume":(?:{_SUM}|null),"buy_volume":(?:{_SUM}|null),'
-    r'"trade_count":(?:(0|[1-9][0-9]{0,17}+)|null),"first_trade_id":null,"last_trade_id":null$',
+    rf"^([1-9][0-9]{{{canonical.TIME_DIGITS - 1}}}+)"
+    rf"{canonical.CANDLE_OPEN}{_PRICE}{canonical.CANDLE_HIGH}{_PRICE}"
+    rf"{canonical.CANDLE_LOW}{_PRICE}{canonical.CANDLE_CLOSE}{_PRICE}"
+    rf"{canonical.CANDLE_VOLUME}{_SUM}{canonical.CANDLE_QUOTE_VOLUME}{_SUM_OR_NULL}"
+    rf"{canonical.CANDLE_BUY_VOLUME}{_SUM_OR_NULL}"
+    rf"{canonical.CANDLE_TRADE_COUNT}(?:(0|[1-9][0-9]{{0,17}}+)|{canonical.NULL})"
+    rf"{canonical.CANDLE_FIRST_ID}{canonical.NULL}{canonical.CANDLE_LAST_ID}{canonical.NULL}$",
     re.MULTILINE,
 ).findall
 _POWERS = tuple(10 ** (FRACTION_DIGITS_MAX - digits) for digits in range(FRACTION_DIGITS_MAX + 1))
-_CANDLE, _OPEN_TIME = b'{"event":"candle",', b'"open_time_us":'
-_REVISION, _JOB = b',"revision":', b',"job":"'
+_CANDLE, _OPEN_TIME, _REVISION, _JOB = (
+    piece.encode()
+    for piece in (
+        canonical.CANDLE_START,
+        canonical.CANDLE_OPEN_TIME,
+        canonical.CANDLE_REVISION,
+        canonical.CANDLE_JOB,
+    )
+)
+# Head, open time, prices, volumes, count, revision, rest.
+_OUR_LINE = (
+    f"%s%s{canonical.CANDLE_OPEN}%s{canonical.CANDLE_HIGH}%s{canonical.CANDLE_LOW}%s"
+    f"{canonical.CANDLE_CLOSE}%s{canonical.CANDLE_VOLUME}%s{canonical.CANDLE_QUOTE_VOLUME}%s"
+    f"{canonical.CANDLE_BUY_VOLUME}%s{canonical.CANDLE_TRADE_COUNT}%s"
+    f"{canonical.CANDLE_FIRST_ID}{canonical.NULL}{canonical.CANDLE_LAST_ID}{canonical.NULL}"
+    f"{canonical.CANDLE_REVISION}%d%s"
+)
 # Fewer candles in a row are looked at one by one.
 RUN_MIN = 4
 
 # open time, open, high, low, close, volume, quote volume, buy volume, trade count
 Row = tuple[str, str, str, str, str, str, str, str, str]
-
-
-def start_of_candles(exchange: str, symbol: str) -> str:
-    """Return how every canonical candle of a symbol begins, up to the name of its timeframe."""
-    texts = [msgspec.json.encode(text).decode() for text in (exchange, symbol)]
-    return f'{{"event":"candle","exchange":{texts[0]},"symbol":{texts[1]},"timeframe":"'
-
-
-def name_in_candle(timeframe: str) -> str:
-    """Return what follows in a candle of that timeframe, up to its open time."""
-    return f'{timeframe}","open_time_us":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +66,15 @@ class Form:
     @property
     def tail(self) -> str:
         """How a candle of the ingest log ends: without a revision of its own."""
-        return f',"revision":0{self.rest}'
+        return f"{canonical.CANDLE_REVISION}0{self.rest}"
 
     @classmethod
     def of(cls, exchange: str, symbol: str, timeframe: str, job: str) -> "Form":
         """Return the form of a job's candles."""
         return cls(
-            start_of_candles(exchange, symbol) + name_in_candle(timeframe),
-            f',"source":"exchange","coverage":"exchange","job":{msgspec.json.encode(job).decode()}}}',
+            canonical.start_of_candles(exchange, symbol) + canonical.timeframe_in_candle(timeframe),
+            f"{canonical.CANDLE_SOURCE}exchange{canonical.CANDLE_COVERAGE}exchange"
+            f"{canonical.CANDLE_JOB}{canonical.json_text(job)}{canonical.END}",
         )
 
 
@@ -88,8 +97,9 @@ class CandleLines:
     def exchange_lines(self, revisions: Sequence[int]) -> list[bytes]:
         """Return the candles as they came, with their revisions."""
         head, rest = self.form.head, self.form.rest
+        name = canonical.CANDLE_REVISION
         return _encoded(
-            f'{head}{middle},"revision":{revision}{rest}'
+            f"{head}{middle}{name}{revision}{rest}"
             for middle, revision in zip(self.middles, revisions, strict=True)
         )
 
@@ -102,11 +112,10 @@ class CandleLines:
             if not volume_units and count in ("", "0"):
                 quote, buy, count = quote or "0", buy or "0", "0"
             lines.append(
-                f'{head}{time},"open":"{open_}","high":"{high}","low":"{low}","close":"{close}",'
-                f'"volume":"{_shortest(volume)}","quote_volume":{_quoted(quote)},"buy_volume":'
-                f'{_quoted(buy)},"trade_count":{count or "null"},"first_trade_id":null,'
-                f'"last_trade_id":null,"revision":{revision}{rest}'
-            )
+                _OUR_LINE
+                % (head, time, open_, high, low, close, _shortest(volume), _quoted(quote),
+                   _quoted(buy), count or canonical.NULL, revision, rest)
+            )  # fmt: skip
         return _encoded(lines)
 
     def value(self, first: int, end: int, close_us: int) -> Value:
@@ -253,7 +262,7 @@ def _shortest(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{_shortest(text)}"' if text else "null"
+    return f'"{_shortest(text)}"' if text else canonical.NULL
 
 
 def _encoded(lines: Iterable[str]) -> list[bytes]:

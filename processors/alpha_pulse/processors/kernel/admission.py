@@ -66,26 +66,6 @@ def decode(value: bytes | None) -> LeanTrade | Candle | Heartbeat | Gap | Histor
     return event
 
 
-def start_of_trades(exchange: str, symbol: str) -> bytes:
-    """Return how every canonical trade of a symbol begins, up to its id."""
-    return b'{"event":"trade","exchange":%b,"symbol":%b,"trade_id":"' % (
-        msgspec.json.encode(exchange),
-        msgspec.json.encode(symbol),
-    )
-
-
-def expected_start(start: bytes, trade_id: str) -> bytes:
-    """Return how the canonical trade with that id begins, up to its price."""
-    return b'%b%b","price":"' % (start, trade_id.encode())
-
-
-# Length of a canonical live trade beyond its expected start, without price, amount and side.
-CANONICAL_REST_BYTES = len(
-    '","amount":"","side":"","trade_time_us":,"receive_time_us":}' + 2 * str(TIME_US_MIN)
-)
-assert len(str(TIME_US_MIN)) == len(str(TIME_US_MAX - 1)), "all times have as many digits"
-
-
 def check_form(value: bytes, trade: LeanTrade) -> None:
     """Raise Refused unless every field of the trade stands in its bytes once, and plainly.
 

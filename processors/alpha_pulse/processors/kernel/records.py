@@ -10,7 +10,6 @@ from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.candles.value import parse_units
 from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.kernel.admission import (
-    CANONICAL_REST_BYTES,
     LeanTrade,
     Refused,
     check_exchange_candle,
@@ -18,10 +17,10 @@ from alpha_pulse.processors.kernel.admission import (
     check_not_ahead,
     check_trade_id,
     decode,
-    expected_start,
 )
 from alpha_pulse.processors.kernel.outputs import Publisher
 from alpha_pulse.processors.kernel.symbol import Symbol
+from alpha_pulse.processors.wire.canonical import TRADE_REST_BYTES, start_of_trade
 
 JOBS_MAX = 16
 
@@ -64,11 +63,11 @@ class Intake:
     ) -> bool:
         symbol = self._check_key(key, trade.exchange, trade.symbol)
         live = symbol.live
-        start = expected_start(live.start, trade.trade_id)
+        start = start_of_trade(live.start, trade.trade_id)
         if trade.job is not None or not (
             value.startswith(start)
             and len(value) - len(trade.price) - len(trade.amount) - len(trade.side)
-            == len(start) + CANONICAL_REST_BYTES
+            == len(start) + TRADE_REST_BYTES
         ):
             check_form(value, trade)
         time_us = trade.trade_time_us

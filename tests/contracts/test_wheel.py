@@ -24,7 +24,8 @@ names = {
     for name, module in list(sys.modules.items())
     if name not in before and (getattr(module, "__file__", None) or "").startswith(site)
 }
-print(json.dumps([sorted(names), alpha_pulse.contracts.schema.json_schema.__file__]))
+roles = [name for name in sys.modules if name.startswith("alpha_pulse.contracts.roles")]
+print(json.dumps([sorted(names), roles, alpha_pulse.contracts.schema.json_schema.__file__]))
 """
 
 
@@ -64,6 +65,7 @@ def test_a_reader_needs_what_the_kafka_extra_brings_and_no_more(
         text=True,
         check=True,
     )
-    imported, file = json.loads(result.stdout)
+    imported, roles, file = json.loads(result.stdout)
     assert Path(file).is_relative_to(tmp_path)
     assert {name for name in imported if not name.startswith("_")} <= ALLOWED
+    assert roles == [], "what the roles share is no part of reading"

@@ -1,6 +1,9 @@
 """The typed reader of the contracts, as a downstream user has it, on a real Kafka."""
 
 import asyncio
+import json
+import os
+import sys
 from contextlib import aclosing
 from typing import Any
 
@@ -147,3 +150,71 @@ async def test_settings_come_from_the_environment_when_none_are_given(
     monkeypatch.setenv("ALPHA_PULSE_KAFKA", config.kafka.bootstrap)
     monkeypatch.setenv("ALPHA_PULSE_NAMESPACE", config.namespace)
     assert [event async for event in read(TRADES, until_end=True)] == [TRADE]
+
+
+# aiokafka as it was before the contracts came: every name of its modules and of their classes.
+_UNTOUCHED = """
+import asyncio, importlib, json, logging, pkgutil, sys
+import aiokafka
+
+for found in pkgutil.walk_packages(aiokafka.__path__, "aiokafka."):
+    importlib.import_module(found.name)
+
+def names():
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        if name.split(".")[0] == "aiokafka":
+            for key, value in vars(module).items():
+                found[name, key] = value
+                if isinstance(value, type) and value.__module__.startswith("aiokafka"):
+                    found |= {(name, key, at): each for at, each in vars(value).items()}
+    return found
+
+before, level = names(), logging.getLogger("aiokafka").level
+from alpha_pulse.contracts.kafka.reader import read
+from alpha_pulse.contracts.topics import TRADES
+
+async def main():
+    return [event.trade_id async for event in read(TRADES, until_end=True)]
+
+seen = asyncio.run(main())
+after = names()
+changed = sorted(map(str, (k for k in before | after if before.get(k) is not after.get(k))))
+ours = [name for name in sys.modules if name.startswith("alpha_pulse.contracts.roles")]
+print(json.dumps({
+    "seen": seen,
+    "looked_at": len(before),
+    "changed": changed,
+    "fetcher": [after["aiokafka.consumer.fetcher", "PartitionRecords"].__module__,
+                after["aiokafka.consumer.consumer", "Fetcher"].__module__],
+    "level_changed": logging.getLogger("aiokafka").level != level,
+    "roles": ours,
+}))
+"""
+
+
+async def test_a_process_that_only_reads_keeps_its_aiokafka_as_it_was(config: Config) -> None:
+    await publish_events(config, TRADES, *(trade(number) for number in range(1, 4)))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _UNTOUCHED,
+        env={
+            **os.environ,
+            "ALPHA_PULSE_KAFKA": config.kafka.bootstrap,
+            "ALPHA_PULSE_NAMESPACE": config.namespace,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    assert process.returncode == 0, errors.decode()
+    found = json.loads(output)
+    assert found.pop("looked_at") > 1_000
+    assert found == {
+        "seen": ["1", "2", "3"],
+        "changed": [],
+        "fetcher": ["aiokafka.consumer.fetcher", "aiokafka.consumer.fetcher"],
+        "level_changed": False,
+        "roles": [],
+    }

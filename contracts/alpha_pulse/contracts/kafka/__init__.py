@@ -1,1 +1,4 @@
-"""Kafka for every role: connection, topics, publisher, readers (the extra `kafka`)."""
+"""What readers need of Kafka (the extra `kafka`): `read`, connections, the topics' creation.
+
+Nothing here changes aiokafka for the rest of the process.
+"""

@@ -1,4 +1,4 @@
-"""How every role connects to Kafka: one place for addresses, TLS and SASL."""
+"""How everything connects to Kafka: addresses, TLS, SASL, and what a consumer reads."""
 
 import ssl
 from typing import Any
@@ -6,12 +6,19 @@ from typing import Any
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.errors import ConfigError
 
+FETCH_BYTES_MAX = 2 * 2**20
+
 
 def client_arguments(kafka: KafkaConfig, client_id: str) -> dict[str, Any]:
     """Return the connection arguments that aiokafka's producer, consumer and admin share.
 
-    Raises: ConfigError for PLAIN without TLS (the password would travel in clear), for TLS files
-    that can't be read, and for SASL without a user name.
+    Args:
+        kafka: addresses, TLS and SASL.
+        client_id: the name of the client in the broker's logs.
+
+    Raises:
+        ConfigError: for PLAIN without TLS (the password would travel in clear), for TLS files that
+            can't be read, and for SASL without a user name.
     """
     arguments: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap.split(","),
@@ -33,6 +40,32 @@ def client_arguments(kafka: KafkaConfig, client_id: str) -> dict[str, Any]:
     if kafka.security_protocol.endswith("SSL"):
         arguments["ssl_context"] = tls_context(kafka)
     return arguments
+
+
+def consumer_arguments(
+    kafka: KafkaConfig, client_id: str, *, fetch_bytes_max: int = FETCH_BYTES_MAX, **settings: Any
+) -> dict[str, Any]:
+    """Return the arguments of an aiokafka consumer that reads committed records, from the earliest.
+
+    It commits no offset by itself.
+
+    Args:
+        kafka: addresses, TLS and SASL.
+        client_id: the name of the client in the broker's logs.
+        fetch_bytes_max: bytes of one partition in one fetch.
+        settings: AIOKafkaConsumer's own, which replace the ones above.
+
+    Raises:
+        ConfigError: as `client_arguments` does.
+    """
+    return {
+        **client_arguments(kafka, client_id),
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        "max_partition_fetch_bytes": fetch_bytes_max,
+        **settings,
+    }
 
 
 def tls_context(kafka: KafkaConfig) -> ssl.SSLContext:

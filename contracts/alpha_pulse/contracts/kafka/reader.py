@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
 import aiokafka
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError
 from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.config import Config, KafkaConfig, load_config
 from alpha_pulse.contracts.errors import KafkaError, ValidationError
+from alpha_pulse.contracts.kafka.connection import consumer_arguments
 from alpha_pulse.contracts.kafka.refusals import connecting, explain
-from alpha_pulse.contracts.roles.batches import RecordBatch, batch_consumer
 from alpha_pulse.contracts.topics import TopicOf
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,23 @@ async def read(
 
     The same candle may come again with a higher `revision`, which replaces the earlier one:
     `Newest` keeps that straight.
-    config: where Kafka is; without it, what the environment says (`ALPHA_PULSE_KAFKA`, …).
-    group: readers of one group share the partitions and go on where the group has been. An event
-    counts as read once the next one is asked for: after a crash some come again, none is left out.
-    from_earliest: where to start without a group, or where the group has not been yet.
-    until_end: stop where the topic ended when reading began.
-    Raises: KafkaError when Kafka can't be reached, refuses, or has no such topic; ValidationError
-    when a record breaks the contract.
+
+    Args:
+        topic: one of `alpha_pulse.contracts.topics`.
+        config: where Kafka is; without it, the environment decides (`ALPHA_PULSE_KAFKA`, …).
+        group: readers of one group share the partitions and resume where the group stopped. An
+            event counts as read once the next one is asked for: after a crash some come again, and
+            none is left out.
+        from_earliest: start at the topic's beginning, else at its end; a group that has read before
+            resumes where it stopped.
+        until_end: stop where the topic ended when reading began.
+
+    Yields:
+        Events in offset order per partition, hence in order per symbol.
+
+    Raises:
+        KafkaError: Kafka can't be reached, refuses, or has no such topic.
+        ValidationError: a record breaks the contract.
 
     >>> async def main():
     ...     async for candle in read(CANDLES["1m"]):
@@ -52,12 +62,14 @@ async def read(
     config = config or load_config()
     name = topic.full_name(config.namespace)
     decode: EventDecoder[EventT] = EventDecoder(topic.event_type)
-    consumer = batch_consumer(
-        config.kafka,
-        "alpha-pulse-reader",
-        fetch_bytes_max=FETCH_BYTES_MAX,
-        group_id=group,
-        auto_offset_reset="earliest" if from_earliest else "latest",
+    consumer = aiokafka.AIOKafkaConsumer(
+        **consumer_arguments(
+            config.kafka,
+            "alpha-pulse-reader",
+            fetch_bytes_max=FETCH_BYTES_MAX,
+            group_id=group,
+            auto_offset_reset="earliest" if from_earliest else "latest",
+        )
     )
     position = _Position(consumer, config.kafka, committing=group is not None)
     try:
@@ -66,13 +78,12 @@ async def read(
         await _check_topic(consumer, name, config.kafka)
         consumer.subscribe([name], listener=position)
         while not (until_end and await position.at_end()):
-            for tp, batches in (await _poll(consumer, name, config.kafka)).items():
-                for batch in batches:
-                    for event_offset, event in _events(name, tp, batch, decode):
-                        if tp not in consumer.assignment():
-                            break  # another reader of the group has it now
-                        yield event
-                        await position.reached(tp, event_offset + 1)
+            for tp, records in (await _poll(consumer, name, config.kafka)).items():
+                for offset, event in _events(name, tp, records, decode):
+                    if tp not in consumer.assignment():
+                        break  # another reader of the group has it now
+                    yield event
+                    await position.reached(tp, offset + 1)
             await position.commit_due()
     finally:
         await position.commit()
@@ -90,28 +101,30 @@ async def _check_topic(consumer: aiokafka.AIOKafkaConsumer, name: str, kafka: Ka
 
 async def _poll(
     consumer: aiokafka.AIOKafkaConsumer, name: str, kafka: KafkaConfig
-) -> dict[TopicPartition, list[RecordBatch]]:
+) -> dict[TopicPartition, list[ConsumerRecord]]:
     try:
-        found: dict[TopicPartition, list[RecordBatch]] = await consumer.getmany(timeout_ms=POLL_MS)
+        found: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
+            timeout_ms=POLL_MS
+        )
     except AiokafkaError as error:
         raise KafkaError(f"expected to read {name}, found {explain(kafka, error)}") from error
     return found
 
 
 def _events(
-    name: str, tp: TopicPartition, batch: RecordBatch, decode: EventDecoder[EventT]
+    name: str, tp: TopicPartition, records: list[ConsumerRecord], decode: EventDecoder[EventT]
 ) -> Iterable[tuple[int, EventT]]:
-    for offset, value in zip(batch.offsets, batch.values, strict=True):
-        if value is None:
+    for record in records:
+        if record.value is None:
             continue
         try:
-            event = decode(value)
+            event = decode(record.value)
         except ValidationError as error:
             raise ValidationError(
-                f"{error}, in {name} partition {tp.partition} offset {offset}; is this a newer "
-                "version's topic? Install that version of alpha-pulse-contracts"
+                f"{error}, in {name} partition {tp.partition} offset {record.offset}; is this a "
+                "newer version's topic? Install that version of alpha-pulse-contracts"
             ) from error
-        yield offset, event
+        yield record.offset, event
 
 
 class _Position(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What the roles share: logs, metrics, stopping, publishing to Kafka and reading from it in bulk.
+"""What the roles share (the extra `roles`): logs, metrics, stopping, `Publisher`, whole batches.
 
-A reader of the topics needs none of it.
+A reader of the topics imports none of it.
 """

@@ -2,16 +2,17 @@
 
 aiokafka builds a `ConsumerRecord` for each record, which costs almost half of a batched
 consumer's time (measured: 44 %). A consumer from `batch_consumer` yields `RecordBatch` instead, one
-from `encoded_consumer` an `EncodedBatch`, whose records nobody has looked at yet; any other
-consumer in the process is left as it is. This leans on the inside of aiokafka 0.14
-(`consumer.fetcher`: `PartitionRecords`, `MemoryRecords`; `producer.message_accumulator`:
-`BatchBuilder`); `tests/contracts/test_aiokafka_internals.py` holds it.
+from `encoded_consumer` an `EncodedBatch`, whose records nobody has looked at yet. They are
+subclasses with a fetcher of their own: aiokafka's modules and its other consumers stay as they are.
+This leans on the inside of aiokafka 0.14 (`AIOKafkaConsumer.start`, `consumer.fetcher`,
+`producer.message_accumulator.BatchBuilder`); `tests/contracts/roles/test_batches.py` checks it.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import aiokafka
 from aiokafka import codec
@@ -21,7 +22,7 @@ from aiokafka.record.default_records import DefaultRecordBase
 from aiokafka.record.memory_records import MemoryRecords
 
 from alpha_pulse.contracts.config import KafkaConfig
-from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.kafka.connection import FETCH_BYTES_MAX, consumer_arguments
 
 Record = tuple[bytes, bytes]  # key, value
 
@@ -57,16 +58,6 @@ class EncodedBatch:
     timestamp_ms: int
 
 
-def _as_batches(value: bytes) -> bytes:
-    """Mark a consumer as one that reads batches; never called on a record."""
-    return value
-
-
-def _as_encoded(value: bytes) -> bytes:
-    """Mark a consumer as one that reads encoded batches; never called on a record."""
-    return value
-
-
 class _KeptRecords(MemoryRecords):  # type: ignore[misc]
     """The batches of a fetch, and the bytes that they are read from."""
 
@@ -85,10 +76,7 @@ _DECODERS = {
 }
 
 
-_OneByOne = fetcher.PartitionRecords
-
-
-class _Fetched(_OneByOne):  # type: ignore[misc, valid-type]
+class _Fetched(fetcher.PartitionRecords):  # type: ignore[misc]
     """The batches of a fetch that are to be delivered, in order."""
 
     def _delivered(self) -> Iterator[tuple[Any, int, int]]:
@@ -157,60 +145,59 @@ class _Encoded(_Fetched):
                 )
 
 
-def _partition_records(
-    tp: Any,
-    records: Any,
-    aborted_transactions: Any,
-    fetch_offset: int,
-    key_deserializer: Any,
-    value_deserializer: Any,
-    check_crcs: bool,
-    isolation_level: int,
-) -> Any:
-    kind = _KINDS.get(value_deserializer, _OneByOne)
-    return kind(
-        tp,
-        records,
-        aborted_transactions,
-        fetch_offset,
-        key_deserializer,
-        value_deserializer,
-        check_crcs,
-        isolation_level,
+def _with_names(function: Any, **replaced: Any) -> Any:
+    """Return aiokafka's function, which finds other objects under some of its module's names."""
+    original = cast(FunctionType, function)
+    copy = FunctionType(
+        original.__code__, {**original.__globals__, **replaced}, None, original.__defaults__
+    )
+    copy.__kwdefaults__ = original.__kwdefaults__
+    return copy
+
+
+class _BatchFetcher(fetcher.Fetcher):  # type: ignore[misc]
+    """A fetcher whose fetches are read as `_Batches`."""
+
+    _proc_fetch_request = _with_names(
+        fetcher.Fetcher._proc_fetch_request, PartitionRecords=_Batches, MemoryRecords=_KeptRecords
     )
 
 
-_KINDS = {_as_batches: _Batches, _as_encoded: _Encoded}
-fetcher.PartitionRecords = _partition_records
-fetcher.MemoryRecords = _KeptRecords
+class _EncodedFetcher(fetcher.Fetcher):  # type: ignore[misc]
+    """A fetcher whose fetches are read as `_Encoded`."""
+
+    _proc_fetch_request = _with_names(
+        fetcher.Fetcher._proc_fetch_request, PartitionRecords=_Encoded, MemoryRecords=_KeptRecords
+    )
+
+
+class _BatchConsumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
+    start = _with_names(aiokafka.AIOKafkaConsumer.start, Fetcher=_BatchFetcher)
+
+
+class _EncodedConsumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc]
+    start = _with_names(aiokafka.AIOKafkaConsumer.start, Fetcher=_EncodedFetcher)
 
 
 def batch_consumer(
-    kafka: KafkaConfig, client_id: str, *, fetch_bytes_max: int = 2 * 2**20, **settings: Any
+    kafka: KafkaConfig, client_id: str, *, fetch_bytes_max: int = FETCH_BYTES_MAX, **settings: Any
 ) -> aiokafka.AIOKafkaConsumer:
     """Return a consumer (not started) whose `getmany` yields lists of `RecordBatch`.
 
-    Reads committed records only, from the earliest offset, and commits nothing by itself; settings
-    are AIOKafkaConsumer's own.
+    Arguments, defaults and errors are those of `consumer_arguments`.
     """
-    return aiokafka.AIOKafkaConsumer(
-        **{
-            **client_arguments(kafka, client_id),
-            "value_deserializer": _as_batches,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "isolation_level": "read_committed",
-            "max_partition_fetch_bytes": fetch_bytes_max,
-            **settings,
-        }
+    return _BatchConsumer(
+        **consumer_arguments(kafka, client_id, fetch_bytes_max=fetch_bytes_max, **settings)
     )
 
 
 def encoded_consumer(
-    kafka: KafkaConfig, client_id: str, **settings: Any
+    kafka: KafkaConfig, client_id: str, *, fetch_bytes_max: int = FETCH_BYTES_MAX, **settings: Any
 ) -> aiokafka.AIOKafkaConsumer:
     """Return a consumer as `batch_consumer` does, whose lists are of `EncodedBatch`."""
-    return batch_consumer(kafka, client_id, value_deserializer=_as_encoded, **settings)
+    return _EncodedConsumer(
+        **consumer_arguments(kafka, client_id, fetch_bytes_max=fetch_bytes_max, **settings)
+    )
 
 
 def fill_batch(producer: aiokafka.AIOKafkaProducer, records: Iterable[Record]) -> tuple[Any, int]:

@@ -28,9 +28,6 @@ from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.refusals import connecting
 from alpha_pulse.contracts.roles.batches import Record, fill_batch
 
-# aiokafka makes a log record for every batch although nobody reads it (measured: 8 % of the CPU).
-logging.getLogger("aiokafka").setLevel(logging.WARNING)
-
 _FATAL = (InvalidTopicError, TopicAuthorizationFailedError)
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _RECORD_OVERHEAD_BYTES = 64

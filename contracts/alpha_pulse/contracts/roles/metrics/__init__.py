@@ -1,1 +1,1 @@
-"""Metrics and health over HTTP, the same way in every role (the extra `metrics`)."""
+"""Metrics and health over HTTP, the same way in every role (the extra `roles`)."""

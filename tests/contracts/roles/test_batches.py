@@ -1,6 +1,6 @@
-"""What `kafka.batches` and `kafka.publisher` lean on inside aiokafka 0.14, against a real Kafka:
-committed reads, aborted transactions, starts in the middle of a batch, other consumers left as
-they are; and batches that are filled past the builder's `append`."""
+"""What `roles.batches` leans on inside aiokafka 0.14, against a real Kafka: committed reads,
+aborted transactions, starts in the middle of a batch, other consumers left as they are; and batches
+that are filled past the builder's `append`."""
 
 import asyncio
 import inspect
@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer import fetcher
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
 
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.roles.batches import (
@@ -158,6 +159,8 @@ async def test_an_open_transaction_is_not_read(
 async def test_other_consumers_of_the_process_get_records(
     runtime: Runtime, topic: TopicPartition
 ) -> None:
+    assert fetcher.PartitionRecords.__module__ == "aiokafka.consumer.fetcher"
+    assert fetcher.MemoryRecords is MemoryRecords
     producer = await producer_of(runtime)
     consumer = aiokafka.AIOKafkaConsumer(
         topic.topic, bootstrap_servers=runtime.kafka, auto_offset_reset="earliest"
@@ -175,7 +178,7 @@ async def test_other_consumers_of_the_process_get_records(
 
 def test_the_pinned_version_still_has_the_parts_that_are_replaced() -> None:
     assert aiokafka.__version__.startswith("0.14.")
-    # The factory takes over the class's name and is called with exactly these.
+    # Called with exactly these, under names that are looked up in the module.
     assert list(inspect.signature(fetcher.PartitionRecords).parameters) == [
         "tp",
         "records",
@@ -186,12 +189,15 @@ def test_the_pinned_version_still_has_the_parts_that_are_replaced() -> None:
         "check_crcs",
         "isolation_level",
     ]
-    source = inspect.getsource(fetcher.Fetcher)
-    assert "PartitionRecords(" in source
-    assert "MemoryRecords(part_data[-1])" in source
+    request = fetcher.Fetcher._proc_fetch_request
+    assert {"PartitionRecords", "MemoryRecords"} <= set(request.__code__.co_names)
+    assert "MemoryRecords(part_data[-1])" in inspect.getsource(request)
+    start = aiokafka.AIOKafkaConsumer.start
+    assert "Fetcher" in start.__code__.co_names
+    assert (request.__closure__, start.__closure__) == (None, None)
     assert isinstance(fetcher.READ_COMMITTED, int)
     for name in ("_consume_aborted_up_to", "_contains_abort_marker"):
-        assert callable(getattr(fetcher.PartitionRecords.__globals__["_OneByOne"], name))
+        assert callable(getattr(fetcher.PartitionRecords, name))
     assert {"append", "close", "record_count"} <= set(dir(BatchBuilder))
 
 

@@ -27,7 +27,7 @@ from alpha_pulse.producers.metrics import ProducerMetrics
 from alpha_pulse.sinks.metrics import METRICS as SINK_METRICS
 from alpha_pulse.sinks.metrics import SinkMetrics
 
-PAGE = Path(__file__).parents[2] / "docs/metrics.md"
+PAGE = Path(__file__).parents[3] / "docs/metrics.md"
 ALL: dict[str, tuple[Metric, ...]] = {
     "every role": COMMON,
     "producers": PRODUCER_METRICS,

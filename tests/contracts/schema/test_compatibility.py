@@ -11,7 +11,7 @@ import pytest
 from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
 from alpha_pulse.contracts.schema.compatibility import breaking_changes
 
-RELEASED = Path(__file__).parents[2] / "contracts" / "released" / "asyncapi.json"
+RELEASED = Path(__file__).parents[3] / "contracts" / "released" / "asyncapi.json"
 Fields = dict[str, Any]
 NULL: dict[str, Any] = {"type": "null"}
 

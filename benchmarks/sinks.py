@@ -42,10 +42,10 @@ from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault, connection_arguments
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
-from alpha_pulse.sinks.lanes.batch import Batch
 
 PARTITIONS = 4
 SYMBOLS = 40

@@ -1,7 +1,7 @@
 """No hot path became twice as slow: each against a peer that does less, in the same run.
 
 Ratios of CPU time, never times: the machine, its load and its Python weigh on both sides alike. The
-two take turns, and the best of their rounds counts. A limit lies in the middle between what is
+two take turns, and the best of tsuccessor rounds counts. A limit lies in the middle between what is
 measured and twice as much; what the ratios are today is in benchmarks/README.md.
 """
 
@@ -25,7 +25,7 @@ from alpha_pulse.processors.wire.records import EncodedRecords
 from alpha_pulse.producers.exchanges.binance import BinanceDecoder
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
-from alpha_pulse.sinks.lanes.batch import Waiting
+from alpha_pulse.sinks.batching.batch import Waiting
 
 ROUNDS = 9
 TRADES_MADE = 4_000
@@ -158,7 +158,7 @@ def test_rows_are_made_ready_for_a_few_times_what_joining_them_costs() -> None:
         for start in range(0, TRADES_MADE, BATCH):
             end = start + BATCH
             waiting.add(range(start, end), values[start:end], end, TIME_MS, 0.0)
-        return waiting.take(1.0).body().count(b"\n") + 1
+        return waiting.next_batch(1.0).body().count(b"\n") + 1
 
     def plain() -> int:
         return b"\n".join([value[1:] for value in values]).count(b"\n") + 1

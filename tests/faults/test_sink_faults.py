@@ -100,7 +100,7 @@ async def test_an_insert_that_arrives_after_its_dead_senders_heir_stored_the_row
     held, released, arrived = asyncio.Event(), asyncio.Event(), asyncio.Event()
     late: list[str] = []
     sink = new_sink(through)
-    heir = new_sink(config)
+    successor = new_sink(config)
 
     async def before(token: str) -> None:
         if not held.is_set():
@@ -118,15 +118,15 @@ async def test_an_insert_that_arrives_after_its_dead_senders_heir_stored_the_row
     try:
         async with asyncio.timeout(PATIENCE_S), load.running():
             await held.wait()
-            await heir.start()
-            await heir.resumed()
+            await successor.start()
+            await successor.resumed()
         await stored.reaches(load.sent)
         released.set()
         async with asyncio.timeout(PATIENCE_S):
             await arrived.wait()
     finally:
         released.set()
-        assert await heir.terminate() == 0
+        assert await successor.terminate() == 0
     assert await stored.figures() == (load.sent, load.sent, load.sent)
 
 
@@ -135,7 +135,7 @@ async def test_a_sink_that_stood_still_and_goes_on_after_it_was_replaced_stores_
     config: Config, load: Any, stored: Any, new_sink: Callable[[Config], Any], seed: int
 ) -> None:
     chance = random.Random(seed)
-    still, heir = new_sink(config), new_sink(config)
+    still, successor = new_sink(config), new_sink(config)
     await still.start()
     await still.resumed()
     try:
@@ -144,12 +144,12 @@ async def test_a_sink_that_stood_still_and_goes_on_after_it_was_replaced_stores_
                 await stored.reaches(load.sent)
                 await asyncio.sleep(chance.uniform(0.0, 0.5))
                 still.process.send_signal(signal.SIGSTOP)
-                await heir.start()
-                await heir.resumed()
+                await successor.start()
+                await successor.resumed()
                 await stored.reaches(load.sent)
                 still.process.send_signal(signal.SIGCONT)
                 await stored.reaches(load.sent + 5_000)
-                assert await heir.terminate() == 0
+                assert await successor.terminate() == 0
         await stored.reaches(load.sent)
     finally:
         still.process.send_signal(signal.SIGCONT)

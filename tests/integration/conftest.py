@@ -39,6 +39,7 @@ from alpha_pulse.contracts.market import MINUTE_US, SECOND_US
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import (
@@ -51,7 +52,6 @@ from alpha_pulse.sinks.clickhouse.tables import (
     TRADES_LOG,
     Table,
 )
-from alpha_pulse.sinks.lanes.batch import Batch
 from tests.patience import PATIENCE_S
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -14,6 +14,7 @@ from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.dead_letters import (
     list_dead_letters,
@@ -22,7 +23,6 @@ from alpha_pulse.sinks.clickhouse.dead_letters import (
 )
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG
-from alpha_pulse.sinks.lanes.batch import Batch
 from alpha_pulse.sinks.lanes.consumer import Sink
 from alpha_pulse.sinks.lanes.writer import dead_letter
 from tests.patience import PATIENCE_S

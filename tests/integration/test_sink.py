@@ -27,11 +27,11 @@ from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, STORED_TOPICS, TRADES, Topic
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.resume import TopicRecreated
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.lanes.consumer import Sink
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
-from alpha_pulse.sinks.lanes.resume import TopicRecreated
 from tests.patience import PATIENCE_S
 
 TRADE = EXAMPLES[Trade]["binance"]

@@ -16,6 +16,7 @@ from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, ManyMonths, RowsRefused
 from alpha_pulse.sinks.clickhouse.columns import column_comments, field_descriptions
 from alpha_pulse.sinks.clickhouse.migrate import (
@@ -32,7 +33,6 @@ from alpha_pulse.sinks.clickhouse.tables import (
     TRADES_LOG,
     Table,
 )
-from alpha_pulse.sinks.lanes.batch import Batch
 
 TRADE = {
     "event": "trade",

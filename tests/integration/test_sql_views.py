@@ -15,6 +15,7 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.events import Candle, Gap, StreamStatus, Trade
 from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, connection_arguments
 from alpha_pulse.sinks.clickhouse.migrate import load_migrations, migrate
 from alpha_pulse.sinks.clickhouse.tables import (
@@ -25,7 +26,6 @@ from alpha_pulse.sinks.clickhouse.tables import (
     TRADES_LOG,
     Table,
 )
-from alpha_pulse.sinks.lanes.batch import Batch
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)

@@ -5,8 +5,8 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.tables import CANDLES_LOG, TRADES_LOG
-from alpha_pulse.sinks.lanes.batch import Batch
 from alpha_pulse.sinks.metrics import SinkMetrics
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -14,11 +13,9 @@ from alpha_pulse.contracts.roles.metrics.metric import (
     Values,
     histogram,
 )
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG, Table
-from alpha_pulse.sinks.lanes.batch import Batch
-
-if TYPE_CHECKING:  # it counts by this file
-    from alpha_pulse.sinks.lanes.consumer import Sink
+from alpha_pulse.sinks.lanes.consumer import Sink
 
 _BY_TABLE = ("table",)
 
@@ -77,7 +74,7 @@ class _TradeTime(msgspec.Struct):
 
 
 class SinkMetrics:
-    """Reads a sink when somebody asks; the histograms are told of each insert."""
+    """Reads `sink` when somebody asks; `stored` feeds the histograms, once for each insert."""
 
     def __init__(self, registry: CollectorRegistry, group: str) -> None:
         self.sink: Sink | None = None

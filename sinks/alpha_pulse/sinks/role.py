@@ -53,7 +53,7 @@ async def run_sink(config: Config) -> None:
     stop_when_told(stop, config.sink.drain_s_max)
     monitor = Monitor("sink")
     metrics = SinkMetrics(monitor.registry, config.named(config.sink.group))
-    sink = Sink(config, metrics)
+    sink = metrics.sink = Sink(config, metrics.stored)
     monitor.checks |= {
         "storing": sink.problem,
         "lag": lambda: lag_problem(config.metrics, sink.lag_by_partition()),
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TOPIC",
         action="append",
         default=[],
-        help="after a topic was deleted and made anew: read it from its start, keep what is stored",
+        help="after a topic was deleted and recreated: read it from its start, keep what is stored",
     )
     parser.add_argument(
         "--raise-generation",

@@ -3,8 +3,8 @@
 A sink that was killed, or stood still for too long, may have an insert on its way when another sink
 has read the tables. Its rows would be stored again, in batches with other tokens. So the token of a
 batch is committed, as the metadata of the group's offset, before the batch is sent: Kafka refuses
-the commit of who has lost the partition, and the heir sends an announced batch again, the same rows
-under the same token, of which ClickHouse stores one.
+the commit of a sink that has lost the partition, and the next owner sends an announced batch again,
+the same rows under the same token, of which ClickHouse stores one.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from alpha_pulse.sinks.lanes.lane import Lane
 
 
 class PartitionLost(StorageError):
-    """The group has given the partitions to somebody: nothing more may be stored of them."""
+    """Another sink holds the partitions now: nothing more may be stored of them."""
 
 
 class Announcements:
@@ -51,7 +51,7 @@ class Announcements:
             except (CommitFailedError, IllegalStateError) as error:
                 raise PartitionLost(
                     f"expected to hold {len(offsets)} partitions of group "
-                    f"{self._config.named(self._config.sink.group)}, found them given away: {error}"
+                    f"{self._config.named(self._config.sink.group)}, found {error}"
                 ) from error
             except AiokafkaError as error:
                 raise PassingFault(

@@ -1,4 +1,4 @@
-"""The partitions that Kafka's group gives and takes: each is read from where the tables say."""
+"""The partitions that Kafka's group assigns and revokes: each is read from where the tables say."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError as AiokafkaError
 from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.sinks.clickhouse.client import PassingFault, RowsRefused, retries
 from alpha_pulse.sinks.lanes.announcements import Announcements, PartitionLost
-from alpha_pulse.sinks.lanes.flights import Flights
+from alpha_pulse.sinks.lanes.inserts import Inserts
 from alpha_pulse.sinks.lanes.lane import Lane, LaneOpener
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from alpha_pulse.sinks.lanes.tasks import Tasks
@@ -23,7 +23,7 @@ _ANYWHERE = 0
 
 
 class Assignment:
-    """Opens a lane for each partition that is given and empties those that are taken.
+    """Opens a lane for each partition that is assigned and drains those that are revoked.
 
     lanes: the lanes that are held; this fills it.
     """
@@ -35,7 +35,7 @@ class Assignment:
         opener: LaneOpener,
         offsets: OffsetStore,
         announcements: Announcements,
-        flights: Flights,
+        inserts: Inserts,
         lanes: dict[TopicPartition, Lane],
         tasks: Tasks,
     ) -> None:
@@ -44,7 +44,7 @@ class Assignment:
         self._opener = opener
         self._offsets = offsets
         self._announcements = announcements
-        self._flights = flights
+        self._inserts = inserts
         self._lanes = lanes
         self._tasks = tasks
         self._number = 0  # grows with each rebalance; work of an older one is dropped
@@ -54,7 +54,7 @@ class Assignment:
         """What Kafka's group calls."""
         return _Rebalances(self)
 
-    def given(self, partitions: Collection[TopicPartition]) -> None:
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
         """Called by the group: nothing is read before the tables have said where to go on."""
         self._number += 1
         self._consumer.pause(*partitions)
@@ -65,13 +65,13 @@ class Assignment:
         if partitions:
             self._tasks.start(self._resume(sorted(partitions), self._number))
 
-    async def taken(self) -> None:
+    async def revoke(self) -> None:
         """Called before partitions go elsewhere: store what waits, as far as there is time."""
         self._number += 1
         lanes = list(self._lanes.values())
         self._lanes.clear()
         if lanes:
-            await self.land(lanes, REVOKE_FLUSH_S_MAX)
+            await self.drain(lanes, REVOKE_FLUSH_S_MAX)
 
     def start_again(self, out_of_range: dict[TopicPartition, int]) -> None:
         """Kafka has deleted what would have been read next: ask the tables what is lost."""
@@ -83,10 +83,10 @@ class Assignment:
             self._consumer.pause(where)
             self._tasks.start(self._resume_after(lane, where, self._number))
 
-    async def land(self, lanes: Sequence[Lane], within_s: float) -> None:
+    async def drain(self, lanes: Sequence[Lane], within_s: float) -> None:
         """Store what the lanes hold and record their progress; drop what takes too long."""
         end_s = time.monotonic() + within_s
-        if await self._flights.land(lanes, within_s):
+        if await self._inserts.drain(lanes, within_s):
             await self._report(lanes, max(0.1, end_s - time.monotonic()))
 
     async def close(self, within_s: float) -> None:
@@ -94,7 +94,7 @@ class Assignment:
         self._number += 1
         lanes = list(self._lanes.values())
         if lanes:
-            await self.land(lanes, within_s)
+            await self.drain(lanes, within_s)
         self._lanes.clear()
 
     async def report_progress(self) -> None:
@@ -123,7 +123,7 @@ class Assignment:
 
     async def _resume_after(self, lane: Lane | None, where: TopicPartition, number: int) -> None:
         if lane is not None:
-            await self.land([lane], self._settings.drain_s_max)
+            await self.drain([lane], self._settings.drain_s_max)
         await self._resume([where], number)
 
     async def _resume(self, partitions: Sequence[TopicPartition], number: int) -> None:
@@ -153,7 +153,7 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignment = assignment
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        await self._assignment.taken()
+        await self._assignment.revoke()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._assignment.given(assigned)
+        self._assignment.assign(assigned)

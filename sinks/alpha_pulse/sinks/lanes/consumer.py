@@ -18,17 +18,16 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.roles.batches import RecordBatch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, retries
-from alpha_pulse.sinks.clickhouse.connections import DeadLetterPublisher, start_consumer
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import stored_tables
 from alpha_pulse.sinks.lanes.announcements import Announcements
 from alpha_pulse.sinks.lanes.assignment import Assignment
-from alpha_pulse.sinks.lanes.flights import Flights
+from alpha_pulse.sinks.lanes.connections import DeadLetterPublisher, start_consumer
+from alpha_pulse.sinks.lanes.inserts import Inserts, OnStored
 from alpha_pulse.sinks.lanes.lane import Lane, LaneOpener
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled, unless
 from alpha_pulse.sinks.lanes.writer import Writer
-from alpha_pulse.sinks.metrics import SinkMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -42,14 +41,12 @@ REPORT_INTERVAL_S = 60.0
 class Sink:
     """Stores every topic of the contracts; several in one group share the partitions.
 
-    metrics: told of each batch, and reads this sink when somebody asks.
+    on_stored: called after each batch that is stored, with its table and the seconds it took.
     """
 
-    def __init__(self, config: Config, metrics: SinkMetrics | None = None) -> None:
+    def __init__(self, config: Config, on_stored: OnStored | None = None) -> None:
         self._config = config
-        self._metrics = metrics
-        if metrics is not None:
-            metrics.sink = self
+        self._on_stored = on_stored
         self.writer: Writer | None = None
         self._settings = config.sink
         self._tables = stored_tables(config.namespace)
@@ -97,14 +94,14 @@ class Sink:
             refused_ratio_max=settings.dead_letter_ratio_max,
         )
         announcements = Announcements(config, consumer)
-        self._flights = Flights(
+        self._inserts = Inserts(
             settings,
             announcements,
             self.writer,
             self._lanes,
             self._tasks,
             self._go_on,
-            self._metrics,
+            self._on_stored,
         )
         opener = LaneOpener(consumer, offsets, self._tables, settings)
         return Assignment(
@@ -113,7 +110,7 @@ class Sink:
             opener,
             offsets,
             announcements,
-            self._flights,
+            self._inserts,
             self._lanes,
             self._tasks,
         )
@@ -189,17 +186,17 @@ class Sink:
             )
         except NoOffsetForPartitionError:
             await asyncio.sleep(0.01)
-            return {}  # given this moment: the seek follows
+            return {}  # assigned this moment: the seek follows
         except OffsetOutOfRangeError as error:
             assignment.start_again(error.args[0])
             return {}
         return fetched
 
     def _poll_wait_s(self) -> float:
-        if self._flights.free == 0:
-            return POLL_S_MAX  # a batch that lands makes room for the next
+        if self._inserts.free == 0:
+            return POLL_S_MAX  # an insert that ends makes room for the next
         now_s = time.monotonic()
-        due = [lane.waiting.due_s() for lane in self._lanes.values() if lane.flight is None]
+        due = [lane.waiting.due_s() for lane in self._lanes.values() if lane.insert is None]
         waits = [due_s - now_s for due_s in due if due_s is not None]
         return max(0.001, min([POLL_S_MAX, *waits]))
 
@@ -216,11 +213,11 @@ class Sink:
         for where in [where for where, lane in self._lanes.items() if lane.is_lost]:
             del self._lanes[where]
         if self._is_storing and self._tasks.failure is None:
-            self._flights.start()
+            self._inserts.start()
             self._apply_back_pressure()
 
     def _apply_back_pressure(self) -> None:
-        """Pause partitions that are read faster than ClickHouse takes their rows."""
+        """Pause partitions that are read faster than ClickHouse stores their rows."""
         assert self._consumer is not None
         total = sum(lane.buffered_bytes for lane in self._lanes.values())
         too_much = total >= self._settings.buffered_bytes_max

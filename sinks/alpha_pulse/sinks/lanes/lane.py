@@ -1,4 +1,4 @@
-"""One Kafka partition on its way into its table: what waits, what is in flight, what is settled."""
+"""One Kafka partition on its way into its table: what waits, is inserted, is settled."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.contracts.roles.batches import RecordBatch
+from alpha_pulse.sinks.batching.batch import Batch, Waiting, drop_known
+from alpha_pulse.sinks.batching.resume import KnownOffsets, announced_range, plan
 from alpha_pulse.sinks.clickhouse.tables import Table
-from alpha_pulse.sinks.lanes.batch import Batch, Waiting, drop_known
 from alpha_pulse.sinks.lanes.offsets import Epoch, OffsetStore, Stored
-from alpha_pulse.sinks.lanes.resume import KnownOffsets, announced_range, plan
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,8 @@ class Lane:
     """State of one assigned partition.
 
     position: where reading goes on. settled: every earlier offset is stored or skipped. announced:
-    token of the batch that may be on its way into the table. is_lost: Kafka has given the partition
-    to somebody.
+    token of the batch that may be on its way into the table. is_lost: another sink holds the
+    partition now.
     """
 
     where: TopicPartition
@@ -36,8 +36,8 @@ class Lane:
     announced: str = ""
     is_lost: bool = False
     saved: int = -1
-    flight: asyncio.Task[None] | None = None
-    flight_bytes: int = 0
+    insert: asyncio.Task[None] | None = None
+    insert_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -46,11 +46,11 @@ class Lane:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes held for this partition, waiting or in flight."""
-        return self.waiting.size_bytes + self.flight_bytes
+        """Bytes held for this partition, waiting or in an insert."""
+        return self.waiting.size_bytes + self.insert_bytes
 
     def accept(self, batch: RecordBatch, now_s: float) -> None:
-        """Take what a fetch brought, but for what is stored already."""
+        """Add what a fetch brought, except what is stored already."""
         offsets, values = batch.offsets, batch.values
         # The first fetch after a seek may still bring records from before it.
         if offsets[0] < max(self.position, self.known.end):
@@ -59,23 +59,23 @@ class Lane:
         self.position = max(self.position, batch.next_offset)
         if offsets:
             self.waiting.add(offsets, values, self.position, batch.timestamp_ms, now_s)
-        elif not self.waiting and self.flight is None:
+        elif not self.waiting and self.insert is None:
             self.settled = self.position
         self.waiting.reached(self.position)
 
     def is_due(self, now_s: float) -> bool:
         """Whether an insert should start."""
         due_s = self.waiting.due_s()
-        return self.flight is None and due_s is not None and due_s <= now_s
+        return self.insert is None and due_s is not None and due_s <= now_s
 
-    def take(self, now_s: float) -> Batch:
-        """Take what one insert stores next."""
-        batch = self.waiting.take(now_s)
+    def next_batch(self, now_s: float) -> Batch:
+        """Remove and return what one insert stores next; its token is to be announced."""
+        batch = self.waiting.next_batch(now_s)
         self.announced = batch.token(self.epoch.generation)
-        self.flight_bytes = batch.size_bytes
+        self.insert_bytes = batch.size_bytes
         return batch
 
-    def landed(self, batch: Batch) -> None:
+    def settle(self, batch: Batch) -> None:
         """Note that a batch is stored."""
         self.settled = batch.settled_before if self.waiting else self.position
 
@@ -115,7 +115,7 @@ class LaneOpener:
             for topic, epoch in sorted(epochs.items())
         }
         # After the tables: who stood still in between, while another sink went on, would find
-        # more stored than an end that it asked for before, and call the topic made anew.
+        # more stored than an end that it asked for before, and call the topic recreated.
         ends = await self._consumer.end_offsets(partitions)
         lanes: list[Lane] = []
         for where in sorted(partitions):

@@ -8,9 +8,9 @@ from typing import Any
 import structlog
 
 from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.sinks.batching.resume import KnownOffsets, Range
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 from alpha_pulse.sinks.clickhouse.tables import Table
-from alpha_pulse.sinks.lanes.resume import KnownOffsets, Range
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class OffsetStore:
             f"{self._database}.skipped_offsets", list(row), json.dumps(row).encode(), {}
         )
 
-    async def begin_epoch(self, topic: str, reason: str = "the topic was made anew") -> Epoch:
+    async def begin_epoch(self, topic: str, reason: str = "the topic was recreated") -> Epoch:
         """Start a new epoch: reading begins at the topic's start, what is stored stays.
 
         To be called while no sink runs.

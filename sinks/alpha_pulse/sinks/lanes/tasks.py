@@ -1,4 +1,4 @@
-"""Work in the background: the first failure is kept, and all of it ends when it is told to."""
+"""Work in the background: the first failure is kept, and all of it ends on request."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# A task that was told to end and still runs is told again. Once may not be enough: where a time-out
-# of the library below fires in the same moment, it takes the one for the other.
-_TOLD_AGAIN_S = 0.5
+# A task that was cancelled and still runs is cancelled again. Once may not be enough: where a
+# time-out of the library below fires in the same moment, it takes the one for the other.
+_CANCEL_AGAIN_S = 0.5
 
 ResultT = TypeVar("ResultT")
 
@@ -52,7 +52,7 @@ async def cancelled(tasks: "set[asyncio.Task[Any]]", within_s: float) -> bool:
     while left and time.monotonic() < end_s:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=min(_TOLD_AGAIN_S, within_s))
+        _, left = await asyncio.wait(left, timeout=min(_CANCEL_AGAIN_S, within_s))
     if left:
         log.warning("tasks.left", tasks=sorted(task.get_name() for task in left))
     return not left

@@ -10,6 +10,7 @@ import structlog
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import DeadLetter
+from alpha_pulse.sinks.batching.batch import Batch, Value
 from alpha_pulse.sinks.clickhouse.client import (
     ClickHouse,
     ManyMonths,
@@ -18,7 +19,6 @@ from alpha_pulse.sinks.clickhouse.client import (
     retries,
 )
 from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, Table
-from alpha_pulse.sinks.lanes.batch import Batch, Value
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 
 log = structlog.get_logger(__name__)

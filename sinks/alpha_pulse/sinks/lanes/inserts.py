@@ -1,4 +1,4 @@
-"""Batches on their way into ClickHouse: announced, inserted, landed; the oldest first."""
+"""Inserts: each batch is announced, then stored; those that waited longest go first."""
 
 import asyncio
 import time
@@ -9,23 +9,26 @@ import structlog
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import retries
+from alpha_pulse.sinks.clickhouse.tables import Table
 from alpha_pulse.sinks.lanes.announcements import Announcements, PartitionLost
-from alpha_pulse.sinks.lanes.batch import Batch
 from alpha_pulse.sinks.lanes.lane import Lane
 from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled
 from alpha_pulse.sinks.lanes.writer import Writer
-from alpha_pulse.sinks.metrics import SinkMetrics
 
 log = structlog.get_logger(__name__)
 
 CANCEL_S_MAX = 2.0
 
+OnStored = Callable[[Batch, Table, float], None]  # took_s: seconds
 
-class Flights:
-    """One batch of a lane at a time, so many of all lanes together.
 
-    lanes: those that are held, as they are now. on_landed: called when a batch is stored or lost.
+class Inserts:
+    """One insert of a lane at a time, `inserts_in_flight_max` of all lanes together.
+
+    lanes: those that are held, as they are now. on_end: called when an insert has ended, stored or
+    not. on_stored: called after each batch that is stored.
     """
 
     def __init__(
@@ -35,28 +38,28 @@ class Flights:
         writer: Writer,
         lanes: Mapping[TopicPartition, Lane],
         tasks: Tasks,
-        on_landed: Callable[[], None],
-        metrics: SinkMetrics | None,
+        on_end: Callable[[], None],
+        on_stored: OnStored | None,
     ) -> None:
         self._settings = settings
         self._announcements = announcements
         self._writer = writer
         self._lanes = lanes
         self._tasks = tasks
-        self._on_landed = on_landed
-        self._metrics = metrics
+        self._on_end = on_end
+        self._on_stored = on_stored
         self._slots = asyncio.Semaphore(settings.inserts_in_flight_max)
-        self._flying = 0
+        self._running = 0
 
     @property
     def free(self) -> int:
-        """How many batches may start now."""
-        return max(0, self._settings.inserts_in_flight_max - self._flying)
+        """How many inserts may start now."""
+        return max(0, self._settings.inserts_in_flight_max - self._running)
 
     def start(self) -> None:
-        """Let the lanes take off that are due, those that have waited longest first.
+        """Start the inserts that are due, of those lanes first that have waited longest.
 
-        A batch is made when it can go, not when it is due: what comes while others are on their way
+        A batch is made when it can go, not when it is due: what comes while others are inserted
         goes with it, in fewer and larger inserts the slower ClickHouse is.
         """
         if self.free == 0:
@@ -68,41 +71,41 @@ class Flights:
             if lane.is_due(now_s) and not lane.is_lost
         ]
         first = nsmallest(self.free, due, key=lambda one: one[0] or 0.0)
-        self._take_off([lane for _, lane in first], now_s)
+        self._start([lane for _, lane in first], now_s)
 
-    async def land(self, lanes: Sequence[Lane], within_s: float) -> bool:
+    async def drain(self, lanes: Sequence[Lane], within_s: float) -> bool:
         """Store what the lanes hold; drop what takes too long. Returns whether all was stored."""
         try:
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*(self._empty(lane) for lane in lanes))
         except TimeoutError:
-            flights = {lane.flight for lane in lanes if lane.flight is not None}
-            await cancelled(flights, CANCEL_S_MAX)
-            log.warning("batches.dropped", lanes=len(flights), note="they are read again")
+            inserts = {lane.insert for lane in lanes if lane.insert is not None}
+            await cancelled(inserts, CANCEL_S_MAX)
+            log.warning("batches.dropped", lanes=len(inserts), note="they are read again")
             return False
         return True
 
     async def _empty(self, lane: Lane) -> None:
-        while lane.flight is not None or (lane.waiting and lane.waiting.is_whole):
+        while lane.insert is not None or (lane.waiting and lane.waiting.is_whole):
             if lane.is_lost or self._tasks.failure is not None:
                 return
-            if lane.flight is None:
-                self._take_off([lane], time.monotonic())
-            flight = lane.flight
-            if flight is not None:
-                await asyncio.wait([flight])
+            if lane.insert is None:
+                self._start([lane], time.monotonic())
+            insert = lane.insert
+            if insert is not None:
+                await asyncio.wait([insert])
 
-    def _take_off(self, lanes: Sequence[Lane], now_s: float) -> None:
+    def _start(self, lanes: Sequence[Lane], now_s: float) -> None:
         if not lanes:
             return
-        batches = [lane.take(now_s) for lane in lanes]
+        batches = [lane.next_batch(now_s) for lane in lanes]
         announced = self._tasks.start(self._announce(lanes))
-        self._flying += len(lanes)
+        self._running += len(lanes)
         for lane, batch in zip(lanes, batches, strict=True):
-            lane.flight = self._tasks.start(self._fly(lane, batch, announced))
+            lane.insert = self._tasks.start(self._insert(lane, batch, announced))
 
     async def _announce(self, lanes: Sequence[Lane]) -> bool:
-        """Return whether the lanes are still ours and their next inserts known to an heir."""
+        """Return whether the lanes are still ours, their next inserts known to the next owner."""
         async for attempt in retries(self._settings.retry_wait_s_max):
             with attempt:
                 try:
@@ -112,7 +115,7 @@ class Flights:
                     return False
         return True
 
-    async def _fly(self, lane: Lane, batch: Batch, announced: "asyncio.Task[bool]") -> None:
+    async def _insert(self, lane: Lane, batch: Batch, announced: "asyncio.Task[bool]") -> None:
         try:
             if await asyncio.shield(announced):
                 async with self._slots:
@@ -121,18 +124,18 @@ class Flights:
                 # A rebalance follows: whoever gets the partition reads the rows again.
                 lane.is_lost = True
         finally:
-            lane.flight = None
-            lane.flight_bytes = 0
-            self._flying -= 1
-            self._on_landed()
+            lane.insert = None
+            lane.insert_bytes = 0
+            self._running -= 1
+            self._on_end()
 
     async def _store(self, lane: Lane, batch: Batch) -> None:
         started_s = time.monotonic()
         await self._writer.store(batch, lane.table, lane.where.topic, lane.epoch.generation)
-        lane.landed(batch)
+        lane.settle(batch)
         took_s = time.monotonic() - started_s
-        if self._metrics is not None:
-            self._metrics.stored(batch, lane.table, took_s)
+        if self._on_stored is not None:
+            self._on_stored(batch, lane.table, took_s)
         log.debug(
             "batch.flushed",
             table=lane.table.name,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.sinks.lanes.batch import Batch, Waiting, drop_known
-from alpha_pulse.sinks.lanes.resume import announced_range
+from alpha_pulse.sinks.batching.batch import Batch, Waiting, drop_known
+from alpha_pulse.sinks.batching.resume import announced_range
 
 VALUES = st.lists(st.binary(max_size=40) | st.none(), min_size=1, max_size=60)
 
@@ -53,7 +53,7 @@ def test_a_live_row_waits_for_no_history() -> None:
         rows.add(range(2, 2 + len(values)), values, 5, 0, now_s=100.3)
         rows.add([5], [PAST], 6, 0, now_s=100.4)
         assert rows.due_s() == pytest.approx(100.5, abs=1e-3)
-        rows.take(101.0)
+        rows.next_batch(101.0)
         rows.add([7], [PAST], 8, 0, now_s=102.0)
         rows.add([8], [PAST], 9, 0, now_s=102.4)
         assert rows.due_s() == pytest.approx(102.9, abs=1e-3), "the live row is gone"
@@ -82,7 +82,7 @@ def test_the_token_names_topic_partition_offsets_and_generation() -> None:
     assert batch_of([b"{}", b"{}"], first=5).token(2) == "market.trades.v1:3:5-6:2"
 
 
-def test_rows_wait_until_their_age_and_the_more_they_are_the_less_long() -> None:
+def test_rows_wait_until_tsuccessor_age_and_the_more_they_are_the_less_long() -> None:
     rows = waiting(age_s_max=1.0)
     assert rows.due_s() is None
     rows.add([1], [b"{}"], 2, 0, now_s=100.0)
@@ -102,15 +102,15 @@ def test_rows_beyond_a_bound_are_due_at_once() -> None:
 def test_a_row_larger_than_the_bound_goes_alone() -> None:
     rows = waiting(bytes_max=10)
     rows.add([1, 2], [b"x" * 50, b"y"], 3, 0, now_s=0.0)
-    assert rows.take(0.0).offsets == [1]
-    assert rows.take(0.0).offsets == [2]
+    assert rows.next_batch(0.0).offsets == [1]
+    assert rows.next_batch(0.0).offsets == [2]
 
 
 def test_what_is_settled_after_a_part_is_the_next_row_and_after_all_the_next_offset() -> None:
     rows = waiting(rows_max=2)
     rows.add([4, 6, 9], [b"a", b"b", b"c"], 12, 0, now_s=0.0)
-    assert rows.take(0.0).settled_before == 9
-    assert rows.take(0.0).settled_before == 12
+    assert rows.next_batch(0.0).settled_before == 9
+    assert rows.next_batch(0.0).settled_before == 12
 
 
 @given(VALUES, st.integers(1, 20), st.integers(1, 20), st.integers(1, 200))
@@ -125,7 +125,7 @@ def test_every_row_is_taken_once_in_order_within_the_bounds(
     assert len(rows) == len(values)
     taken: list[int] = []
     while rows:
-        batch = rows.take(0.0)
+        batch = rows.next_batch(0.0)
         assert 1 <= len(batch.offsets) <= rows_max
         assert batch.size_bytes <= bytes_max or len(batch.offsets) == 1
         # One more would have been too much.
@@ -146,7 +146,7 @@ def test_halves_are_the_whole(values: list[bytes | None]) -> None:
     assert abs(len(first.offsets) - len(second.offsets)) <= 1
 
 
-def test_rows_are_told_apart_by_the_month_of_their_time() -> None:
+def test_rows_are_told_apart_by_the_month_of_tsuccessor_time() -> None:
     # 2026-10-31 23:59:59.999999, 2026-11-01 00:00:00, quoted, with a space, none, nonsense.
     values: list[bytes | None] = [
         b'{"trade_time_us":1793491199999999}',
@@ -191,9 +191,9 @@ def test_an_announced_batch_waits_until_it_is_whole_and_goes_as_it_was() -> None
     rows.add([5, 6, 7], [b"{}"] * 3, 8, 0, now_s=101.0)
     rows.reached(8)
     assert rows.due_s() == 100.0
-    announced = rows.take(101.0)
+    announced = rows.next_batch(101.0)
     assert (list(announced.offsets), announced.settled_before) == ([2, 3, 5], 6)
-    assert list(rows.take(101.0).offsets) == [6, 7]
+    assert list(rows.next_batch(101.0).offsets) == [6, 7]
 
 
 def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
@@ -202,7 +202,7 @@ def test_an_announced_batch_that_is_stored_already_holds_nothing_up() -> None:
     rows.add([7], [b"{}"], 8, 0, now_s=100.0)
     rows.reached(8)
     assert rows.due_s() == 100.0 + 1.0 * (1 - 1 / 10)
-    assert list(rows.take(101.0).offsets) == [7]
+    assert list(rows.next_batch(101.0).offsets) == [7]
 
 
 def test_what_comes_before_an_announced_batch_goes_as_usual_and_apart() -> None:
@@ -212,27 +212,27 @@ def test_what_comes_before_an_announced_batch_goes_as_usual_and_apart() -> None:
     for offset in range(8):
         rows.add([offset], [b"{}"], offset + 1, 0, now_s=100.0)
         rows.reached(offset + 1)
-    taken = [list(rows.take(100.0).offsets) for _ in range(4)]
-    assert taken == [[0, 1, 2], [3], [4, 5], [6, 7]]
+    batches = [list(rows.next_batch(100.0).offsets) for _ in range(4)]
+    assert batches == [[0, 1, 2], [3], [4, 5], [6, 7]]
 
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.data())
-def test_an_heir_makes_the_announced_batch_again_whatever_the_fetches(
+def test_an_successor_makes_the_announced_batch_again_whatever_the_fetches(
     offsets: set[int], data: st.DataObject
 ) -> None:
     ordered = sorted(offsets)
     first = waiting(rows_max=7)
     first.add(ordered, [b"{}"] * len(ordered), ordered[-1] + 1, 0, 0.0)
-    announced = first.take(0.0).token(1)
+    announced = first.next_batch(0.0).token(1)
     found = announced_range(announced, "t", 0, 1)
     assert found is not None
-    heir = waiting(rows_max=data.draw(st.integers(1, 20)))
-    heir.expect(*found)
+    successor = waiting(rows_max=data.draw(st.integers(1, 20)))
+    successor.expect(*found)
     while ordered:
         size = data.draw(st.integers(1, len(ordered)))
         fetched, ordered = ordered[:size], ordered[size:]
-        heir.add(fetched, [b"{}"] * size, fetched[-1] + 1, 0, 0.0)
-        heir.reached(fetched[-1] + 1)
-        if heir.due_s() is not None:
+        successor.add(fetched, [b"{}"] * size, fetched[-1] + 1, 0, 0.0)
+        successor.reached(fetched[-1] + 1)
+        if successor.due_s() is not None:
             break
-    assert heir.take(0.0).token(1) == announced
+    assert successor.next_batch(0.0).token(1) == announced

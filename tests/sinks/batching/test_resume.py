@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.sinks.lanes.resume import KnownOffsets, TopicRecreated, announced_range, plan
+from alpha_pulse.sinks.batching.resume import KnownOffsets, TopicRecreated, announced_range, plan
 
 WHERE = "market.trades.v1 3"
 OFFSETS = st.sets(st.integers(0, 60))

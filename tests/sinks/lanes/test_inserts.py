@@ -1,4 +1,4 @@
-"""Batches on their way: how many at once, which first, and what they hold."""
+"""Inserts: how many at once, which first, and what they hold."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ import pytest
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
+from alpha_pulse.sinks.batching.batch import Batch, Waiting
+from alpha_pulse.sinks.batching.resume import KnownOffsets
 from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
 from alpha_pulse.sinks.lanes.announcements import PartitionLost
-from alpha_pulse.sinks.lanes.batch import Batch, Waiting
-from alpha_pulse.sinks.lanes.flights import Flights
+from alpha_pulse.sinks.lanes.inserts import Inserts
 from alpha_pulse.sinks.lanes.lane import Lane
 from alpha_pulse.sinks.lanes.offsets import Epoch
-from alpha_pulse.sinks.lanes.resume import KnownOffsets
 from alpha_pulse.sinks.lanes.tasks import Tasks
 
 SETTINGS = SinkConfig(inserts_in_flight_max=2, batch_age_s_max=0.0)
@@ -29,7 +29,7 @@ class Announcements:
 
     async def write(self, lanes: Iterable[Lane]) -> None:
         if self.is_lost:
-            raise PartitionLost("given away")
+            raise PartitionLost("assigned elsewhere")
         self.tokens += [lane.announced for lane in lanes]
 
 
@@ -60,12 +60,12 @@ class World:
             self.add(partition, 0, float(age))
         announcements: Any = self.announcements
         writer: Any = self.writer
-        self.flights: Flights = Flights(
-            SETTINGS, announcements, writer, self.lanes, self.tasks, self.on_landed, None
+        self.inserts: Inserts = Inserts(
+            SETTINGS, announcements, writer, self.lanes, self.tasks, self.on_end, None
         )
 
-    def on_landed(self) -> None:
-        self.flights.start()
+    def on_end(self) -> None:
+        self.inserts.start()
 
     def lane(self, partition: int) -> Lane:
         return self.lanes[TopicPartition("t", partition)]
@@ -88,19 +88,19 @@ def world() -> World:
 async def test_those_that_waited_longest_go_first_and_no_more_than_there_is_room_for(
     world: World,
 ) -> None:
-    world.flights.start()
+    world.inserts.start()
     await world.settle()
     assert world.writer.storing == {2: [0], 0: [0]}
-    assert world.flights.free == 0
+    assert world.inserts.free == 0
     await world.tasks.end(1.0)
 
 
 async def test_a_batch_is_made_when_it_can_go_with_all_that_has_come_by_then(world: World) -> None:
-    world.flights.start()
+    world.inserts.start()
     await world.settle()
     world.add(1, 1)
     world.writer.gates[2].set()
-    await world.settle()  # the landing starts the next, without a poll
+    await world.settle()  # the end of one starts the next, without a poll
     assert world.writer.storing[1] == [0, 1]
     assert world.announcements.tokens == ["t:2:0-0:1", "t:0:0-0:1", "t:1:0-1:1"]
     assert world.lane(2).settled == 1
@@ -109,22 +109,22 @@ async def test_a_batch_is_made_when_it_can_go_with_all_that_has_come_by_then(wor
 
 async def test_nothing_is_sent_of_a_partition_that_kafka_has_given_away(world: World) -> None:
     world.announcements.is_lost = True
-    world.flights.start()
+    world.inserts.start()
     await world.settle()
     assert world.writer.storing == {}
-    assert all(lane.is_lost for lane in world.lanes.values() if lane.flight is None)
+    assert all(lane.is_lost for lane in world.lanes.values() if lane.insert is None)
     await world.tasks.end(1.0)
 
 
-async def test_landing_stores_what_waits_and_drops_what_takes_too_long(world: World) -> None:
+async def test_draining_stores_what_waits_and_drops_what_takes_too_long(world: World) -> None:
     lanes = list(world.lanes.values())
-    landing = asyncio.create_task(world.flights.land(lanes, 30.0))
+    draining = asyncio.create_task(world.inserts.drain(lanes, 30.0))
     for _ in range(3):
         await world.settle()
         for gate in world.writer.gates.values():
             gate.set()
-    assert await landing is True
+    assert await draining is True
     assert sorted(world.writer.storing) == [0, 1, 2]
     world.add(1, 1)
-    assert await world.flights.land(lanes, 0.01) is False
+    assert await world.inserts.drain(lanes, 0.01) is False
     assert world.lane(1).settled == 1  # it is read again

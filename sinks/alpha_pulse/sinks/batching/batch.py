@@ -113,7 +113,7 @@ class Batch:
 
 
 class Waiting:
-    """The rows of one Kafka partition that no insert has taken yet.
+    """The rows of one Kafka partition that are in no insert yet.
 
     age_s_max: of the oldest row. Where all of them are history they wait for more as long as more
     comes, up to history_age_s_max: an insert costs ClickHouse as much as thousands of rows.
@@ -166,7 +166,7 @@ class Waiting:
         self._timestamp_ms = max(self._timestamp_ms, timestamp_ms)
 
     def expect(self, first_offset: int, last_offset: int) -> None:
-        """Let one insert take the rows of these offsets, all of them and no other."""
+        """Let the next insert be of these offsets, all of them and no other."""
         self._announced = (first_offset, last_offset)
 
     def reached(self, position: int) -> None:
@@ -186,14 +186,14 @@ class Waiting:
 
     @property
     def is_whole(self) -> bool:
-        """Whether an insert may take rows: not while an expected one is read in parts."""
+        """Whether an insert may start: not while the expected one is read in parts only."""
         if not self._is_at_announced or self._announced is None:
             return True
         return self._read_before > self._announced[1]
 
     @property
     def is_full(self) -> bool:
-        """Whether an insert could not take much more."""
+        """Whether an insert has no room for much more."""
         if not self.is_whole:
             return False
         return self._rows >= self._rows_max or self.size_bytes >= self._bytes_max
@@ -216,7 +216,7 @@ class Waiting:
             due_s = max(due_s, min(self._newest_s + self._age_s_max * share, patient_s))
         return due_s
 
-    def take(self, now_s: float) -> Batch:
+    def next_batch(self, now_s: float) -> Batch:
         """Remove and return the rows of one insert, oldest first."""
         before: int | None = None
         is_announced = False
@@ -236,14 +236,14 @@ class Waiting:
                 count = min(count, self._count_within_bounds(chunk, len(offsets), size_bytes))
             if count == 0:
                 break
-            taken = self._take_from(chunk, count)
-            offsets.extend(taken.offsets)
-            values.extend(taken.values)
-            size_bytes += taken.size_bytes
+            part = self._split_off(chunk, count)
+            offsets.extend(part.offsets)
+            values.extend(part.values)
+            size_bytes += part.size_bytes
         if is_announced:
             self._announced = None
             if not offsets:
-                return self.take(now_s)  # it ended before what waits
+                return self.next_batch(now_s)  # it ended before what waits
         self.size_bytes -= size_bytes
         self._rows -= len(offsets)
         self._since_s = now_s
@@ -252,17 +252,17 @@ class Waiting:
             self._name, self._partition, offsets, values, settled_before, self._timestamp_ms
         )
 
-    def _take_from(self, chunk: "_Chunk", count: int) -> "_Chunk":
+    def _split_off(self, chunk: "_Chunk", count: int) -> "_Chunk":
         # The first rows of the first chunk; the others stay.
         self._chunks.popleft()
         if count == len(chunk.offsets):
             return chunk
-        taken, left = chunk.split(count)
+        part, left = chunk.split(count)
         self._chunks.appendleft(left)
-        return taken
+        return part
 
     def _count_within_bounds(self, chunk: "_Chunk", rows: int, size_bytes: int) -> int:
-        # How many rows of a chunk go with those that were taken. At least one row goes, however
+        # How many rows of a chunk still fit into the batch. At least one row goes, however
         # large it is.
         count = min(len(chunk.offsets), self._rows_max - rows)
         if count == len(chunk.offsets) and size_bytes + chunk.size_bytes <= self._bytes_max:

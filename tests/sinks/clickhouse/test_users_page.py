@@ -8,7 +8,7 @@ from typing import Any
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.sinks.clickhouse.users import READER_SETTINGS, user_statements
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
 
 
 def test_the_rights_on_the_page_are_those_of_the_set_up() -> None:

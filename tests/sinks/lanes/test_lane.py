@@ -8,10 +8,10 @@ from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.contracts.topics import TRADES
+from alpha_pulse.sinks.batching.resume import KnownOffsets, TopicRecreated
 from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
 from alpha_pulse.sinks.lanes.lane import LaneOpener
 from alpha_pulse.sinks.lanes.offsets import Epoch, Stored
-from alpha_pulse.sinks.lanes.resume import KnownOffsets, TopicRecreated
 
 WHERE = TopicPartition(TRADES.name, 0)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.events import DeadLetter
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ManyMonths, PassingFault, RowsRefused
 from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, TRADES_LOG, Table
-from alpha_pulse.sinks.lanes.batch import Batch
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from alpha_pulse.sinks.lanes.writer import (
     REFUSED,

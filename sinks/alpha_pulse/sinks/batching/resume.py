@@ -71,7 +71,7 @@ def plan(
     if beyond > log_end:
         raise TopicRecreated(
             f"expected {where} to reach at least offset {beyond}, up to which it is stored, found "
-            f"its end at {log_end}: the topic was deleted and made anew. Begin a new epoch with "
+            f"its end at {log_end}: the topic was deleted and recreated. Begin a new epoch with "
             f"`python -m alpha_pulse.sinks --begin-epoch {where.rsplit(' ', 1)[0]}`; what is "
             "stored stays"
         )

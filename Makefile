@@ -85,7 +85,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml $(PARTS:%=%/py
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation $(PARTS:%=-e ./%) -e .
-	@$(BIN)/python -c 'from alpha_pulse.processors.compiled.trades import warm_up; warm_up()'
+	@$(BIN)/python -c 'from alpha_pulse.contracts.config import ProcessorConfig; from alpha_pulse.processors.kernel.warm_up import warm_up; warm_up(ProcessorConfig())'
 	@touch $(READY)
 
 # The pinned versions, with hashes and without any index's address (uv.lock would record it).

@@ -191,13 +191,13 @@ def page(count: int, **changes: Any) -> list[bytes | None]:
 def test_plain_history_never_goes_candle_by_candle(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = new_kernel()
     alone: list[int] = []
-    cold = Kernel._cold
+    cold = Kernel._ingest
 
     def counted(self: Kernel, *record: Any) -> None:
         alone.append(record[0])
         cold(self, *record)
 
-    monkeypatch.setattr(Kernel, "_cold", counted)
+    monkeypatch.setattr(Kernel, "_ingest", counted)
     values = [marker("start"), *page(120), marker("end")]
     kernel.process(EncodedRecords.of(list(range(122)), [KEY] * 122, values), NOW_MS, 122)
     assert alone == [0, 121], "the two markers"

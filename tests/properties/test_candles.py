@@ -7,7 +7,6 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +27,6 @@ from alpha_pulse.contracts.market import (
     get_timeframe,
     message_key,
 )
-from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.state.partition_state import StateWriter, restore
 from alpha_pulse.processors.wire.records import EncodedRecords
@@ -445,14 +443,10 @@ def test_batches_and_restarts_do_not_change_a_byte(
 
 @thorough
 @given(seeds, sizes)
-def test_the_hot_path_and_the_long_way_give_the_same_bytes(seed: int, count: int) -> None:
+def test_with_and_without_the_compiled_loop_the_bytes_are_the_same(seed: int, count: int) -> None:
     log = mixed_log(Random(seed), count)
 
-    hot = run_at_once(log)
-    with pytest.MonkeyPatch.context() as patch:
-        # No stream is ever ready for the loop: every record goes the long way.
-        patch.setattr(Stream, "is_plain", False)
-        assert run_at_once(log) == hot
+    assert run_at_once(log, replace(CONFIG, compiled=False)) == run_at_once(log)
 
 
 @thorough

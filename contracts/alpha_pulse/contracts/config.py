@@ -128,6 +128,7 @@ class ProcessorConfig:
     pending_records_max: Count = 60_000  # so many begin a transaction before its time
     state_record_bytes_max: Count = 512 * 1024
     audits: bool = True  # hold closed candles against the exchange's own
+    compiled: bool = True  # False: no compiled loop, the rules in Python take every trade
     web_port: Port = 0  # Faust's web views, on loopback; 0: off
 
 

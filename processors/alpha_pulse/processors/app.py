@@ -23,7 +23,7 @@ from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, mon
 from alpha_pulse.contracts.roles.stopping import CLOSE_S_MAX, end_within
 from alpha_pulse.processors.audit.agent import add_audits
 from alpha_pulse.processors.audit.credentials import faust_credentials
-from alpha_pulse.processors.compiled.trades import warm_up
+from alpha_pulse.processors.kernel.warm_up import warm_up
 from alpha_pulse.processors.worker.metrics import ProcessorMetrics
 from alpha_pulse.processors.worker.trade_path import TradePath
 
@@ -122,5 +122,6 @@ gc.set_threshold(50_000, 20, 20)
 mode.loop.use("uvloop")
 configure_logs()
 # The first start compiles for seconds: before the loop begins, or no heartbeat goes out meanwhile.
-warm_up()
-app = create_app(read_config())
+_config = read_config()
+warm_up(_config.processor)
+app = create_app(_config)

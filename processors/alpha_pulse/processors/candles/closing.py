@@ -37,7 +37,7 @@ class Closing:
         return time_us >= self.close_at_us
 
     def follow(self, close_at_us: int) -> None:
-        """Take over how far the hot loop closed."""
+        """Catch up with closing that was done elsewhere; `close_at_us` is where it stands."""
         base = self.rules.timeframes[0]
         self._closed_until(close_at_us - self.rules.grace_us - base.duration_us)
 

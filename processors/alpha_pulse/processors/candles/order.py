@@ -51,14 +51,14 @@ class Order:
             and self.proof.missing.find(number) is None
         )
 
-    def take(self, number: int, trade_id: str, time_us: int, publish: Publish) -> Rank | None:
-        """Take in a trade and return its rank among those of its time; None: a duplicate.
+    def place(self, number: int, trade_id: str, time_us: int, publish: Publish) -> Rank | None:
+        """Give a trade its place; return its rank among those of its time, None: a duplicate.
 
         number: the id's number where ids are consecutive, else ignored. What it shows to be missing
         or no longer missing is published.
         """
         if not self.proof.consecutive:
-            return self._take_by_time(trade_id, time_us)
+            return self._place_by_time(trade_id, time_us)
         if self.first_id is None or number > self.last_id:
             self._follow_ids(number, time_us, publish)
             self.last_trade_us, self.last_trade_id = time_us, None
@@ -67,7 +67,7 @@ class Order:
         return number
 
     def follow(self, last_id: int, last_us: int) -> None:
-        """Take over how far trades came whose ids follow one another."""
+        """Catch up with trades whose ids follow one another."""
         self.last_id, self.last_trade_us, self.last_trade_id = last_id, last_us, None
 
     def gap(self, gap: Gap, first: int, last: int, publish: Publish) -> None:
@@ -102,7 +102,7 @@ class Order:
         for hole in self.proof.give_up(long_ago_us):
             publish(self._gap_of(hole))
 
-    def _take_by_time(self, trade_id: str, time_us: int) -> Rank | None:
+    def _place_by_time(self, trade_id: str, time_us: int) -> Rank | None:
         if trade_id in self.recent:
             return None
         if self.proof.proven_from_us is None:

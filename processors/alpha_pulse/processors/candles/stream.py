@@ -10,29 +10,23 @@ from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
 from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.candles.closing import Closing
 from alpha_pulse.processors.candles.order import Order
+from alpha_pulse.processors.candles.packed import open_time_and_close, unpack
+from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.proof import Proof
 from alpha_pulse.processors.candles.rules import Job, Publish, Rules
 from alpha_pulse.processors.candles.value import (
     Rank,
-    Value,
     add_trade,
     value_of_exchange,
     value_of_trade,
 )
 from alpha_pulse.processors.candles.versions import Versions
 from alpha_pulse.processors.candles.windows import Windows
-from alpha_pulse.processors.compiled.rows import closed_row
-from alpha_pulse.processors.wire.canonical import start_of_trades
 
 
 @dataclass(slots=True)
 class Stream:
-    """State of one stream.
-
-    For the hot loop (`hot_trades`), which writes here too: `value` is of the newest base window,
-    which ends at `value_close_us` (0: the next trade has to go the long way); `start` is how every
-    plain trade begins.
-    """
+    """State of one stream."""
 
     exchange: str
     symbol: str
@@ -45,10 +39,6 @@ class Stream:
     job: Job | None = None
     late: int = 0
     is_finished: bool = False
-    value: Value | None = None
-    value_open_us: int = 0
-    start: bytes = b""
-    value_close_us: int = 0
 
     @classmethod
     def of(
@@ -59,9 +49,7 @@ class Stream:
         versions = Versions(exchange, symbol, rules, proof, windows, job)
         closing = Closing(rules, proof, windows, versions)
         order = Order(exchange, symbol, proof, closing, job)
-        stream = cls(exchange, symbol, rules, proof, windows, versions, closing, order, job)
-        stream.start = start_of_trades(exchange, symbol)
-        return stream
+        return cls(exchange, symbol, rules, proof, windows, versions, closing, order, job)
 
     @classmethod
     def new(cls, exchange: str, symbol: str, rules: Rules, job: Job | None = None) -> "Stream":
@@ -87,7 +75,7 @@ class Stream:
 
         number: the id's number where ids are consecutive, else ignored.
         """
-        rank = self.order.take(number, trade_id, time_us, publish)
+        rank = self.order.place(number, trade_id, time_us, publish)
         if rank is None:
             return False
         self.closing.begin(time_us)
@@ -95,60 +83,28 @@ class Stream:
             self.proof.followed_from_us = time_us + 1
         self._apply(rank, trade_id, price, price_units, amount_units, side, time_us)
         if self.closing.move(time_us):
-            self._close(True, publish)
+            self.close(True, publish)
         return True
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the next trade in order only adds to the newest window, or opens the next."""
-        return (
-            self.proof.consecutive
-            and self.proof.unproven_from_us is None
-            and self.value is not None
-            and self.value_close_us > 0
-        )
-
-    @property
-    def closes_plainly(self) -> bool:
-        """Whether the next base window, if trades end it, is contiguous and stands for itself."""
-        proof = self.proof
-        return (
-            not proof.missing.ranges
-            and proof.unproven_from_us is None
-            and not any(span.kind == "gap" for span in proof.spans)
-            and proof.followed_from_us is not None
-            and proof.followed_from_us <= self.closing.closed_until_us
-            and proof.proven_from_us is not None
-            and proof.proven_from_us < self.closing.closed_until_us
-        )
-
-    def take_closed(self, rows: list[bytes], close_at_us: int) -> None:
-        """Take over windows that the hot loop closed, in their order."""
-        for row in rows:
-            level, at_us, open_us, close = closed_row(row)
+    def follow(self, progress: Progress) -> None:
+        """Catch up with trades that were taken in elsewhere, by the same rules."""
+        for timeframe, packed in progress.closed:
+            level = self.windows.level_of(timeframe)
+            if level is None:
+                continue
+            open_us, close = open_time_and_close(packed)
+            window = self.windows.ensure(level, open_us, self.closing.closed_until_us)
+            window.close_as(packed)
             if level == 0:
-                window = self.windows.ensure(0, open_us, self.closing.closed_until_us)
                 self.versions.price, self.versions.price_open_us = close, open_us
-            else:
-                window = self.windows.levels[level][open_us]
-            window.close_as(row)
-        self.closing.follow(close_at_us)
-        self._drop(at_us)
-
-    def put_newest(self, open_us: int, value: Value) -> None:
-        """Take over what plain trades made of the newest window, or of the one that they opened."""
-        window = self.windows.ensure(0, open_us, self.closing.closed_until_us)
-        window.trades = self.value = value
-        self.value_open_us, self.value_close_us = window.open_us, window.close_us
-
-    def follow_plain(self, last_id: int, last_us: int, watermark_us: int) -> None:
-        """Take over how far plain trades came."""
-        self.order.follow(last_id, last_us)
-        self.closing.watermark_us = watermark_us
-
-    def close_by_trade(self, publish: Publish) -> None:
-        """Close what the watermark passed, moved by the next trade in order."""
-        self._close(True, publish)
+        if progress.closed:
+            self.closing.follow(progress.close_at_us)
+            self._drop(progress.closed_at_us)
+        for packed in progress.newest:
+            open_us, value = unpack(packed)
+            self.windows.ensure(0, open_us, self.closing.closed_until_us).trades = value
+            self.order.follow(progress.last_id, value.last_time_us)
+            self.closing.watermark_us = progress.watermark_us
 
     def heartbeat(self, heartbeat: Heartbeat, publish: Publish) -> None:
         """Take in how far the log is complete, and the state of the stream."""
@@ -160,14 +116,13 @@ class Stream:
     def advance(self, until_us: int, publish: Publish) -> None:
         """Move the watermark without a trade, and close what it passes."""
         if self.closing.move(until_us):
-            self._close(False, publish)
+            self.close(False, publish)
 
     def exchange_candle(self, candle: Candle, publish: Publish) -> None:
         """Take in the exchange's own closed candle; it stands where it is better than ours."""
-        names = [timeframe.name for timeframe in self.rules.timeframes]
-        if candle.timeframe not in names:
+        level = self.windows.level_of(candle.timeframe)
+        if level is None:
             return
-        level = names.index(candle.timeframe)
         open_us = candle.open_time_us
         close_us = open_us + self.rules.timeframes[level].duration_us
         self.closing.begin(open_us)
@@ -191,8 +146,6 @@ class Stream:
             publish(gap)
             return
         self.order.gap(gap, int(gap.first_trade_id), int(gap.last_trade_id), publish)
-        # The next trade follows what is missing, not the newest one: it goes the long way.
-        self.value_close_us = 0
 
     def finish(self, publish: Publish) -> None:
         """End a history job: everything inside it is closed."""
@@ -227,14 +180,13 @@ class Stream:
             )
         if window.closed:
             self.versions.touch(0, window)
-        elif open_us >= self.value_open_us:
-            self.value, self.value_open_us = window.trades, open_us
-            self.value_close_us = window.close_us
 
-    def _close(self, by_trade: bool, publish: Publish) -> None:
+    def close(self, by_trade: bool, publish: Publish) -> None:
+        """Close what the watermark passed by the grace.
+
+        by_trade: the next trade in order moved it, so that ids prove what lies before.
+        """
         self.closing.close(by_trade)
-        if self.value_close_us <= self.closing.closed_until_us:
-            self.value_close_us = 0
         self.order.give_up(self.closing.watermark_us - self.rules.missing_keep_us, publish)
 
     # --- versions -----------------------------------------------------------------------------

@@ -113,9 +113,9 @@ class Versions:
 
     def open_candle(self, watermark_us: int, revision: int) -> Candle | None:
         """Return the 1m candle that is open now, with what is known so far."""
-        level = [timeframe.name for timeframe in self.rules.timeframes].index("1m")
-        window = self.windows.get(level, watermark_us)
-        if window is None or window.closed:
+        level = self.windows.level_of("1m")
+        window = None if level is None else self.windows.get(level, watermark_us)
+        if level is None or window is None or window.closed:
             return None
         value: Value | None = None
         for part in (window,) if level == 0 else self.windows.children(level, window):

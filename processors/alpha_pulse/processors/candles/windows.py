@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.processors.candles.packed import unpack
 from alpha_pulse.processors.candles.value import (
     EXCHANGE,
     GAP,
@@ -19,7 +20,6 @@ from alpha_pulse.processors.candles.value import (
     copy_value,
     merge,
 )
-from alpha_pulse.processors.compiled.rows import value_of_row
 
 
 class Window:
@@ -31,14 +31,14 @@ class Window:
     not consecutive (the dedupe state). encoded: the window as `state` wrote it, while it is closed
     and nothing touches it: every snapshot holds all windows, and almost none of them changed.
 
-    A window that the hot loop closed is kept as its row, and so are children that it settles: few
-    of them are ever looked at again. `row` and `settled_rows` are for `state`; each stands in place
-    of values, never beside them.
+    packed: the standing value of a closed window, and of its trades, until somebody looks at them;
+    settled_packed: children that left the state in that form. Each stands in place of values, never
+    beside them: most windows are never looked at again.
     """
 
     __slots__ = (
         "_settled", "_standing", "_trades", "close_us", "closed", "encoded", "exchange", "ids",
-        "is_base", "open_us", "price", "row", "settled_rows",
+        "is_base", "open_us", "packed", "price", "settled_packed",
     )  # fmt: skip
 
     def __init__(self, open_us: int, close_us: int, *, is_base: bool) -> None:
@@ -50,20 +50,20 @@ class Window:
         self.closed = False
         self.ids: set[str] | None = None
         self.encoded: Any = None
-        self.row: bytes | None = None
-        self.settled_rows: list[bytes] = []
+        self.packed: bytes | None = None
+        self.settled_packed: list[bytes] = []
         self._trades: Value | None = None
         self._standing: Value | None = None
         self._settled: Value | None = None
 
-    def close_as(self, row: bytes) -> None:
-        """Take over what the hot loop closed and published."""
-        self.row, self.encoded, self.closed = row, None, True
+    def close_as(self, packed: bytes) -> None:
+        """Close the window with a value that was published."""
+        self.packed, self.encoded, self.closed = packed, None, True
 
-    def _read_row(self) -> None:
-        if self.row is not None:
-            row, self.row = self.row, None
-            _, self._standing = value_of_row(row)
+    def _unpack(self) -> None:
+        if self.packed is not None:
+            packed, self.packed = self.packed, None
+            _, self._standing = unpack(packed)
             if self.is_base:
                 # Trades that come later change the one, and not what was published.
                 self._trades = copy_value(self._standing)
@@ -71,31 +71,31 @@ class Window:
     @property
     def trades(self) -> Value | None:
         """What the trades say, in the base timeframe."""
-        self._read_row()
+        self._unpack()
         return self._trades
 
     @trades.setter
     def trades(self, value: Value | None) -> None:
-        self._read_row()
+        self._unpack()
         self._trades = value
 
     @property
     def standing(self) -> Value | None:
         """What was published last."""
-        self._read_row()
+        self._unpack()
         return self._standing
 
     @standing.setter
     def standing(self, value: Value | None) -> None:
-        self._read_row()
+        self._unpack()
         self._standing = value
 
     @property
     def settled(self) -> Value | None:
         """What the children that left the state come to."""
-        rows, self.settled_rows = self.settled_rows, []
-        for row in rows:
-            _, value = value_of_row(row)
+        settled, self.settled_packed = self.settled_packed, []
+        for packed in settled:
+            _, value = unpack(packed)
             self._settled = value if self._settled is None else merge(self._settled, value)
         return self._settled
 
@@ -106,13 +106,13 @@ class Window:
     @property
     def stands(self) -> bool:
         """Whether anything was published."""
-        return self.row is not None or self._standing is not None
+        return self.packed is not None or self._standing is not None
 
     def settle(self, child: "Window") -> None:
-        """Take in the value of a child that leaves the state."""
+        """Merge the value of a child that leaves the state."""
         self.encoded = None
-        if child.row is not None and self._settled is None:
-            self.settled_rows.append(child.row)
+        if child.packed is not None and self._settled is None:
+            self.settled_packed.append(child.packed)
             return
         settled, value = self.settled, child.standing
         if value is not None:
@@ -126,7 +126,7 @@ class Windows:
     followed_from_us: open time of the first base window that is known of; what is missing before
     it makes a rollup partial, what is missing later a gap. promised_from_us: from here on nothing
     is missing even before the first trade, because a history job says so. changes: how often what
-    stands was changed by anybody but the hot loop.
+    stands was changed, `Stream.follow` left aside.
     """
 
     timeframes: tuple[Timeframe, ...]
@@ -138,6 +138,13 @@ class Windows:
     def __post_init__(self) -> None:
         if not self.levels:
             self.levels = [{} for _ in self.timeframes]
+
+    def level_of(self, timeframe: str) -> int | None:
+        """Return the level of a timeframe, 0 for the base; None when it is not among them."""
+        for level, found in enumerate(self.timeframes):
+            if found.name == timeframe:
+                return level
+        return None
 
     def get(self, level: int, time_us: int) -> Window | None:
         """Return the window that holds the time, when it is in the state."""
@@ -160,6 +167,15 @@ class Windows:
         """Note a base window that is known of."""
         if self.followed_from_us is None or open_us < self.followed_from_us:
             self.followed_from_us = open_us
+
+    def newest_traded(self) -> Window | None:
+        """Return the newest open base window that has trades."""
+        for window in reversed(self.levels[0].values()):
+            if window.closed:
+                return None
+            if window.trades is not None:
+                return window
+        return None
 
     def _insert(self, windows: dict[int, Window], window: Window) -> None:
         # Every level stays in time order, so that what is old is found at its start.

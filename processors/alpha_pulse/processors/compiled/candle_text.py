@@ -4,6 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from alpha_pulse.processors.candles.packed import (
+    COUNT_KNOWN,
+    QUOTE_KNOWN,
+    SIDES_KNOWN,
+    TEXT_BYTES_MAX,
+)
 from alpha_pulse.processors.candles.value import CONTIGUOUS, FROM_TRADES
 from alpha_pulse.processors.compiled.numbers import (
     NUMBER_BYTES_MAX,
@@ -15,7 +21,6 @@ from alpha_pulse.processors.compiled.rows import (
     BUY,
     CLOSE,
     COUNT,
-    COUNT_KNOWN,
     COVERAGE,
     FIRST_ID,
     HIGH,
@@ -25,10 +30,7 @@ from alpha_pulse.processors.compiled.rows import (
     OPEN,
     OPEN_US,
     QUOTE,
-    QUOTE_KNOWN,
-    SIDES_KNOWN,
     SOURCE,
-    TEXT_BYTES_MAX,
     TEXTS_AT,
     VOLUME,
 )

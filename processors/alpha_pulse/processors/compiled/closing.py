@@ -11,6 +11,10 @@ Rows of a symbol: the newest window, the one before it, one for each longer time
 
 from typing import Any
 
+from alpha_pulse.processors.candles.packed import (
+    EMPTY,
+    TEXT_BYTES_MAX,
+)
 from alpha_pulse.processors.candles.value import CONTIGUOUS, EXCHANGE, GAP, PARTIAL
 from alpha_pulse.processors.compiled.candle_text import (
     CANDLE_REST_BYTES_MAX,
@@ -25,7 +29,6 @@ from alpha_pulse.processors.compiled.rows import (
     CLOSE,
     COUNT,
     COVERAGE,
-    EMPTY,
     FIRST_ID,
     FIRST_RANK,
     FIRST_US,
@@ -43,19 +46,19 @@ from alpha_pulse.processors.compiled.rows import (
     PARTS,
     QUOTE,
     SOURCE,
-    TEXT_BYTES_MAX,
     TEXTS_AT,
     VOLUME,
 )
 from alpha_pulse.processors.wire.audit_candle import audit_value
 from alpha_pulse.processors.wire.compiler import compiled, copy_bytes
 
-# What a symbol is, and where its stream stands. IS_HOT: the loop may take its trades. IS_CHANGED:
+# What a symbol is, and where its stream stands. IS_COMPILED: the loop may take its trades.
+# IS_CHANGED:
 # since someone asked. IS_BEHIND: its stream does not know yet. ROLLED: the window before the newest
 # was left behind. IS_PLAIN: its next window may be closed here. LOGGED: rows in its log.
 (
-    IS_HOT, IS_CHANGED, IS_BEHIND, ROLLED, LAST_TRADE, WATERMARK_US, CLOSE_AT_US, IS_PLAIN, LOGGED,
-    KNOWN_FROM_US, KEY_AT, KEY_BYTES, START_AT, START_BYTES, CANDLE_AT, CANDLE_BYTES,
+    IS_COMPILED, IS_CHANGED, IS_BEHIND, ROLLED, LAST_TRADE, WATERMARK_US, CLOSE_AT_US, IS_PLAIN,
+    LOGGED, KNOWN_FROM_US, KEY_AT, KEY_BYTES, START_AT, START_BYTES, CANDLE_AT, CANDLE_BYTES,
 ) = range(16)  # fmt: skip
 SYMBOL_COLUMNS = 16
 NEWEST, ENDED, LONGER = range(3)

@@ -13,13 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from alpha_pulse.processors.candles.packed import (
+    ALL_KNOWN,
+    SIDES_KNOWN,
+    TEXT_BYTES_MAX,
+)
 from alpha_pulse.processors.candles.value import CONTIGUOUS, FROM_TRADES
 from alpha_pulse.processors.compiled.closing import (
     CLOSE_AT_US,
     ENDED,
     IS_BEHIND,
     IS_CHANGED,
-    IS_HOT,
+    IS_COMPILED,
     KEY_AT,
     KEY_BYTES,
     LAST_TRADE,
@@ -51,7 +56,6 @@ from alpha_pulse.processors.compiled.plain_trade import (
     same_bytes,
 )
 from alpha_pulse.processors.compiled.rows import (
-    ALL_KNOWN,
     BUY,
     CLOSE,
     COUNT,
@@ -71,9 +75,7 @@ from alpha_pulse.processors.compiled.rows import (
     OPEN_US,
     PARTS,
     QUOTE,
-    SIDES_KNOWN,
     SOURCE,
-    TEXT_BYTES_MAX,
     TEXTS_AT,
     VOLUME,
 )
@@ -186,7 +188,7 @@ def run(  # noqa: C901 - one loop, step by step
         key_at, key_bytes = index[row, 1], index[row, 2]
         value_at, value_bytes = index[row, 3], index[row, 4]
         number = find_symbol(slots, symbols, arena, text, key_at, max(key_bytes, 0))
-        if number < 0 or symbols[number, IS_HOT] == 0:
+        if number < 0 or symbols[number, IS_COMPILED] == 0:
             return
         start_bytes = symbols[number, START_BYTES]
         if start_bytes > value_bytes or not same_bytes(

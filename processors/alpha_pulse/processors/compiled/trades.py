@@ -1,52 +1,73 @@
-"""Windows of a partition's symbols as rows, for the hot loop; and back as `Stream`s.
+"""The compiled loop as the kernel sees it: takes in plain trades of the streams that it is handed.
 
-While the loop may take a symbol's trades (`hand_over`), what it changes stands here, and is written
-into the stream when anything else wants to know (`bring_back`): the windows that it closed, the
-newest, and the one before that.
+While the loop may take a symbol's trades (`hand_over`), what it changes stands here, in tables, and
+is told to the stream as `Progress` when anything else wants to know (`bring_back`): the windows
+that it closed, the newest, and the one before that.
 """
 
-from struct import Struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.contracts.topics import TRADES
+from alpha_pulse.contracts.topics import AUDIT_CANDLES, CANDLES, TRADES, Topic
+from alpha_pulse.processors.candles.packed import pack
+from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.rules import Rules
 from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.compiled import closing as columns
-from alpha_pulse.processors.compiled import loop as hot_loop
+from alpha_pulse.processors.compiled import loop
 from alpha_pulse.processors.compiled.closed_candles import ClosedCandles
-from alpha_pulse.processors.compiled.rows import PARTS, ROW, ROW_WORDS, row_of, value_of_row
+from alpha_pulse.processors.compiled.rows import AT_US, LEVEL, PARTS, ROW_WORDS
 from alpha_pulse.processors.wire.audit_candle import AUDITED
-from alpha_pulse.processors.wire.canonical import start_of_candles, timeframe_in_candle
+from alpha_pulse.processors.wire.canonical import (
+    start_of_candles,
+    start_of_trades,
+    timeframe_in_candle,
+)
 from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 
 _SYMBOLS_FIRST = 64
 _ARENA_FIRST = 16 * 1024
 _NAME_BYTES_MAX = 40
 _SINGLES_MIN = 3
-# What is saved of a symbol: id and time of its last trade in order, when its next window closes,
-# whether a window was left behind, and how many rows are in its log. Rows follow.
-_SAVED = Struct("<5q")
 
 
-class HotTrades:
+class CompiledTrades:
     """The tables, one row per symbol, and the loop over the records of a batch.
 
-    revisions_from: a candle's revision is this and the offset of the trade that closed it.
+    Implements `kernel.plain_trades.PlainTrades`.
     """
 
-    def __init__(self, rules: Rules, revisions_from: int, *, audits: bool) -> None:
+    def __init__(
+        self, rules: Rules, revisions_from: int, writer_of: Callable[[Topic], RecordsWriter],
+        on_change: Callable[[bytes], None], *, audits: bool,
+    ) -> None:  # fmt: skip
+        """Make empty tables.
+
+        Args:
+            rules: of every stream that is handed over.
+            revisions_from: a candle's revision is this and the offset of the trade that closed it.
+            writer_of: returns what writes the records of a topic.
+            on_change: told the key of a symbol whose stream was brought up to date.
+            audits: closed candles go to the audit too.
+        """
+        self.topics: Sequence[Topic] = [
+            *(CANDLES[timeframe.name] for timeframe in rules.timeframes),
+            AUDIT_CANDLES,
+        ]
+        self._writer_of = writer_of
+        self._on_change = on_change
+        self._closed = ClosedCandles(self.topics)
         names = [timeframe.name for timeframe in rules.timeframes]
         audited = names.index(AUDITED) if audits else -1
         self._setting = np.array(
             [0, rules.timeframes[0].duration_us, rules.grace_us, revisions_from, audited], np.int64
         )
-        self._levels = len(names)
-        self._block = columns.block_of(1, self._levels)
+        self._names = names
+        self._block = columns.block_of(1, len(names))
         self._timeframes = _timeframes(rules.timeframes)
         self._streams: list[Stream] = []
         self._keys: list[bytes] = []
@@ -74,44 +95,59 @@ class HotTrades:
         self._singles.append(0)
         self._rows[key] = row
         candles = start_of_candles(stream.exchange, stream.symbol).encode()
-        texts = (key, stream.start, candles)
+        texts = (key, start_of_trades(stream.exchange, stream.symbol), candles)
         places = [place for text in texts for place in (self._keep(text), len(text))]
         self._symbols[row, columns.KEY_AT :] = places
         self._enter(row)
 
-    def run(
-        self, records: EncodedRecords, row: int, limit_us: int, writer: RecordsWriter,
-        closed: ClosedCandles,
-    ) -> tuple[int, int, int]:  # fmt: skip
-        """Take in plain trades of a batch from a row on: add them to the writer, close windows.
+    def run(self, records: EncodedRecords, row: int, limit_us: int) -> tuple[int, int, bool]:
+        """Take in plain trades of a batch from a row on, and close the windows that they end.
 
-        Returns: the row that comes next, how many trades were taken in, and why it stopped:
-        DONE, NOT_PLAIN (the row is for the kernel) or CLOSES (windows of the last trade's symbol
-        are over, and must be closed first).
+        Returns: the row that comes next; how many trades were taken in; whether the last of them
+        ended windows that are not closed yet: its stream must do that (`bring_back`, `hand_over`)
+        before the next row.
         """
+        writer = self._writer_of(TRADES)
         writer.open_buffer()
-        control = self._control
-        control[hot_loop.ROW], control[hot_loop.TRADES] = row, 0
+        control, closed = self._control, self._closed
+        control[loop.ROW], control[loop.TRADES] = row, 0
         self._setting[columns.LIMIT_US] = limit_us
         while True:
-            hot_loop.run(
+            loop.run(
                 records.bytes, records.index, control, self._setting, self._slots, self._tables,
                 self._timeframes, closed.arrays, writer.buffer, writer.state,
             )  # fmt: skip
             closed.note()
             row, reason, trades = control.tolist()
-            if reason != hot_loop.FULL:
-                return row, trades, reason
-            _, _, key_bytes, _, value_bytes = records.index[row].tolist()
-            writer.room_for(key_bytes + value_bytes)
+            if reason == loop.FULL:
+                _, _, key_bytes, _, value_bytes = records.index[row].tolist()
+                writer.room_for(key_bytes + value_bytes)
+            elif reason != loop.CLOSES:
+                return row, trades, False
+            elif not self._close(records, row - 1):
+                return row, trades, True
 
-    def close(self, key: bytes, revision: int, closed: ClosedCandles) -> bool:
-        """Close what the symbol's last trade ended; False, and nothing is done, if not plain."""
+    def _close(self, records: EncodedRecords, row: int) -> bool:
+        # The loop closes what is plain by itself, unless it had no room.
+        offset, key, _ = records.record(row)
+        assert key is not None
+        self.deliver()
+        number = self._rows[key]
+        closed = self._progress(number, newest=False)
+        if closed is not None:
+            self._symbols[number, columns.LOGGED] = 0
+            self._streams[number].follow(closed)
+            self._on_change(key)
+        revision = int(self._setting[columns.REVISION]) + offset
         done: bool = columns.close_plain(
-            self._tables, self._timeframes, closed.arrays, self._setting, self._rows[key], revision
+            self._tables, self._timeframes, self._closed.arrays, self._setting, number, revision
         )
-        closed.note()
+        self._closed.note()
         return done
+
+    def deliver(self) -> None:
+        """Add the candles of closed windows to their topics; the loop has all its room again."""
+        self._closed.move(self._writer_of)
 
     def changed(self) -> list[bytes]:
         """Return the keys of the symbols that the loop changed since the last call."""
@@ -120,116 +156,97 @@ class HotTrades:
         column[:] = 0
         return [self._keys[row] for row in rows]
 
-    def bring_back(self, key: bytes) -> bool:
-        """Write what the loop changed into the symbol's stream; return whether it did."""
+    def progress(self, key: bytes) -> Progress | None:
+        """Return what the symbol's stream does not know yet; None: it knows all."""
         row = self._rows[key]
-        symbol = self._symbols[row]
-        if not symbol[columns.IS_BEHIND]:
-            return False
-        self.bring_closed_back(key)
-        stream, first = self._streams[row], row * self._block
-        _, _, _, rolled, last_id, watermark_us, *_ = symbol.tolist()
-        if rolled:
-            stream.put_newest(*value_of_row(self._numbers[first + columns.ENDED].tobytes()))
-        open_us, value = value_of_row(self._numbers[first].tobytes())
-        stream.put_newest(open_us, value)
-        stream.follow_plain(last_id, value.last_time_us, watermark_us)
-        symbol[columns.IS_BEHIND] = symbol[columns.ROLLED] = 0
-        return True
+        return self._progress(row, newest=True) if self._symbols[row, columns.IS_BEHIND] else None
 
-    def bring_closed_back(self, key: bytes) -> None:
-        """Write the windows that the loop closed into the symbol's stream."""
-        row = self._rows[key]
-        symbol = self._symbols[row]
-        logged = int(symbol[columns.LOGGED])
-        if logged:
-            symbol[columns.LOGGED] = 0
-            rows = [closed.tobytes() for closed in self._log(row, logged)]
-            self._streams[row].take_closed(rows, int(symbol[columns.CLOSE_AT_US]))
+    def _progress(self, row: int, *, newest: bool) -> Progress | None:
+        """Return what the loop changed of a symbol, or only what it closed."""
+        _, _, _, rolled, last_id, watermark_us, close_at_us, _, count, *_ = self._symbols[
+            row
+        ].tolist()
+        if not count and not newest:
+            return None
+        log = self._log(row, count)
+        names = [self._names[level] for level in log[:, LEVEL].tolist()]
+        first = row * self._block
+        rows = (first + columns.ENDED, first + columns.NEWEST)[0 if rolled else 1 :]
+        return Progress(
+            last_id, watermark_us, close_at_us,
+            [(name, words.tobytes()) for name, words in zip(names, log, strict=True)],
+            int(log[-1, AT_US]) if count else 0,
+            [self._numbers[at].tobytes() for at in rows] if newest else [],
+        )  # fmt: skip
 
-    def hand_over(self, key: bytes) -> None:
+    def bring_back(self, key: bytes) -> None:
+        """Tell the symbol's stream what the loop changed."""
+        progress = self.progress(key)
+        if progress is not None:
+            row = self._rows[key]
+            self._symbols[row, columns.LOGGED] = 0
+            self._symbols[row, columns.IS_BEHIND] = self._symbols[row, columns.ROLLED] = 0
+            self._streams[row].follow(progress)
+            self._on_change(key)
+
+    def hand_over(self, key: bytes, ended: int | None = None) -> None:
         """Let the loop take the symbol's next trades, where its stream is ready for that.
 
         What the loop had changed must have been brought back before.
+
+        Args:
+            key: of the symbol.
+            ended: how many base windows the stream has just closed by a trade; None: none was due.
         """
         row = self._rows[key]
         stream = self._streams[row]
-        value = stream.value
-        words = None
-        if value is not None and stream.is_plain:
-            words = row_of(stream.value_open_us, value)
-        if words is None:
-            self._symbols[row, columns.IS_HOT] = 0
+        if ended is not None:
+            self._merge_longer(row, ended)
+        newest = stream.windows.newest_traded() if _is_in_order(stream) else None
+        packed = None
+        if newest is not None and newest.trades is not None:
+            packed = pack(newest.open_us, newest.trades)
+        if packed is None:
+            self._symbols[row, columns.IS_COMPILED] = 0
             return
-        self._put(row * self._block, words)
-        closes = stream.closes_plainly and self._merged_at[row] == stream.windows.changes
+        self._put(row * self._block, packed)
+        closes = _closes_plainly(stream) and self._merged_at[row] == stream.windows.changes
         self._symbols[row, : columns.KEY_AT] = (
             1, 0, 0, 0, stream.order.last_id,
             stream.closing.watermark_us, stream.closing.close_at_us,
             closes, 0, stream.windows.followed_from_us or 0,
         )  # fmt: skip
 
-    def close_next(self, key: bytes, ended: int) -> None:
-        """Let the loop close the symbol's next window, where its stream is ready for that.
+    def _merge_longer(self, row: int, ended: int) -> None:
+        """Look what the longer windows come to, so that the loop may close the next window.
 
-        ended: how many base windows Python closed by the last trade. Looking for what the longer
-        windows come to only pays for a symbol that is traded in one minute after the other.
+        That only pays for a symbol that is traded in one minute after the other.
         """
-        row = self._rows[key]
         stream = self._streams[row]
         self._singles[row] = self._singles[row] + 1 if ended == 1 else 0
-        if self._singles[row] < _SINGLES_MIN or not stream.closes_plainly:
+        if self._singles[row] < _SINGLES_MIN or not _closes_plainly(stream):
             return
         longer = row * self._block + columns.LONGER
-        for level in range(1, self._levels):
+        for level in range(1, len(self._names)):
             at = longer + level - 1
             self._numbers[at, PARTS] = 0
             window = stream.windows.get(level, stream.closing.closed_until_us)
             merged = None if window is None else stream.windows.merged(level, window)
             if window is None or merged is None:
                 continue
-            words = row_of(window.open_us, merged)
-            if words is None:
+            packed = pack(window.open_us, merged)
+            if packed is None:
                 return
-            self._put(at, words)
+            self._put(at, packed)
         self._merged_at[row] = stream.windows.changes
-
-    def saved(self, key: bytes) -> bytes | None:
-        """Return what the stream does not know yet, for `restore`; None: it knows all."""
-        row = self._rows[key]
-        _, _, behind, rolled, last_id, watermark_us, close_at_us, _, logged, *_ = self._symbols[
-            row
-        ].tolist()
-        if not behind:
-            return None
-        first = row * self._block
-        parts = (
-            _SAVED.pack(last_id, watermark_us, close_at_us, rolled, logged),
-            self._numbers[first : first + 1 + rolled].tobytes(),
-            self._log(row, logged).tobytes(),
-        )
-        return b"".join(parts)
-
-    def restore(self, key: bytes, saved: bytes) -> None:
-        """Put back what the stream did not know when it was saved, and tell it."""
-        row = self._rows[key]
-        last_id, watermark_us, close_at_us, rolled, logged = _SAVED.unpack_from(saved)
-        rows = np.frombuffer(saved, np.int64, offset=_SAVED.size).reshape(-1, ROW_WORDS)
-        first = row * self._block
-        self._numbers[first : first + 1 + rolled] = rows[: 1 + rolled]
-        self._log(row, logged)[:] = rows[1 + rolled :]
-        self._symbols[row, : columns.KNOWN_FROM_US] = (
-            1, 0, 1, rolled, last_id, watermark_us, close_at_us, 0, logged,
-        )  # fmt: skip
-        self.bring_back(key)
 
     def _log(self, row: int, count: int) -> npt.NDArray[np.int64]:
         """Return the first rows of a symbol's log, to read and to write."""
         at = (row + 1) * self._block - columns.LOG_ROWS
         return self._numbers[at : at + count]
 
-    def _put(self, at: int, words: tuple[int | bytes, ...]) -> None:
-        ROW.pack_into(self._texts.data, at * ROW.size, *words)
+    def _put(self, at: int, packed: bytes) -> None:
+        self._texts[at] = np.frombuffer(packed, np.uint8)
 
     def _keep(self, text: bytes) -> int:
         at, used = self._arena_used, self._arena_used + len(text)
@@ -265,10 +282,35 @@ class HotTrades:
         # At most a quarter of the slots is taken, so a key is found in a step or two.
         key = np.frombuffer(self._keys[row], np.uint8)
         mask = len(self._slots) - 1
-        slot = hot_loop.key_hash(key, 0, len(key)) & mask
+        slot = loop.key_hash(key, 0, len(key)) & mask
         while self._slots[slot]:
             slot = (slot + 1) & mask
         self._slots[slot] = row + 1
+
+
+def _is_in_order(stream: Stream) -> bool:
+    """Return whether the next id, in the newest window or the next one, only adds a trade."""
+    order = stream.order
+    return (
+        stream.proof.consecutive
+        and stream.proof.unproven_from_us is None
+        and order.first_id is not None
+        and order.last_trade_id is None  # else what comes next follows missing ids
+    )
+
+
+def _closes_plainly(stream: Stream) -> bool:
+    """Return whether the next base window, ended by trades, is contiguous and stands for itself."""
+    proof, closed_until_us = stream.proof, stream.closing.closed_until_us
+    return (
+        not proof.missing.ranges
+        and proof.unproven_from_us is None
+        and not any(span.kind == "gap" for span in proof.spans)
+        and proof.followed_from_us is not None
+        and proof.followed_from_us <= closed_until_us
+        and proof.proven_from_us is not None
+        and proof.proven_from_us < closed_until_us
+    )
 
 
 def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
@@ -280,21 +322,3 @@ def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
         names[level, : len(text)] = np.frombuffer(text, np.uint8)
         levels[level] = (timeframe.duration_us, timeframe.offset_us, len(text))
     return levels, names
-
-
-def warm_up() -> None:
-    """Compile all that runs in the hot path, or load what an earlier start compiled. Blocks."""
-    writer = RecordsWriter(1000)
-    writer.append((b"key", b"value"))
-    ((text, count),) = writer.batches()
-    records = EncodedRecords.read(text.tobytes(), count, 0)
-    rules = Rules.of(ProcessorConfig())
-    hot, closed = HotTrades(rules, 0, audits=True), ClosedCandles([TRADES])
-    hot.add(b"key", Stream.new("binance", "BTC/USDT", rules))
-    hot.run(records, 0, 0, writer, closed)
-    hot.close(b"key", 0, closed)
-    # An empty candle, which is moved to a writer that nobody reads.
-    _, index, state = closed.arrays
-    index[0], state[columns.CLOSED] = 0, 1
-    closed.note()
-    closed.move(lambda topic: writer)

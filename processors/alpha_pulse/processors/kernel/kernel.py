@@ -11,13 +11,13 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.market import SECOND_US, get_timeframe
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, EXCHANGE_CANDLES, TRADES
+from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.proof import Span
 from alpha_pulse.processors.candles.rules import Rules
-from alpha_pulse.processors.compiled import loop as hot_loop
-from alpha_pulse.processors.compiled.trades import HotTrades
 from alpha_pulse.processors.history.lines import Run, candle_runs, read_lines
 from alpha_pulse.processors.kernel.admission import Refused
 from alpha_pulse.processors.kernel.outputs import Outputs, Publisher
+from alpha_pulse.processors.kernel.plain_trades import plain_trades
 from alpha_pulse.processors.kernel.records import Intake
 from alpha_pulse.processors.kernel.refusals import Refusals
 from alpha_pulse.processors.kernel.symbol import Symbol
@@ -45,19 +45,20 @@ class Kernel:
         self.counters = Counters()
         self.symbols: dict[bytes, Symbol] = {}
         self.dirty: set[bytes] = set()
-        names = [timeframe.name for timeframe in self.rules.timeframes]
-        self._outputs = Outputs(names, audits=config.audits)
+        self._outputs = Outputs(audits=config.audits)
         self.position = 0
         self.state_record_bytes_max = config.state_record_bytes_max
         self._epoch = config.log_epoch * REVISION_EPOCH
         self._future_us = round(config.future_s_max * SECOND_US)
-        self.hot = HotTrades(self.rules, self._epoch, audits=config.audits)
+        self.plain = plain_trades(
+            self.rules, self._epoch, self._outputs, self._forget_encoded, compiled=config.compiled
+        )
         self._refusals = Refusals(config, ingest_topic, partition)
         self._intake = Intake(self.rules, self.symbols, self.adopt, self._publisher)
 
     def take_outputs(self) -> dict[str, RecordsWriter]:
         """Return what came out since the last call."""
-        return self._outputs.take()
+        return self._outputs.drain()
 
     def open_candles(self) -> list[Record]:
         """Return the open 1m candles that changed since a second of event time ago.
@@ -68,7 +69,7 @@ class Kernel:
         records: list[Record] = []
         for key in sorted(self.dirty):
             symbol = self.symbols[key]
-            self._bring_back(symbol)
+            self.plain.bring_back(key)
             second = symbol.live.closing.watermark_us // SECOND_US
             if second <= symbol.open_second:
                 continue
@@ -85,78 +86,67 @@ class Kernel:
         Raises: TooManyDeadLettersError by the limits of the configuration.
         """
         limit_us = timestamp_ms * 1000 + self._future_us
-        hot, trades, closed = self.hot, self._outputs.writer(TRADES), self._outputs.closed
         row, count = 0, len(records)
         runs = candle_runs(records)
         while row < count:
-            # Plain trades, which are almost all, take the loop; whatever it stops at, goes on here.
-            row, taken, reason = hot.run(records, row, limit_us, trades, closed)
-            self.counters.trades += taken
-            if reason == hot_loop.CLOSES:
-                offset, key, _ = records.record(row - 1)
-                assert key is not None
-                self._close(key, offset)
-            elif reason == hot_loop.NOT_PLAIN:
+            row, trades, closes = self.plain.run(records, row, limit_us)
+            self.counters.trades += trades
+            if closes:
+                self._close(*records.record(row - 1)[:2])
+            elif row < count:
                 run = runs.get(row)
                 if run is not None and self._take_candles(run, limit_us):
                     row = run.end
                     continue
-                self._cold(*records.record(row), timestamp_ms, limit_us)
+                self._ingest(*records.record(row), timestamp_ms, limit_us)
                 row += 1
-        self.dirty.update(hot.changed())
+        self.dirty.update(self.plain.changed())
         self.counters.records += count
         self.position = next_offset
 
     def adopt(self, symbol: Symbol) -> Symbol:
-        """Keep the state of a symbol, cold for now; return the one that is kept."""
+        """Keep the state of a symbol; return the one that is kept."""
         kept = self.symbols.get(symbol.key)
         if kept is not None:
             return kept
         self.symbols[symbol.key] = symbol
-        self.hot.add(symbol.key, symbol.live)
+        self.plain.add(symbol.key, symbol.live)
         return symbol
 
-    def restore(self, symbol: Symbol, saved: bytes | None) -> None:
-        """Take in a symbol's state: its streams, and what its live stream did not know yet."""
+    def restore(self, symbol: Symbol, progress: Progress | None) -> None:
+        """Add a symbol of the state: its streams, and what its live stream did not know yet."""
         self.adopt(symbol)
-        if saved is not None:
-            self.hot.restore(symbol.key, saved)
-        self.hot.hand_over(symbol.key)
+        if progress is not None:
+            symbol.live.follow(progress)
+        self.plain.hand_over(symbol.key)
 
     def bring_all_back(self) -> None:
-        """Tell every stream what the hot loop did."""
-        for symbol in self.symbols.values():
-            self._bring_back(symbol)
+        """Tell every stream what it does not know yet."""
+        for key in self.symbols:
+            self.plain.bring_back(key)
 
-    def _bring_back(self, symbol: Symbol) -> None:
-        if self.hot.bring_back(symbol.key):
-            symbol.encoded = None
+    def _forget_encoded(self, key: bytes) -> None:
+        self.symbols[key].encoded = None
 
     def _change(self, symbol: Symbol) -> None:
         symbol.encoded = None
         self.dirty.add(symbol.key)
 
-    def _close(self, key: bytes, offset: int) -> None:
+    def _close(self, offset: int, key: bytes | None) -> None:
+        assert key is not None
         symbol, publish = self.symbols[key], self._publisher(key, offset)
-        # The loop closes what is plain by itself, unless it had no room.
-        self._outputs.make_room()
-        self.hot.bring_closed_back(key)
-        self._change(symbol)
-        if self.hot.close(key, publish.revision, self._outputs.closed):
-            return
-        self.hot.bring_back(key)
+        self.plain.bring_back(key)
         closing, base = symbol.live.closing, self.rules.timeframes[0]
         from_us = closing.closed_until_us
-        symbol.live.close_by_trade(publish)
+        symbol.live.close(True, publish)
         symbol.settle(publish)
-        self.hot.close_next(key, (closing.closed_until_us - from_us) // base.duration_us)
-        self.hot.hand_over(key)
+        self.plain.hand_over(key, (closing.closed_until_us - from_us) // base.duration_us)
 
-    def _cold(
+    def _ingest(
         self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int, limit_us: int
     ) -> None:
         if key in self.symbols:
-            self._bring_back(self.symbols[key])
+            self.plain.bring_back(key)
         try:
             is_new = self._intake.take(offset, key, value, limit_us)
         except Refused as refused:
@@ -173,7 +163,7 @@ class Kernel:
             elif is_new is False:
                 self.counters.duplicates += 1
         if key in self.symbols:
-            self.hot.hand_over(key)
+            self.plain.hand_over(key)
             self._change(self.symbols[key])
 
     def _take_candles(self, run: Run, limit_us: int) -> bool:

@@ -1,6 +1,6 @@
 """What comes out of a kernel: records per topic, in order, each with the revision of its cause."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,7 +15,6 @@ from alpha_pulse.contracts.topics import (
     Topic,
 )
 from alpha_pulse.processors.candles.stream import Stream
-from alpha_pulse.processors.compiled.closed_candles import ClosedCandles
 from alpha_pulse.processors.wire.audit_candle import AUDITED, Side, audit_value
 from alpha_pulse.processors.wire.records import RecordsWriter
 
@@ -23,38 +22,49 @@ BATCH_BYTES_MAX = 900_000
 
 
 class Outputs:
-    """The records of each topic since they were last taken.
+    """The records of each topic since they were last drained.
 
-    names: of the timeframes, from base to week. audits: candles are to be audited. closed: where
-    the hot loop puts the candles that it closes.
+    audits: candles are to be audited.
     """
 
-    def __init__(self, names: Sequence[str], *, audits: bool = True) -> None:
+    def __init__(self, *, audits: bool = True) -> None:
         self.audits = audits
-        self.closed = ClosedCandles([*(CANDLES[name] for name in names), AUDIT_CANDLES])
         self._writers: dict[str, RecordsWriter] = {}
+        self._shared: frozenset[str] = frozenset()
+        self._deliver: Callable[[], None] = _nothing
+
+    def share(self, topics: Iterable[Topic], deliver: Callable[[], None]) -> None:
+        """Let somebody else write to topics too.
+
+        Args:
+            topics: to which he adds by `open_writer`.
+            deliver: adds what he still holds back; called before anybody else adds to one of them,
+                so that each topic keeps the order of the log.
+        """
+        self._shared, self._deliver = frozenset(topic.name for topic in topics), deliver
 
     def writer(self, topic: Topic) -> RecordsWriter:
-        """Return what writes the records of a topic; what the loop closed stands in it already."""
-        if self.closed.waiting and topic.name in self.closed.names:
-            self.make_room()
-        return self._writer(topic)
+        """Return what writes the records of a topic, which holds all that comes before."""
+        if topic.name in self._shared:
+            self._deliver()
+        return self.open_writer(topic)
 
-    def make_room(self) -> None:
-        """Let the loop close as many candles as it can again."""
-        self.closed.move(self._writer)
-
-    def _writer(self, topic: Topic) -> RecordsWriter:
+    def open_writer(self, topic: Topic) -> RecordsWriter:
+        """Return what writes the records of a topic, as it is."""
         writer = self._writers.get(topic.name)
         if writer is None:
             writer = self._writers[topic.name] = RecordsWriter(BATCH_BYTES_MAX)
         return writer
 
-    def take(self) -> dict[str, RecordsWriter]:
-        """Return the records by topic, and begin anew."""
-        self.make_room()
-        taken, self._writers = self._writers, {}
-        return taken
+    def drain(self) -> dict[str, RecordsWriter]:
+        """Return the records by topic, and begin with none."""
+        self._deliver()
+        drained, self._writers = self._writers, {}
+        return drained
+
+
+def _nothing() -> None:
+    return None
 
 
 class Publisher:

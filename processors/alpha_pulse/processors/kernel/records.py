@@ -63,7 +63,7 @@ class Intake:
     ) -> bool:
         symbol = self._check_key(key, trade.exchange, trade.symbol)
         live = symbol.live
-        start = start_of_trade(live.start, trade.trade_id)
+        start = start_of_trade(symbol.start_of_trades, trade.trade_id)
         if trade.job is not None or not (
             value.startswith(start)
             and len(value) - len(trade.price) - len(trade.amount) - len(trade.side)

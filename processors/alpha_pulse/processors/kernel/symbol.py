@@ -6,13 +6,15 @@ from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.history.lines import Run
 from alpha_pulse.processors.kernel.outputs import Publisher
+from alpha_pulse.processors.wire.canonical import start_of_trades
 
 
 @dataclass(slots=True)
 class Symbol:
     """State of one symbol: its live stream, the history jobs that run, its key.
 
-    encoded: as `state` wrote it, while nothing but the hot loop touches it.
+    encoded: as `state` wrote it, while nothing touches its streams. start_of_trades: the canonical
+    ones.
     """
 
     key: bytes
@@ -20,6 +22,10 @@ class Symbol:
     jobs: dict[str, Stream | CandleJob] = field(default_factory=dict)
     open_second: int = 0
     encoded: bytes | None = None
+    start_of_trades: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_of_trades = start_of_trades(self.live.exchange, self.live.symbol)
 
     def job_with(self, run: Run) -> CandleJob | None:
         """Return the job whose candles look like those of a run."""

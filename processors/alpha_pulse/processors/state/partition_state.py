@@ -12,7 +12,12 @@ import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.processors.kernel.kernel import Kernel
-from alpha_pulse.processors.state.symbol_state import encode_symbol, restore_symbol
+from alpha_pulse.processors.state.symbol_state import (
+    encode_progress,
+    encode_symbol,
+    restore_progress,
+    restore_symbol,
+)
 
 STATE_VERSION = 2
 HEAD_KEY = b"state"
@@ -83,8 +88,10 @@ def restore(kernel: Kernel, records: dict[bytes, bytes]) -> StateWriter:
         blobs = [_decode(blob) for blob in _join(records)]
     else:
         blobs = [_decode(blob) for blob in blobs]
-    for parts, saved in blobs:
-        kernel.restore(restore_symbol(parts, kernel.rules), saved)
+    for parts, progress in blobs:
+        kernel.restore(
+            restore_symbol(parts, kernel.rules), restore_progress(progress, kernel.rules)
+        )
     kernel.position = position
     writer = StateWriter(kernel.state_record_bytes_max, is_split)
     if not is_split:
@@ -121,8 +128,8 @@ def _join(records: dict[bytes, bytes]) -> Iterable[bytes]:
 
 
 def _blob(kernel: Kernel, key: bytes) -> bytes:
-    # What only the hot loop changed costs the rows that it changed.
+    # What a stream has not been told yet costs the windows that changed.
     symbol = kernel.symbols[key]
     if symbol.encoded is None:
         symbol.encoded = encode_symbol(symbol)
-    return _encode([msgspec.Raw(symbol.encoded), kernel.hot.saved(key)])
+    return _encode([msgspec.Raw(symbol.encoded), encode_progress(kernel.plain.progress(key))])

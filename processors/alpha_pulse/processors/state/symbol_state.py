@@ -1,11 +1,14 @@
 """State of one symbol as bytes, and back: nested lists, in the order of the fields. Pure."""
 
+from struct import Struct
 from typing import Any
 
 import msgspec
 
 from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.candles.missing import Hole, MissingIds, Range
+from alpha_pulse.processors.candles.packed import LAYOUT, offset_of
+from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.proof import Proof, Span
 from alpha_pulse.processors.candles.rules import Job, Rules
 from alpha_pulse.processors.candles.stream import Stream
@@ -15,10 +18,13 @@ from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.kernel.symbol import Symbol
 
 _encode = msgspec.msgpack.Encoder().encode
+# How commit 4d9f32e began what a stream had not been told; packed values follow, the newest first,
+# those of closed windows with the number of their timeframe and the watermark that closed them.
+_SAVED, _NOTE = Struct("<5q"), Struct("<2q")
 
 
 def encode_symbol(symbol: Symbol) -> bytes:
-    """Return a symbol's streams as bytes, without what only the hot loop knows."""
+    """Return a symbol's streams as bytes, without what they have not been told yet."""
     jobs = [
         _candle_job(job) if isinstance(job, CandleJob) else _stream(job)
         for job in symbol.jobs.values()
@@ -40,6 +46,42 @@ def restore_symbol(parts: list[Any], rules: Rules) -> Symbol:
         assert job.job is not None
         symbol.jobs[job.job.name] = job
     return symbol
+
+
+def encode_progress(progress: Progress | None) -> list[Any] | None:
+    """Return what a live stream has not been told yet, as parts."""
+    if progress is None:
+        return None
+    return [
+        progress.last_id, progress.watermark_us, progress.close_at_us, progress.closed,
+        progress.closed_at_us, progress.newest,
+    ]  # fmt: skip
+
+
+def restore_progress(parts: list[Any] | bytes | None, rules: Rules) -> Progress | None:
+    """Return the progress of its parts, or of the rows that commit 4d9f32e wrote."""
+    if parts is None:
+        return None
+    if isinstance(parts, bytes):
+        return _progress_of_rows(parts, rules)
+    last_id, watermark_us, close_at_us, closed, closed_at_us, newest = parts
+    return Progress(
+        last_id, watermark_us, close_at_us, [(name, packed) for name, packed in closed],
+        closed_at_us, newest,
+    )  # fmt: skip
+
+
+def _progress_of_rows(saved: bytes, rules: Rules) -> Progress:
+    last_id, watermark_us, close_at_us, rolled, logged = _SAVED.unpack_from(saved)
+    rows = [saved[at : at + LAYOUT.size] for at in range(_SAVED.size, len(saved), LAYOUT.size)]
+    newest, log = rows[: 1 + rolled], rows[1 + rolled :]
+    assert len(log) == logged
+    notes = [_NOTE.unpack_from(row, offset_of("level")) for row in log]
+    return Progress(
+        last_id, watermark_us, close_at_us,
+        [(rules.timeframes[level].name, row) for (level, _), row in zip(notes, log, strict=True)],
+        notes[-1][1] if notes else 0, newest[::-1],
+    )  # fmt: skip
 
 
 def _number(number: int) -> int | str:
@@ -74,11 +116,11 @@ def _restore_value(parts: list[Any] | None) -> Value | None:
 def _window(window: Window) -> Any:
     if window.encoded is not None:
         return window.encoded
-    row = window.row
+    packed = window.packed
     parts = [
-        window.open_us, window.close_us, row, None if row else _value(window.trades),
-        window.settled_rows or _value(window.settled), _value(window.exchange), window.price,
-        None if row else _value(window.standing), window.closed,
+        window.open_us, window.close_us, packed, None if packed else _value(window.trades),
+        window.settled_packed or _value(window.settled), _value(window.exchange), window.price,
+        None if packed else _value(window.standing), window.closed,
         None if window.ids is None else sorted(window.ids),
     ]  # fmt: skip
     if not window.closed:
@@ -88,14 +130,14 @@ def _window(window: Window) -> Any:
 
 
 def _restore_window(parts: list[Any], *, is_base: bool) -> Window:
-    open_us, close_us, row, trades, settled, exchange, price, standing, closed, ids = parts
+    open_us, close_us, packed, trades, settled, exchange, price, standing, closed, ids = parts
     window = Window(open_us, close_us, is_base=is_base)
     window.closed, window.price, window.exchange = closed, price, _restore_value(exchange)
     window.ids = None if ids is None else set(ids)
     window.trades, window.standing = _restore_value(trades), _restore_value(standing)
-    window.row = row
+    window.packed = packed
     if settled and isinstance(settled[0], bytes):
-        window.settled_rows = settled
+        window.settled_packed = settled
     else:
         window.settled = _restore_value(settled)
     return window

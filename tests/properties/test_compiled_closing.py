@@ -1,5 +1,6 @@
 """Windows that the compiled loop closes are those that Python closes: same bytes, same state."""
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,12 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import DAY_US, MINUTE_US, SECOND_US
+from alpha_pulse.processors.candles.packed import open_time_and_close, pack, unpack
+from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.candles.value import Value, quote_text, units_text
-from alpha_pulse.processors.compiled import numbers as hot_numbers
-from alpha_pulse.processors.compiled.rows import ROW, row_of, value_of_row
+from alpha_pulse.processors.compiled import numbers as compiled_numbers
+from alpha_pulse.processors.compiled import trades
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.state.partition_state import StateWriter, restore
 from alpha_pulse.processors.wire.records import EncodedRecords
@@ -43,15 +46,15 @@ def number_text(write: Callable[[Any, int, Any, Any], int], number: int) -> str:
     | st.builds(lambda n: n * 10**12, st.integers(0, 10**24))
 )
 def test_sums_are_written_as_python_writes_them(number: int) -> None:
-    assert number_text(hot_numbers.write_units, number) == units_text(number)
-    assert number_text(hot_numbers.write_quote, number) == quote_text(number)
+    assert number_text(compiled_numbers.write_units, number) == units_text(number)
+    assert number_text(compiled_numbers.write_quote, number) == quote_text(number)
 
 
 @settings(max_examples=300, deadline=None, print_blob=True)
 @given(st.integers(0, 10**20), st.sampled_from([-1, 0, 1]), st.integers(0, 3))
 def test_halves_are_rounded_to_even(whole: int, beside: int, odd: int) -> None:
     number = (whole * 4 + odd) * 10**12 + 10**12 // 2 + beside
-    assert number_text(hot_numbers.write_quote, number) == quote_text(number)
+    assert number_text(compiled_numbers.write_quote, number) == quote_text(number)
 
 
 def trade(number: int, time_us: int, price: str, amount: str, side: Any) -> bytes:
@@ -68,10 +71,14 @@ def kernel_of(config: dict[str, Any]) -> Kernel:
 
 
 def taken_in(
-    values: list[bytes], batch: int, config: dict[str, Any], *, restarts: bool = False
+    values: list[bytes], batch: int, *configs: dict[str, Any], restarts: bool = False
 ) -> tuple[Outputs, Kernel]:
-    """Return what came out; with restarts, a new kernel goes on from the state of each batch."""
-    kernel, writer = kernel_of(config), StateWriter(10**9)
+    """Return what came out.
+
+    With restarts, a new kernel goes on from the state of each batch, by the next configuration.
+    """
+    turns = itertools.cycle(configs)
+    kernel, writer = kernel_of(next(turns)), StateWriter(10**9)
     kafka_ms = MONDAY_US // 1000 + 20 * 86_400_000
     found: Outputs = {}
     for first in range(0, len(values), batch):
@@ -83,7 +90,7 @@ def taken_in(
             found.setdefault(name, []).extend(taken)
         if restarts:
             records_of_state = dict(writer.snapshot(kernel))
-            kernel = kernel_of(config)
+            kernel = kernel_of(next(turns))
             writer = restore(kernel, records_of_state)
     return found, kernel
 
@@ -113,32 +120,36 @@ class Closings:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        before = Stream.take_closed
+        before = Stream.follow
 
-        def take_closed(stream: Stream, rows: list[bytes], close_at_us: int) -> None:
-            self.count += len(rows)
-            before(stream, rows, close_at_us)
+        def follow(stream: Stream, progress: Progress) -> None:
+            self.count += len(progress.closed)
+            before(stream, progress)
 
-        patch.setattr(Stream, "take_closed", take_closed)
+        patch.setattr(Stream, "follow", follow)
 
 
 def check(values: list[bytes], batch: int, **config: Any) -> int:
     """Compare all ways; return how many windows the loop closed."""
+    by_rules = {**config, "compiled": False}
     with pytest.MonkeyPatch.context() as patch:
         closings = Closings(patch)
         found, kernel = taken_in(values, batch, config)
-        state = state_of(kernel)
-        assert taken_in(values, batch, config, restarts=True)[0] == found
-        restarted = taken_in(values, batch, config, restarts=True)[1]
-        assert state_of(restarted) == state
-    for name in ("closes_plainly", "is_plain"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Stream, name, False)
-            expected, kernel = taken_in(values, len(values), config)
-        assert found == expected
-        by_python = state_of(kernel)
-        if name == "closes_plainly":
-            assert state == by_python
+    state = state_of(kernel)
+    expected, kernel = taken_in(values, len(values), by_rules)
+    assert found == expected
+    assert state == state_of(kernel)
+    # The loop takes trades, and closes nothing.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trades, "_closes_plainly", lambda stream: False)
+        open_only, kernel = taken_in(values, len(values), config)
+    assert open_only == expected
+    assert state == state_of(kernel)
+    # Each batch in a new kernel: the same one, and the two in turn.
+    for configs in ([config], [config, by_rules]):
+        restarted, kernel = taken_in(values, batch, *configs, restarts=True)
+        assert restarted == expected
+        assert state_of(kernel) == state
     return closings.count
 
 
@@ -283,10 +294,11 @@ values_of_windows = st.builds(
 
 @settings(max_examples=200, deadline=None, print_blob=True)
 @given(values_of_windows)
-def test_a_value_comes_back_from_its_row(value: Value) -> None:
-    words = row_of(MONDAY_US, value)
-    assert words is not None
-    assert value_of_row(ROW.pack(*words)) == (MONDAY_US, value)
+def test_a_value_comes_back_as_it_was_packed(value: Value) -> None:
+    packed = pack(MONDAY_US, value)
+    assert packed is not None
+    assert unpack(packed) == (MONDAY_US, value)
+    assert open_time_and_close(packed) == (MONDAY_US, value.close)
 
 
 @pytest.mark.parametrize(
@@ -300,11 +312,11 @@ def test_a_value_comes_back_from_its_row(value: Value) -> None:
         {"volume_units": 2**126},
     ],
 )
-def test_what_does_not_fit_a_row_is_kept_as_it_is(change: dict[str, Any]) -> None:
+def test_what_does_not_fit_is_not_packed(change: dict[str, Any]) -> None:
     value = Value(1, 1, "1", "2", 1, 1, "1", "2", 2, "2", 2, "2", 1, 2, 1, 1)
     for name, found in change.items():
         setattr(value, name, found)
-    assert row_of(MONDAY_US, value) is None
+    assert pack(MONDAY_US, value) is None
 
 
 def test_symbols_side_by_side_are_closed_as_each_alone() -> None:

@@ -1,5 +1,6 @@
 """The compiled loop takes exactly what is plain, and its numbers are those of Python's integers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,9 @@ from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 from alpha_pulse.contracts.topics import TRADES
-from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.candles.value import parse_units
-from alpha_pulse.processors.compiled import numbers as hot_numbers
+from alpha_pulse.processors.compiled import numbers as compiled_numbers
 from alpha_pulse.processors.compiled import plain_trade
-from alpha_pulse.processors.compiled.loop import DONE
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.wire.records import EncodedRecords
 
@@ -47,24 +46,24 @@ def in_bytes(text: str) -> Any:
 @example("1.")
 @example("")
 def test_decimals_are_read_as_the_grammar_says(text: str) -> None:
-    at, number, fraction = hot_numbers.read_decimal(in_bytes(text + '",'), 0, len(text))
+    at, number, fraction = compiled_numbers.read_decimal(in_bytes(text + '",'), 0, len(text))
     try:
         units = parse_units(text)
     except ValidationError:
         units = 0
-    if units == 0 or len(text.replace(".", "")) > hot_numbers.DIGITS_MAX:
+    if units == 0 or len(text.replace(".", "")) > compiled_numbers.DIGITS_MAX:
         # Something that is no such number may begin with one; then the rest does not follow.
         assert at != len(text) or at == 0
         return
     assert at == len(text)
-    high, low = hot_numbers.units_of(np.uint64(number), fraction)
+    high, low = compiled_numbers.units_of(np.uint64(number), fraction)
     assert (int(high) << 64) + int(low) == units
 
 
 @many
 @given(uint64, uint64)
 def test_products_have_all_their_bits(a: int, b: int) -> None:
-    high, low = hot_numbers.multiply(np.uint64(a), np.uint64(b))
+    high, low = compiled_numbers.multiply(np.uint64(a), np.uint64(b))
     assert (int(high) << 64) + int(low) == a * b
 
 
@@ -75,7 +74,7 @@ def test_products_have_all_their_bits(a: int, b: int) -> None:
 def test_price_times_amount_is_exact_or_goes_the_long_way(
     price: int, price_fraction: int, amount: int, amount_fraction: int
 ) -> None:
-    fits, high, low = hot_numbers.product_units(
+    fits, high, low = compiled_numbers.product_units(
         np.uint64(price), price_fraction, np.uint64(amount), amount_fraction
     )
     exact = price * amount * 10 ** (24 - price_fraction - amount_fraction)
@@ -90,9 +89,11 @@ def test_sums_carry(numbers: list[int]) -> None:
     sums = np.zeros((1, 2), np.uint64)
     added = 0
     for number in numbers:
-        if not hot_numbers.has_room(sums, 0, 0):
+        if not compiled_numbers.has_room(sums, 0, 0):
             break
-        hot_numbers.add_to(sums, 0, 0, np.uint64(number >> 64), np.uint64(number & (2**64 - 1)))
+        compiled_numbers.add_to(
+            sums, 0, 0, np.uint64(number >> 64), np.uint64(number & (2**64 - 1))
+        )
         added += number
     assert (int(sums[0, 0]) << 64) + int(sums[0, 1]) == added
 
@@ -117,8 +118,10 @@ trades = st.builds(
 )
 
 
-def outputs(values: list[bytes], batch: int) -> tuple[dict[str, list[tuple[bytes, bytes]]], Kernel]:
-    kernel = Kernel(RULES, "ingest.events.v1", 0)
+def outputs(
+    values: list[bytes], batch: int, *, compiled: bool = True
+) -> tuple[dict[str, list[tuple[bytes, bytes]]], Kernel]:
+    kernel = Kernel(replace(RULES, compiled=compiled), "ingest.events.v1", 0)
     for first in range(0, len(values), batch):
         part = values[first : first + batch]
         offsets = range(first, first + len(part))
@@ -143,24 +146,24 @@ def test_any_trades_in_any_order_of_time_give_the_same_bytes(
         number += random.choice([1] * 9 + [2])
         values.append(encode(trade(number, *row)))
     found, _ = outputs(values, batch)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stream, "is_plain", False)
-        expected, _ = outputs(values, len(values))
+    expected, _ = outputs(values, len(values), compiled=False)
     assert found == expected
 
 
-def hot_kernel() -> Kernel:
+def kernel_of_one(*, compiled: bool = True) -> Kernel:
     """Return a kernel that has seen trade 1 and may take trade 2 in its loop."""
-    _, kernel = outputs([encode(trade(1, START_US, "100.00", "1.000", "buy"))], 1)
-    return kernel
+    first = encode(trade(1, START_US, "100.00", "1.000", "buy"))
+    return outputs([first], 1, compiled=compiled)[1]
 
 
-def is_taken(value: bytes, key: bytes = KEY) -> bool:
-    kernel = hot_kernel()
-    writer, closed = kernel._outputs.writer(TRADES), kernel._outputs.closed
+def is_taken(value: bytes, key: bytes | None = KEY) -> bool:
+    kernel = kernel_of_one()
+    writer = kernel._outputs.writer(TRADES)
+    assert not len(writer)
     records = EncodedRecords.of([1], [key], [value])
-    _, taken, reason = kernel.hot.run(records, 0, KAFKA_MS * 1000, writer, closed)
-    assert (taken == 1) == (reason == DONE) == bool(len(writer))
+    row, taken, closes = kernel.plain.run(records, 0, KAFKA_MS * 1000)
+    assert row == taken == len(writer)
+    assert not closes
     return taken == 1
 
 
@@ -223,25 +226,18 @@ def test_every_truncation_is_left_to_the_kernel() -> None:
 @given(st.integers(0, len(PLAIN) - 1), st.integers(0, 255))
 def test_one_wrong_byte_is_never_taken_as_what_it_is_not(at: int, byte: int) -> None:
     value = PLAIN[:at] + bytes([byte]) + PLAIN[at + 1 :]
-    kernel, plain = hot_kernel(), hot_kernel()
-    kernel.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stream, "is_plain", False)
-        plain.hot.hand_over(KEY)
-        plain.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
-    assert {name: list(writer) for name, writer in kernel.take_outputs().items()} == {
-        name: list(writer) for name, writer in plain.take_outputs().items()
-    }
-    assert kernel.open_candles() == plain.open_candles()
+    kernel, by_rules = kernel_of_one(), kernel_of_one(compiled=False)
+    for each in (kernel, by_rules):
+        each.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
+    names = {*(taken := kernel.take_outputs()), *(expected := by_rules.take_outputs())}
+    for name in names:
+        assert list(taken.get(name, [])) == list(expected.get(name, []))
+    assert kernel.open_candles() == by_rules.open_candles()
 
 
 @pytest.mark.parametrize("key", [None, b"", b"binance:BTC/USD", b"binance:BTC/USDT:USDT"])
 def test_a_trade_under_another_key_is_left_to_the_kernel(key: bytes | None) -> None:
-    kernel = hot_kernel()
-    records = EncodedRecords.of([1], [key], [PLAIN])
-    writer, closed = kernel._outputs.writer(TRADES), kernel._outputs.closed
-    _, taken, _ = kernel.hot.run(records, 0, KAFKA_MS * 1000, writer, closed)
-    assert taken == 0
+    assert not is_taken(PLAIN, key)
 
 
 def test_hundreds_of_symbols_are_told_apart() -> None:
@@ -261,9 +257,11 @@ def test_hundreds_of_symbols_are_told_apart() -> None:
     assert kernel.counters.trades == 3 * len(symbols)
     kernel.bring_all_back()
     for symbol in kernel.symbols.values():
-        assert symbol.live.value is not None
-        assert (symbol.live.order.last_id, symbol.live.value.count) == (2, 3)
-        assert symbol.live.value.volume_units == 6 * 10**12
+        newest = symbol.live.windows.newest_traded()
+        assert newest is not None
+        assert newest.trades is not None
+        assert (symbol.live.order.last_id, newest.trades.count) == (2, 3)
+        assert newest.trades.volume_units == 6 * 10**12
 
 
 def test_times_are_read_from_2009_to_2100() -> None:

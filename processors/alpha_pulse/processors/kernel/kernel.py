@@ -140,6 +140,7 @@ class Kernel:
         from_us = closing.closed_until_us
         symbol.live.close(True, publish)
         symbol.settle(publish)
+        self._change(symbol)
         self.plain.hand_over(key, (closing.closed_until_us - from_us) // base.duration_us)
 
     def _ingest(

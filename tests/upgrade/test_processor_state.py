@@ -1,0 +1,100 @@
+"""What commit 4d9f32e wrote opens in today's code, and candles go on exactly.
+
+`write_4d9f32e.py` made the fixtures. Whoever changes the state or a contract adds what the version
+before wrote.
+"""
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.processors.kernel.kernel import Kernel
+from alpha_pulse.processors.state.partition_state import restore
+from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
+
+SECONDS_TOPIC = "market.candles.1s.v1"
+FIXTURE = Path(__file__).parent / "4d9f32e" / "processor_state.msgpack.gz"
+BATCH = 37
+
+
+@dataclass(frozen=True)
+class Case:
+    """A state, where in the log it was written, and digests of what came out of the log's rest."""
+
+    name: str
+    settings: dict[str, Any]
+    cut: int
+    end: int
+    state: dict[bytes, bytes]
+    expected: dict[str, list[Any]]
+
+
+FOUND = msgspec.msgpack.decode(gzip.decompress(FIXTURE.read_bytes()))
+KAFKA_MS: int = FOUND["kafka_ms"]
+LOG: list[tuple[bytes, bytes]] = [(key.encode(), value.encode()) for key, value in FOUND["log"]]
+CASES = [msgspec.convert(case, Case, strict=False) for case in FOUND["cases"]]
+by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+
+
+def kernel_of(settings: dict[str, Any]) -> Kernel:
+    return Kernel(ProcessorConfig(**settings), "ingest.events.v1", 0)
+
+
+def feed(kernel: Kernel, start: int, stop: int) -> dict[str, RecordsWriter]:
+    keys, values = zip(*LOG[start:stop], strict=True)
+    kernel.process(EncodedRecords.of(range(start, stop), keys, values), KAFKA_MS, stop)
+    return kernel.take_outputs()
+
+
+def digests(records: list[tuple[bytes, bytes]]) -> list[str]:
+    return [hashlib.sha256(b"%b\n%b" % record).hexdigest()[:8] for record in records]
+
+
+def check(case: Case, outputs: dict[str, list[tuple[bytes, bytes]]]) -> None:
+    found: dict[str, list[Any]] = {topic: digests(records) for topic, records in outputs.items()}
+    if SECONDS_TOPIC in found:
+        seconds = found[SECONDS_TOPIC]
+        found[SECONDS_TOPIC] = [len(seconds), hashlib.sha256("".join(seconds).encode()).hexdigest()]
+    assert found.keys() == case.expected.keys()
+    for topic, expected in case.expected.items():
+        assert found[topic] == expected, topic
+
+
+@by_name
+def test_the_state_of_4d9f32e_opens_and_candles_go_on_exactly(case: Case) -> None:
+    kernel = kernel_of(case.settings)
+    restore(kernel, case.state)
+    assert kernel.position == case.cut
+    outputs: dict[str, list[tuple[bytes, bytes]]] = {}
+    for start in range(case.cut, case.end, BATCH):
+        for topic, records in feed(kernel, start, min(start + BATCH, case.end)).items():
+            outputs.setdefault(topic, []).extend(records)
+    check(case, outputs)
+
+
+@by_name
+def test_what_is_written_then_opens_again(case: Case) -> None:
+    kernel, stored = kernel_of(case.settings), dict(case.state)
+    writer = restore(kernel, stored)
+    outputs: dict[str, list[tuple[bytes, bytes]]] = {}
+    for start in range(case.cut, case.end, BATCH):
+        for topic, records in feed(kernel, start, min(start + BATCH, case.end)).items():
+            outputs.setdefault(topic, []).extend(records)
+        stored.update(writer.snapshot(kernel))
+        kernel = kernel_of(case.settings)
+        writer = restore(kernel, stored)
+    check(case, outputs)
+
+
+def test_the_log_of_4d9f32e_gives_the_same_candles_from_its_beginning() -> None:
+    case = CASES[0]
+    kernel = kernel_of(case.settings)
+    feed(kernel, 0, case.cut)
+    outputs = feed(kernel, case.cut, case.end)
+    check(case, {topic: list(records) for topic, records in outputs.items()})

@@ -8,8 +8,9 @@ import pytest
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.decimals import units_text
 from alpha_pulse.contracts.events import DeadLetter, Trade
-from alpha_pulse.processors.candles.value import quote_text, units_text
+from alpha_pulse.processors.candles.value import quote_text
 from alpha_pulse.processors.kernel.admission import dead_letter, decode
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.kernel.refusals import TooManyDeadLettersError

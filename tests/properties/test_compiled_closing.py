@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.decimals import units_text
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import DAY_US, MINUTE_US, SECOND_US
 from alpha_pulse.processors.candles.packed import open_time_and_close, pack, unpack
 from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.stream import Stream
-from alpha_pulse.processors.candles.value import Value, quote_text, units_text
+from alpha_pulse.processors.candles.value import Value, quote_text
 from alpha_pulse.processors.compiled import numbers as compiled_numbers
 from alpha_pulse.processors.compiled import trades
 from alpha_pulse.processors.kernel.kernel import Kernel

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.decimals import parse_units
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 from alpha_pulse.contracts.topics import TRADES
-from alpha_pulse.processors.candles.value import parse_units
 from alpha_pulse.processors.compiled import numbers as compiled_numbers
 from alpha_pulse.processors.compiled import plain_trade
 from alpha_pulse.processors.kernel.kernel import Kernel

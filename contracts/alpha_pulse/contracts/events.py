@@ -40,10 +40,13 @@ QuoteVolume = Annotated[
     str,
     Meta(pattern=SUM_PATTERN, description="sum of price x amount, quote units, decimal text"),
 ]
-TimeUs = Annotated[int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="Unix time, us, UTC")]
-OpenTimeUs = Annotated[
-    int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="start of the window, Unix us, UTC")
+# Marks a time for `fields.time_fields`.
+_IS_TIME = {"is_time": True}
+TimeUs = Annotated[
+    int,
+    Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="Unix time, us, UTC", extra=_IS_TIME),
 ]
+OpenTimeUs = Annotated[TimeUs, Meta(description="start of the window, Unix us, UTC")]
 TimeframeName = Annotated[
     str,
     Meta(
@@ -102,12 +105,8 @@ class Trade(Event, frozen=True, kw_only=True, tag="trade"):
     price: Price
     amount: Amount
     side: Annotated[Side, Meta(description="the taker's side")]
-    trade_time_us: Annotated[
-        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="the exchange's clock, Unix us")
-    ]
-    receive_time_us: Annotated[
-        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="our clock on receipt, Unix us")
-    ]
+    trade_time_us: Annotated[TimeUs, Meta(description="the exchange's clock, Unix us")]
+    receive_time_us: Annotated[TimeUs, Meta(description="our clock on receipt, Unix us")]
     job: Job | None = None
 
 
@@ -152,9 +151,7 @@ class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
     Gap. Quiet, disconnected and halted are told apart by it.
     """
 
-    complete_until_us: Annotated[
-        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="exclusive, exchange clock, Unix us")
-    ]
+    complete_until_us: Annotated[TimeUs, Meta(description="exclusive, exchange clock, Unix us")]
     state: StreamState
     job: Job | None = None
     ids_are_consecutive: IdsAreConsecutive = None
@@ -168,12 +165,8 @@ class Gap(Event, frozen=True, kw_only=True, tag="gap"):
 
     first_trade_id: Annotated[TradeId | None, Meta(description="first missing id; null: unknown")]
     last_trade_id: Annotated[TradeId | None, Meta(description="last missing id; null: unknown")]
-    start_time_us: Annotated[
-        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="time of the last trade before it")
-    ]
-    end_time_us: Annotated[
-        int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX, description="time of the first trade after it")
-    ]
+    start_time_us: Annotated[TimeUs, Meta(description="time of the last trade before it")]
+    end_time_us: Annotated[TimeUs, Meta(description="time of the first trade after it")]
     status: GapStatus
     reason: Annotated[str, Meta(max_length=500, description="why it is missing, for people")]
     revision: Revision = 0
@@ -242,7 +235,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="event", tag="dead
     offset: int | None
     payload_base64: Annotated[str, Meta(description="the bytes, cut at 256 KiB, base64")]
     payload_bytes: Annotated[int, Meta(ge=0, description="full length before it was cut")]
-    time_us: Annotated[int, Meta(ge=0, description="Kafka time of the record, receipt of a frame")]
+    time_us: Annotated[
+        int,
+        Meta(ge=0, description="Kafka time of the record, receipt of a frame", extra=_IS_TIME),
+    ]
 
 
 IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker

@@ -23,12 +23,13 @@ from alpha_pulse.contracts.events import (
     StreamStatus,
     Trade,
 )
+from alpha_pulse.contracts.fields import Field, decimal_fields, fields_of, time_fields
 from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-EventT_co = TypeVar("EventT_co", covariant=True)
+EventT_co = TypeVar("EventT_co", bound=msgspec.Struct, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,21 @@ class Kind(Generic[EventT_co]):
     log: Log | None = None
 
     @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of the event, in the order in which they travel."""
+        return fields_of(self.event)
+
+    @property
+    def decimal_fields(self) -> tuple[str, ...]:
+        """The fields of the event that hold decimal text, in its order."""
+        return decimal_fields(self.event)
+
+    @property
+    def time_fields(self) -> tuple[str, ...]:
+        """The fields of the event that hold a time in microseconds since 1970, in its order."""
+        return time_fields(self.event)
+
+    @property
     def topics(self) -> dict[str, TopicOf[EventT_co]]:
         """The kind's topics by timeframe; by "" where it has one topic for all."""
         if self.topic is None:
@@ -105,7 +121,7 @@ class Kind(Generic[EventT_co]):
         return {
             timeframe: TopicOf(
                 self.topic.format(timeframe=timeframe),
-                (self.event,),  # type: ignore[arg-type]
+                (self.event,),
                 self.description.format(timeframe=timeframe),
                 key=self.key,
                 retention_ms=self.retention_ms,

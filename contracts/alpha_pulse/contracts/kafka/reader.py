@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
 import aiokafka
+import msgspec
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError
 from aiokafka.errors import KafkaError as AiokafkaError
@@ -18,7 +19,7 @@ from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TopicOf
 
 log = logging.getLogger(__name__)
-EventT = TypeVar("EventT")
+EventT = TypeVar("EventT", bound=msgspec.Struct)
 
 COMMIT_INTERVAL_S = 5.0
 POLL_MS = 500

@@ -5,16 +5,10 @@ the exchange's own text. Sums are published as the shortest plain text (`15.0770
 or `1E-8`), so that equal values are equal bytes.
 """
 
-import re
 from dataclasses import dataclass
 
-from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, FRACTION_DIGITS_MAX
-from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.decimals import UNITS, parse_sum, parse_units, units_text
 from alpha_pulse.contracts.events import COVERAGE_ORDER, Candle, Source
-
-UNITS = 10**FRACTION_DIGITS_MAX
-_DECIMAL = re.compile(DECIMAL_PATTERN).match
-_SUM = re.compile(r"^(0|[1-9][0-9]{0,24})(\.[0-9]{1,12})?\Z", re.ASCII).match
 
 # Coverage is a rank here: 0 is best (contracts.events.COVERAGE_ORDER).
 CONTIGUOUS, EXCHANGE, UNVERIFIED, PARTIAL, GAP = range(len(COVERAGE_ORDER))
@@ -238,41 +232,6 @@ def to_candle(
         coverage=COVERAGE_ORDER[value.coverage],
         job=job,
     )
-
-
-def parse_units(text: str) -> int:
-    """Return a price or amount in units of 10^-12; raises ValidationError on any other text."""
-    return _parse(text, _DECIMAL(text))
-
-
-def parse_sum(text: str) -> int:
-    """Return a sum (up to 25 integer digits) in units of 10^-12."""
-    return _parse(text, _SUM(text))
-
-
-def _parse(text: str, match: re.Match[str] | None) -> int:
-    if match is None:
-        raise ValidationError(
-            "expected a plain decimal with at most 20 integer and 12 fraction digits, "
-            f"found {text[:60]!r}"
-        )
-    whole, fraction = match.groups()
-    if fraction is None:
-        return int(whole + "0" * FRACTION_DIGITS_MAX)
-    digits = fraction[1:]
-    return int(whole + digits.ljust(FRACTION_DIGITS_MAX, "0"))
-
-
-def units_text(units: int) -> str:
-    """Return units of 10^-12 as the shortest plain decimal.
-
-    >>> units_text(15_077_020_000_000)
-    '15.07702'
-    """
-    whole, fraction = divmod(units, UNITS)
-    if not fraction:
-        return str(whole)
-    return f"{whole}.{fraction:012d}".rstrip("0")
 
 
 def quote_text(units: int) -> str:

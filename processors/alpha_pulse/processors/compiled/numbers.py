@@ -1,6 +1,6 @@
 """Exact numbers of the hot loop: decimal text, and unsigned integers of 128 bits in two halves.
 
-What is written has the form that `candles.units_text` and `quote_text` give.
+What is written has the form that `decimals.units_text` and `value.quote_text` give.
 
 All are uint64: numba makes floats of a uint64 and an int64 together.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from alpha_pulse.contracts.decimals import FRACTION_DIGITS_MAX
 from alpha_pulse.processors.wire.compiler import compiled, read_eight
 
 # More digits than this may not fit 64 bits: such a number goes the long way.
 DIGITS_MAX = 18
-_FRACTION_DIGITS_MAX = 12
 _ZERO, _ONE, _TEN = np.uint64(0), np.uint64(1), np.uint64(10)
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _FOUR, _EIGHT, _SIXTEEN = np.uint64(4), np.uint64(8), np.uint64(16)
@@ -27,7 +27,7 @@ _MILLION, _TRILLION = np.uint64(10**6), np.uint64(10**12)
 _DIGIT_ZERO, _POINT = 48, 46
 # The longest number written: 39 digits and a point.
 NUMBER_BYTES_MAX = 40
-_POWERS = np.array([10**digits for digits in range(_FRACTION_DIGITS_MAX + 1)], np.uint64)
+_POWERS = np.array([10**digits for digits in range(FRACTION_DIGITS_MAX + 1)], np.uint64)
 
 
 @compiled
@@ -71,7 +71,7 @@ def read_digits(text: Any, at: int, end: int) -> Any:  # pragma: no cover - comp
 def read_decimal(text: Any, at: int, end: int) -> Any:  # pragma: no cover - compiled
     """Return (position behind, digits as a number, fraction digits) of a plain decimal.
 
-    The grammar is `contracts.decimals.DECIMAL_PATTERN` with at most 18 digits; the position is -1
+    The grammar is `contracts.decimals.AMOUNT` with at most 18 digits; the position is -1
     for anything else, and for zero.
     """
     start = at
@@ -83,7 +83,7 @@ def read_decimal(text: Any, at: int, end: int) -> Any:  # pragma: no cover - com
         point = at
         at, digits = read_digits(text, at + 1, end)
         fraction = at - point - 1
-        if fraction < 1 or fraction > _FRACTION_DIGITS_MAX or at - start - 1 > DIGITS_MAX:
+        if fraction < 1 or fraction > FRACTION_DIGITS_MAX or at - start - 1 > DIGITS_MAX:
             return -1, _ZERO, 0
         number = number * _POWERS[fraction] + digits
     if number == _ZERO:
@@ -115,7 +115,7 @@ def scale(high: Any, low: Any, digits: int) -> Any:  # pragma: no cover - compil
 @compiled
 def units_of(number: Any, fraction: int) -> Any:  # pragma: no cover - compiled
     """Return (high, low) of a decimal in units of 10^-12."""
-    return multiply(number, _POWERS[_FRACTION_DIGITS_MAX - fraction])
+    return multiply(number, _POWERS[FRACTION_DIGITS_MAX - fraction])
 
 
 @compiled
@@ -124,10 +124,10 @@ def product_units(
 ) -> Any:  # pragma: no cover - compiled
     """Return (fits, high, low) of price times amount in units of 10^-24."""
     high, low = multiply(price, amount)
-    fits, high, low = scale(high, low, _FRACTION_DIGITS_MAX - price_fraction)
+    fits, high, low = scale(high, low, FRACTION_DIGITS_MAX - price_fraction)
     if not fits:
         return False, _ZERO, _ZERO
-    return scale(high, low, _FRACTION_DIGITS_MAX - amount_fraction)
+    return scale(high, low, FRACTION_DIGITS_MAX - amount_fraction)
 
 
 @compiled

@@ -11,14 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alpha_pulse.contracts.decimals import FRACTION_DIGITS_MAX
+from alpha_pulse.contracts.decimals import AMOUNT, SUM, UNITS, shortest_text, units_of
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, Timeframe
-from alpha_pulse.processors.candles.value import EXCHANGE, FROM_EXCHANGE, UNITS, Value
+from alpha_pulse.processors.candles.value import EXCHANGE, FROM_EXCHANGE, Value
 from alpha_pulse.processors.wire import canonical
 from alpha_pulse.processors.wire.records import EncodedRecords
 
-_PRICE = r"((?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,12}+)?+)"
-_SUM = r"((?:0|[1-9][0-9]{0,24}+)(?:\.[0-9]{1,12}+)?+)"
+_PRICE, _SUM = f"({AMOUNT.part})", f"({SUM.part})"
 _SUM_OR_NULL = rf'(?:"{_SUM}"|{canonical.NULL})'
 # From behind `open_time_us` up to the revision. What is null is read as an empty text.
 _MIDDLES = re.compile(
@@ -31,7 +30,6 @@ _MIDDLES = re.compile(
     rf"{canonical.CANDLE_FIRST_ID}{canonical.NULL}{canonical.CANDLE_LAST_ID}{canonical.NULL}$",
     re.MULTILINE,
 ).findall
-_POWERS = tuple(10 ** (FRACTION_DIGITS_MAX - digits) for digits in range(FRACTION_DIGITS_MAX + 1))
 _CANDLE, _OPEN_TIME, _REVISION, _JOB = (
     piece.encode()
     for piece in (
@@ -113,7 +111,7 @@ class CandleLines:
                 quote, buy, count = quote or "0", buy or "0", "0"
             lines.append(
                 _OUR_LINE
-                % (head, time, open_, high, low, close, _shortest(volume), _quoted(quote),
+                % (head, time, open_, high, low, close, shortest_text(volume), _quoted(quote),
                    _quoted(buy), count or canonical.NULL, revision, rest)
             )  # fmt: skip
         return _encoded(lines)
@@ -235,11 +233,7 @@ def read_lines(form: Form, values: Sequence[bytes], timeframe: Timeframe) -> Can
 
 def _units(text: str) -> int:
     # The expression above has proven what it is; an empty text is a null, and adds nothing.
-    if not text:
-        return 0
-    whole, _, fraction = text.partition(".")
-    units: int = int(whole + fraction) * _POWERS[len(fraction)]
-    return units
+    return units_of(text) if text else 0
 
 
 def _text_of(
@@ -257,12 +251,8 @@ def _length_first(text: str) -> tuple[int, str]:
     return len(text), text
 
 
-def _shortest(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def _quoted(text: str) -> str:
-    return f'"{_shortest(text)}"' if text else canonical.NULL
+    return f'"{shortest_text(text)}"' if text else canonical.NULL
 
 
 def _encoded(lines: Iterable[str]) -> list[bytes]:

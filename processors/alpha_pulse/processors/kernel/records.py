@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
+from alpha_pulse.contracts.decimals import parse_units
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker
 from alpha_pulse.contracts.market import check_exchange, check_symbol, get_timeframe, message_key
 from alpha_pulse.processors.candles.rules import Job, Rules
 from alpha_pulse.processors.candles.stream import Stream
-from alpha_pulse.processors.candles.value import parse_units
 from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.kernel.admission import (
     LeanTrade,

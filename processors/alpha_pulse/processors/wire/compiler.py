@@ -21,7 +21,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from alpha_pulse.contracts import market
+from alpha_pulse.contracts import decimals, market
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,7 +29,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def _cache_dir() -> str:
     """Return where compiled code is kept, "" where it can't be."""
     found = hashlib.sha256()
-    for source in (Path(market.__file__), *sorted(Path(__file__).parents[1].rglob("*.py"))):
+    for source in (
+        *map(Path, (market.__file__, decimals.__file__)),
+        *sorted(Path(__file__).parents[1].rglob("*.py")),
+    ):
         found.update(source.read_bytes())
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

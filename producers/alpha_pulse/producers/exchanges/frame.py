@@ -4,7 +4,6 @@ A decoder sees a frame's text, a market-id-to-symbol table and the time of recei
 socket. Prices and amounts keep the exchange's own digits.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from alpha_pulse.contracts.codec import decode_ingest, encode
-from alpha_pulse.contracts.decimals import DECIMAL_PATTERN, SUM_PATTERN, plain_text
+from alpha_pulse.contracts.decimals import AMOUNT, SUM, match_positive, match_sum, plain_text
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import DAY_US, TIME_US_MAX, TIME_US_MIN
@@ -74,8 +73,6 @@ class FrameDecoder(Protocol):
         ...
 
 
-_POSITIVE = re.compile(r"(?=[0.]*[1-9])" + DECIMAL_PATTERN[1:]).match
-_SUM = re.compile(SUM_PATTERN).match
 _LENGTH_MAX = 80
 _ID_DIGITS_MAX = 20
 NUMBER_ID_END = 10**_ID_DIGITS_MAX  # ids that are numbers are below
@@ -95,7 +92,7 @@ class PositiveTexts:
 
     def are(self, price: str, amount: str) -> bool:
         """Return whether both are as they must be; remembers them then."""
-        if not (_POSITIVE(price) and _POSITIVE(amount)):
+        if not (match_positive(price) and match_positive(amount)):
             return False
         if len(self.known) > _REMEMBERED_MAX:
             self.known.clear()
@@ -110,28 +107,26 @@ def positive_text(text: str) -> str:
     >>> positive_text("9e-08")
     '0.00000009'
     """
-    if _POSITIVE(text):
+    if match_positive(text):
         return text
     plain = _plain(text)
-    if _POSITIVE(plain):
+    if match_positive(plain):
         return plain
     raise FrameError(
-        f"expected a number above 0 with at most 20 integer and 12 fraction digits, found "
-        f"{text[:_LENGTH_MAX]!r}",
+        f"expected {AMOUNT} above 0, found {text[:_LENGTH_MAX]!r}",
         "bad_number",
     )
 
 
 def sum_text(text: str) -> str:
     """Return a volume as plain decimal text, 0 or more, its own digits where they are plain."""
-    if _SUM(text):
+    if match_sum(text):
         return text
     plain = _plain(text)
-    if _SUM(plain):
+    if match_sum(plain):
         return plain
     raise FrameError(
-        f"expected a volume of 0 or more with at most 12 fraction digits, found "
-        f"{text[:_LENGTH_MAX]!r}",
+        f"expected a volume, {SUM}, found {text[:_LENGTH_MAX]!r}",
         "bad_number",
     )
 

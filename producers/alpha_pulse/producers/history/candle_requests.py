@@ -14,14 +14,13 @@ from typing import Any
 
 import msgspec
 
+from alpha_pulse.contracts.decimals import AMOUNT, SUM
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import Timeframe
 from alpha_pulse.producers.exchanges.frame import FrameError, positive_text, sum_text, time_us
 
 # Four prices and three volumes as the contract wants them, in one look instead of seven.
-_PRICE = r"(?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,12}+)?+ "
-_VOLUME = r"(?:(?:0|[1-9][0-9]{0,24}+)(?:\.[0-9]{1,12}+)?+|None)"
-_PLAIN = re.compile(_PRICE * 4 + " ".join([_VOLUME] * 3)).fullmatch
+_PLAIN = re.compile(" ".join([AMOUNT.part] * 4 + [f"(?:{SUM.part}|None)"] * 3)).fullmatch
 
 # What a generic exchange is asked for at once; where it answers with fewer it is asked on.
 GENERIC_PAGE_ROWS = 300

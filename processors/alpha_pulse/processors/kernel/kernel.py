@@ -51,7 +51,7 @@ class Kernel:
         self._epoch = config.log_epoch * REVISION_EPOCH
         self._future_us = round(config.future_s_max * SECOND_US)
         self.plain = plain_trades(
-            self.rules, self._epoch, self._outputs, self._forget_encoded, compiled=config.compiled
+            self.rules, self._epoch, self._outputs, self._change_stream, compiled=config.compiled
         )
         self._refusals = Refusals(config, ingest_topic, partition)
         self._intake = Intake(self.rules, self.symbols, self.adopt, self._publisher)
@@ -125,8 +125,8 @@ class Kernel:
         for key in self.symbols:
             self.plain.bring_back(key)
 
-    def _forget_encoded(self, key: bytes) -> None:
-        self.symbols[key].encoded = None
+    def _change_stream(self, key: bytes) -> None:
+        self._change(self.symbols[key])
 
     def _change(self, symbol: Symbol) -> None:
         symbol.encoded = None

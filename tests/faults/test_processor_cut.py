@@ -11,8 +11,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.topics import INGEST
-from alpha_pulse.processors.worker import held_partitions, trade_path
+from alpha_pulse.processors.worker import held_partitions
 from alpha_pulse.processors.worker.partition import Partition
 from alpha_pulse.processors.worker.trade_path import TradePath
 from tests.patience import PATIENCE_S
@@ -69,7 +70,7 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
     async def stop() -> None:
         await never.wait()
 
-    await asyncio.wait_for(trade_path._end_within(0.01, stop()), PATIENCE_S)
+    assert await asyncio.wait_for(close_within(0.01, stop()), PATIENCE_S) is False
 
 
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:

@@ -16,6 +16,7 @@ import structlog
 from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import await_topics
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.roles.publisher import Publisher
@@ -28,6 +29,7 @@ from alpha_pulse.producers.metrics import ProducerMetrics
 log = structlog.get_logger()
 
 DRAIN_S_MAX = 8.0
+CLOSE_S_MAX = 1.0
 
 
 async def produce(
@@ -87,14 +89,8 @@ async def _produce(
     except TimeoutError:
         log.error("drain.incomplete", pending_bytes=publisher.pending_bytes)
     finally:
-        await _stop(publisher)
-
-
-async def _stop(publisher: Publisher) -> None:
-    try:
-        await asyncio.wait_for(publisher.stop(), 1.0)
-    except TimeoutError:
-        log.error("publisher.abandoned", pending_bytes=publisher.pending_bytes)
+        if not await close_within(CLOSE_S_MAX, publisher.stop()):
+            log.error("publisher.abandoned", pending_bytes=publisher.pending_bytes)
 
 
 async def _main(config: Config, path: Path | None) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled, unless
+from alpha_pulse.sinks.lanes.tasks import Tasks, unless
 
 
 async def test_the_first_failure_is_raised_to_who_asks() -> None:
@@ -39,23 +39,6 @@ async def test_a_task_that_missed_its_cancellation_is_told_again() -> None:
     assert task.cancelled()
     assert missed == 2
     assert tasks.failure is None
-
-
-async def test_a_task_that_never_ends_holds_nobody_up() -> None:
-    ended = asyncio.Event()
-
-    async def work() -> None:
-        while not ended.is_set():
-            try:
-                await ended.wait()
-            except asyncio.CancelledError:
-                continue
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    assert await cancelled({task}, 0.05) is False
-    ended.set()
-    await task
 
 
 async def test_waiting_ends_with_the_work_or_with_the_word_to_stop() -> None:

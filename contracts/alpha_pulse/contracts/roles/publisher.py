@@ -8,7 +8,6 @@ is per producer session).
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,18 +26,29 @@ from alpha_pulse.contracts.errors import KafkaError
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.kafka.refusals import connecting
 from alpha_pulse.contracts.roles.batches import Record, fill_batch
+from alpha_pulse.contracts.roles.closing import close_within
 
 _FATAL = (InvalidTopicError, TopicAuthorizationFailedError)
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _RECORD_OVERHEAD_BYTES = 64
+# Keys whose partition is remembered; a dead letter has a key of its own.
+KEYS_MAX = 10_000
+RETRY_WAIT_S_MIN = 0.05
+DISCARD_S_MAX = 1.0
 
 
 class Publisher:
     """Publishes records with acks=all, zstd and back-pressure.
 
-    pending_bytes_max: `publish` waits while so much is not acknowledged yet. interval_s: what comes
-    so soon after a partition's last batch is gathered, at most for so long; a full batch goes at
-    once. on_retry: called with the error of each attempt that failed, for logs and metrics.
+    Args:
+        kafka: where Kafka is.
+        client_id: the name of the client in the broker's logs.
+        batch_bytes_max: how large a batch may become, before it is compressed.
+        pending_bytes_max: `publish` waits while more is not acknowledged yet.
+        retry_wait_s_max: the longest wait between two attempts.
+        interval_s: what comes so soon after a partition's last batch is gathered, at most for so
+            long; a full batch goes at once.
+        on_retry: called with the error of each attempt that failed, for logs and metrics.
     """
 
     def __init__(
@@ -61,7 +71,8 @@ class Publisher:
         self._on_retry = on_retry
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._renewal = asyncio.Lock()
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._queues: dict[tuple[str, int], _PartitionQueue] = {}
+        self._partitions: dict[str, list[int]] = {}
         self._partition_of: dict[tuple[str, bytes], int] = {}
         self._partitioner = DefaultPartitioner()
         self._room = asyncio.Event()
@@ -75,23 +86,31 @@ class Publisher:
         self._producer = await self._connect()
 
     async def publish(self, topic: str, key: bytes, values: Sequence[bytes]) -> None:
-        """Queue values of one key; wait only while too much is pending.
+        """Queue values of one key, to be sent in this order.
 
-        Raises: KafkaError when an earlier record was refused for good (too large, no permission).
+        Waits while too much is pending, and with the first key of a topic until Kafka answers.
+
+        Args:
+            topic: its full name.
+            key: decides the partition.
+            values: one record each.
+
+        Raises:
+            KafkaError: an earlier record was refused for good (too large), or the topic is.
         """
         while self.pending_bytes > self._pending_bytes_max and self._failure is None:
             self._room.clear()
             await self._room.wait()
         self._check()
-        lane = await self._lane(topic, key)
+        queue = await self._queue(topic, key)
         size = sum(map(len, values)) + len(values) * (len(key) + _RECORD_OVERHEAD_BYTES)
         self.pending_bytes += size
-        lane.add([(key, value) for value in values], size)
+        queue.add([(key, value) for value in values], size)
 
     async def flush(self) -> None:
         """Wait until everything queued so far is acknowledged; raises as `publish` does."""
-        for lane in list(self._lanes.values()):
-            await lane.drained()
+        for queue in list(self._queues.values()):
+            await queue.drained()
         self._check()
 
     async def stop(self) -> None:
@@ -99,30 +118,49 @@ class Publisher:
         try:
             await self.flush()
         finally:
-            for lane in self._lanes.values():
-                await lane.stop()
+            for queue in self._queues.values():
+                await queue.stop()
             if self._producer is not None:
                 await self._producer.stop()
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise KafkaError(
-                f"expected Kafka to take every record, found one refused for good: "
-                f"{type(self._failure).__name__}: {self._failure}; check the topic's "
-                "max.message.bytes and the permissions of this user"
-            ) from self._failure
+            raise _refused(self._failure) from self._failure
 
-    async def _lane(self, topic: str, key: bytes) -> "_Lane":
+    async def _queue(self, topic: str, key: bytes) -> "_PartitionQueue":
         partition = self._partition_of.get((topic, key))
         if partition is None:
-            assert self._producer is not None, "start() first"
-            partitions = sorted(await self._producer.partitions_for(topic))
+            partitions = self._partitions.get(topic) or await self._find_partitions(topic)
             partition = self._partitioner(key, partitions, partitions)
+            if len(self._partition_of) >= KEYS_MAX:
+                self._partition_of.clear()  # symbols come back at once, dead letters never
             self._partition_of[topic, key] = partition
-        lane = self._lanes.get((topic, partition))
-        if lane is None:
-            lane = self._lanes[topic, partition] = _Lane(self, topic, partition)
-        return lane
+        queue = self._queues.get((topic, partition))
+        if queue is None:
+            queue = self._queues[topic, partition] = _PartitionQueue(self, topic, partition)
+        return queue
+
+    async def _find_partitions(self, topic: str) -> list[int]:
+        # Asked once a topic: its number of partitions never changes (`kafka.admin`), so that a new
+        # key needs no Kafka. For a new topic this waits until Kafka answers.
+        wait_s = RETRY_WAIT_S_MIN
+        while True:
+            producer = self._producer
+            try:
+                if producer is None:
+                    await self._renew(None)
+                    continue
+                found = sorted(await producer.partitions_for(topic))
+            except _FATAL as error:
+                self._fail(error)
+                raise _refused(error) from error
+            except Exception as error:
+                self._retried(error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, self._retry_wait_s_max)
+            else:
+                self._partitions[topic] = found
+                return found
 
     async def _connect(self) -> aiokafka.AIOKafkaProducer:
         producer = aiokafka.AIOKafkaProducer(
@@ -138,12 +176,12 @@ class Publisher:
             async with connecting(self._kafka):
                 await producer.start()
         except BaseException:
-            await producer.stop()
+            await _discard(producer)
             raise
         return producer
 
     async def _renew(self, failed: aiokafka.AIOKafkaProducer | None) -> None:
-        # The first lane that failed replaces the producer; the others find it replaced.
+        # The first queue that failed replaces the producer; the others find it replaced.
         async with self._renewal:
             if self._producer is not failed:
                 return
@@ -167,7 +205,7 @@ class Publisher:
         self._room.set()
 
 
-class _Lane:
+class _PartitionQueue:
     """The records of one partition: a queue, and one batch in flight."""
 
     def __init__(self, publisher: Publisher, topic: str, partition: int) -> None:
@@ -232,7 +270,7 @@ class _Lane:
     async def _send_some(self) -> None:
         """Send one batch from the queue's head and wait until it is acknowledged."""
         publisher = self._publisher
-        wait_s = 0.05
+        wait_s = RETRY_WAIT_S_MIN
         while True:
             producer = publisher._producer
             try:
@@ -267,14 +305,19 @@ class _Lane:
     async def _renew_quietly(self, failed: aiokafka.AIOKafkaProducer | None) -> None:
         try:
             await self._publisher._renew(failed)
-        except KafkaError as error:
+        except Exception as error:
             # Still away: the loop in `_send_some` tries again after its wait.
             self._publisher._retried(error)
 
 
 async def _discard(producer: aiokafka.AIOKafkaProducer) -> None:
-    # stop() flushes what can't be sent; the new producer sends all of it again from the queues.
-    try:
-        await asyncio.wait_for(producer.stop(), 1.0)
-    except Exception as error:
-        logging.getLogger(__name__).debug("producer.discarded: %r", error)
+    # It would flush what can't be sent: the next one sends all of it from the queues.
+    await close_within(DISCARD_S_MAX, producer.stop(), expected=(Exception,))
+
+
+def _refused(failure: BaseException) -> KafkaError:
+    return KafkaError(
+        f"expected Kafka to take every record, found one refused for good: "
+        f"{type(failure).__name__}: {failure}; check the topic's max.message.bytes and the "
+        "permissions of this user"
+    )

@@ -11,11 +11,13 @@ import structlog
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.contracts.roles.batches import Record, fill_batch
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.topics import OPEN_CANDLES
 
 log = structlog.get_logger()
 
 BATCH_BYTES_MAX = 500_000
+CLOSE_S_MAX = 1.0
 
 
 class OpenCandles:
@@ -45,8 +47,7 @@ class OpenCandles:
             task.cancel()
         await asyncio.gather(*self._sending.values(), return_exceptions=True)
         if self._producer is not None:
-            stopping = asyncio.ensure_future(self._producer.stop())
-            await asyncio.wait([stopping], timeout=1.0)
+            await close_within(CLOSE_S_MAX, self._producer.stop(), expected=(Exception,))
 
     def send(self, partition: int, records: list[Record]) -> None:
         """Send the records, unless the partition's last ones are still under way."""

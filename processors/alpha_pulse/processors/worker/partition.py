@@ -15,8 +15,9 @@ from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
-from alpha_pulse.contracts.kafka.connection import client_arguments
+from alpha_pulse.contracts.kafka.connection import client_arguments, consumer_arguments
 from alpha_pulse.contracts.roles.batches import EncodedBatch, Record
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.topics import INGEST, PROCESSOR_STATE
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.kernel.outputs import BATCH_BYTES_MAX
@@ -26,6 +27,7 @@ from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 from alpha_pulse.processors.worker.metrics import ProcessorMetrics
 
 STATE_TAIL_RECORDS = 64
+DISCARD_S_MAX = 1.0
 
 
 class Partition:
@@ -195,14 +197,15 @@ def _cause_of_end(producer: aiokafka.AIOKafkaProducer) -> BaseException | None:
     return cause
 
 
+async def _discard(producer: aiokafka.AIOKafkaProducer) -> None:
+    # It waits for what can't be sent any more: the next holder reads and sends that again.
+    await close_within(DISCARD_S_MAX, producer.stop(), expected=(Exception,))
+
+
 async def read_state(config: Config, number: int) -> dict[bytes, bytes]:
     """Return the newest committed state record of each key; nothing when there is no state."""
     consumer = aiokafka.AIOKafkaConsumer(
-        **client_arguments(config.kafka, "alpha-pulse-state"),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=4 * 2**20,
+        **consumer_arguments(config.kafka, "alpha-pulse-state", fetch_bytes_max=4 * 2**20)
     )
     await consumer.start()
     try:
@@ -233,12 +236,3 @@ async def _read(
             if found.offset < end and found.key is not None and found.value is not None:
                 records[found.key] = found.value
     return records
-
-
-async def _discard(producer: aiokafka.AIOKafkaProducer) -> None:
-    # stop() waits for what can't be sent any more; the next holder reads and sends all of it again.
-    stopping = asyncio.ensure_future(producer.stop())
-    await asyncio.wait([stopping], timeout=1.0)
-    if not stopping.done():
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)

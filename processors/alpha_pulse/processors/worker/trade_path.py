@@ -7,7 +7,7 @@ but does not transport it: its path per event is 50 times slower and left holes 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiokafka
@@ -18,6 +18,7 @@ from aiokafka.errors import IllegalStateError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.roles.batches import EncodedBatch, encoded_consumer
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.processors.worker.held_partitions import HeldPartitions
 from alpha_pulse.processors.worker.metrics import ProcessorMetrics
@@ -109,7 +110,9 @@ class TradePath(mode.Service):  # type: ignore[misc]
                 if self.failure is None and self._ending.is_set():
                     await self._held.commit_all()
                 await self._held.let_go()
-            await _end_within(CONSUMER_STOP_S_MAX, consumer.stop())
+            # Nobody learns why this worker ends before it has left the group, or given that up.
+            if not await close_within(CONSUMER_STOP_S_MAX, consumer.stop()):
+                log.warning("consumer.abandoned", after_s=CONSUMER_STOP_S_MAX)
             if self._open_candles is not None:
                 await self._open_candles.stop()
             log.info("trade_path.stopped", records=self.records)
@@ -203,15 +206,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._trade_path.assigned(assigned)
-
-
-async def _end_within(seconds: float, ending: Coroutine[Any, Any, None]) -> None:
-    # A client whose broker is away may take for ever to leave its group, and until then nobody
-    # would learn why this worker ends.
-    task = asyncio.ensure_future(ending)
-    await asyncio.wait([task], timeout=seconds)
-    if task.done():
-        task.result()
-    else:
-        task.cancel()
-        log.warning("consumer.abandoned", after_s=seconds)

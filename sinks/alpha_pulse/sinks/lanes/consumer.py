@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError as AiokafkaError
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.roles.batches import RecordBatch
+from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, retries
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import stored_tables
@@ -26,7 +27,7 @@ from alpha_pulse.sinks.lanes.connections import DeadLetterPublisher, start_consu
 from alpha_pulse.sinks.lanes.inserts import Inserts, OnStored
 from alpha_pulse.sinks.lanes.lane import Lane, LaneOpener
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
-from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled, unless
+from alpha_pulse.sinks.lanes.tasks import Tasks, unless
 from alpha_pulse.sinks.lanes.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -262,11 +263,4 @@ class Sink:
         if self._clickhouse is not None:
             closing.append(self._clickhouse.close())
         for one in closing:
-            task = asyncio.ensure_future(one)
-            await asyncio.wait([task], timeout=CLOSE_S_MAX)
-            if not task.done():
-                await cancelled({task}, CLOSE_S_MAX)
-            elif isinstance(task.exception(), AlphaPulseError | AiokafkaError | OSError):
-                log.debug("close.failed", error=repr(task.exception()))
-            else:
-                task.result()
+            await close_within(CLOSE_S_MAX, one, expected=(AlphaPulseError, AiokafkaError, OSError))

@@ -9,17 +9,16 @@ import structlog
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import SinkConfig
+from alpha_pulse.contracts.roles.closing import CANCEL_S_MAX, cancel_within
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import retries
 from alpha_pulse.sinks.clickhouse.tables import Table
 from alpha_pulse.sinks.lanes.announcements import Announcements, PartitionLost
 from alpha_pulse.sinks.lanes.lane import Lane
-from alpha_pulse.sinks.lanes.tasks import Tasks, cancelled
+from alpha_pulse.sinks.lanes.tasks import Tasks
 from alpha_pulse.sinks.lanes.writer import Writer
 
 log = structlog.get_logger(__name__)
-
-CANCEL_S_MAX = 2.0
 
 OnStored = Callable[[Batch, Table, float], None]  # took_s: seconds
 
@@ -80,7 +79,7 @@ class Inserts:
                 await asyncio.gather(*(self._empty(lane) for lane in lanes))
         except TimeoutError:
             inserts = {lane.insert for lane in lanes if lane.insert is not None}
-            await cancelled(inserts, CANCEL_S_MAX)
+            await cancel_within(CANCEL_S_MAX, inserts)
             log.warning("batches.dropped", lanes=len(inserts), note="they are read again")
             return False
         return True

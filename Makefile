@@ -4,13 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Not where the interpreter behind .venv is gone or too old, as after an upgrade of Python.
+RUNS := $(shell $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes)
 PARTS := contracts producers processors sinks
 # uv installs in seconds what takes pip minutes; it comes from the same index as everything else, and
 # does not read pip's settings by itself. Where it can't do the work, pip does it.
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
-.PHONY: secrets help demo test setup check audit faults nightly soak fuzz bench format lock clean
+# Without bytecode on disk every process compiles its libraries again: 3 s for ccxt alone.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: again secrets help demo test setup check audit faults nightly soak fuzz bench format lock clean
 
 help:
 	@echo "make demo    everything on this machine, candles moving; Ctrl-C ends it"
@@ -28,8 +33,8 @@ help:
 demo: setup
 	$(BIN)/alpha-pulse demo $(ARGS)
 
-# Most of a test's time is waiting, so three processes keep two cores busy; each has a Kafka and a
-# ClickHouse of its own. WORKERS=0 runs all in one process.
+# Most of a test's time is waiting, so three processes keep two cores busy; they share one Kafka and
+# one ClickHouse. WORKERS=0 runs all in one process.
 WORKERS ?= 3
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -76,7 +81,7 @@ format: setup
 
 setup: $(READY)
 
-$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml $(PARTS:%=%/pyproject.toml)
+$(READY): $(if $(RUNS),,again) requirements/dev.txt requirements/uv.txt pyproject.toml $(PARTS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "expected Python 3.11 or newer, found " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
 	@echo "Setting up $(VENV) (about a minute; once)"
 	@$(PYTHON) -m venv --clear $(VENV)
@@ -85,6 +90,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml $(PARTS:%=%/py
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation $(PARTS:%=-e ./%) -e .
+	@$(BIN)/python -c 'import alpha_pulse.cli.main, alpha_pulse.producers.role, alpha_pulse.sinks.role'
 	@$(BIN)/python -c 'from alpha_pulse.contracts.config import ProcessorConfig; from alpha_pulse.processors.kernel.warm_up import warm_up; warm_up(ProcessorConfig())'
 	@touch $(READY)
 

@@ -14,7 +14,7 @@ from alpha_pulse.cli.main import make_app
 from alpha_pulse.contracts.config import SHORT_NAMES, Config, SetupConfig
 from alpha_pulse.contracts.config_sources import list_settings
 from alpha_pulse.contracts.roles.metrics.metric import COMMON
-from alpha_pulse.contracts.schema.json_schema import topic_table
+from alpha_pulse.contracts.schema.json_schema import kind_table, topic_table
 from alpha_pulse.contracts.topics import TOPICS
 from alpha_pulse.processors.worker.metrics import METRICS as PROCESSOR_METRICS
 from alpha_pulse.producers.metrics import METRICS as PRODUCER_METRICS
@@ -37,8 +37,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
 
 
-def test_the_topic_table_is_the_one_in_the_code() -> None:
-    assert topic_table() in (ROOT / "docs/contracts.md").read_text()
+def test_the_tables_of_topics_and_kinds_are_those_of_the_code() -> None:
+    text = (ROOT / "docs/contracts.md").read_text()
+    assert topic_table() in text
+    assert kind_table() in text
 
 
 def test_the_readmes_figures_are_those_of_the_runs_that_were_kept() -> None:

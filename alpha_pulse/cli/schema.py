@@ -8,15 +8,17 @@ import typer
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import EVENT_TYPES
+from alpha_pulse.contracts.kinds import EVENT_TYPES, event_name
 from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
 from alpha_pulse.contracts.schema.compatibility import breaking_changes
 from alpha_pulse.contracts.schema.examples import EXAMPLES
-from alpha_pulse.contracts.schema.json_schema import event_name, json_schema, topic_table
+from alpha_pulse.contracts.schema.json_schema import json_schema, kind_table, topic_table
 
 
 def schema(
-    event: Annotated[str, typer.Argument(help="Such as candle; without it, all topics.")] = "",
+    event: Annotated[
+        str, typer.Argument(help="Such as candle; without it, topics and kinds.")
+    ] = "",
     asyncapi: Annotated[
         bool, typer.Option("--asyncapi", help="The AsyncAPI 3.0 document of all topics.")
     ] = False,
@@ -28,24 +30,25 @@ def schema(
         typer.Option(help="An AsyncAPI document of an earlier version: exit 1 if this breaks it."),
     ] = None,
 ) -> None:
-    """Print the topics, an event's JSON Schema or example messages, or the AsyncAPI document."""
+    """Print topics and kinds, an event's JSON Schema or examples, or the AsyncAPI document."""
     if check is not None:
         _check(check)
     elif asyncapi:
         typer.echo(_json(asyncapi_document()))
     elif not event:
-        typer.echo(topic_table(), nl=False)
+        typer.echo(topic_table())
+        typer.echo(kind_table(), nl=False)
     else:
-        kinds = {event_name(kind): kind for kind in EVENT_TYPES}
-        if event not in kinds:
+        events = {event_name(event_type): event_type for event_type in EVENT_TYPES}
+        if event not in events:
             raise ValidationError(
-                f"expected an event, one of {', '.join(kinds)}, found {event[:40]!r}"
+                f"expected an event, one of {', '.join(events)}, found {event[:40]!r}"
             )
         if examples:
-            for example in EXAMPLES[kinds[event]].values():
+            for example in EXAMPLES[events[event]].values():
                 typer.echo(encode(example).decode())
         else:
-            typer.echo(_json(json_schema(kinds[event])))
+            typer.echo(_json(json_schema(events[event])))
 
 
 def _check(path: Path) -> None:

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpha_pulse.contracts.codec import decode_event, encode, encode_many
-from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import EVENT_TYPES, Trade
+from alpha_pulse.contracts.codec import (
+    EventDecoder,
+    decode_event,
+    decode_ingest,
+    encode,
+    encode_many,
+)
+from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
+from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.kinds import EVENT_TYPES
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 
 TIMES = st.integers(1_230_768_000_000_000, 4_102_444_799_999_999)
@@ -123,6 +130,43 @@ def expect_event_or_error(message: bytes) -> None:
 def test_a_broken_message_names_what_was_expected(message: bytes) -> None:
     with pytest.raises(ValidationError, match="expected an event of the contracts, found"):
         decode_event(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"event":"quote","exchange":"binance","symbol":"BTC/USDT","bid":"1.5"}',
+        b' { "bid" : {"deep":[1,{}]}, "event" : "quote" } ',
+        b'{"event":"trade-v2"}',
+    ],
+)
+def test_a_kind_that_is_not_known_is_told_from_a_broken_message(message: bytes) -> None:
+    for decode in (decode_event, decode_ingest, EventDecoder[Trade](Trade)):
+        with pytest.raises(UnknownKindError, match="is none of"):
+            decode(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"event":"trade","exchange":"binance"}',
+        b'{"event":"quote"',
+        b'{"event":"quote"}}',
+        b'{"event":7}',
+        b'{"kind":"quote"}',
+        b'["quote"]',
+    ],
+)
+def test_a_broken_message_is_of_no_unknown_kind(message: bytes) -> None:
+    with pytest.raises(ValidationError) as caught:
+        decode_event(message)
+    assert type(caught.value) is ValidationError
+
+
+def test_a_known_kind_in_a_topic_of_another_is_unknown_there() -> None:
+    candle = encode(EXAMPLES[Candle]["contiguous"])
+    with pytest.raises(UnknownKindError, match="'candle' is none of trade"):
+        EventDecoder[Trade](Trade)(candle)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Trade
-from alpha_pulse.contracts.newest import IDENTITY_FIELDS, Newest, identity
+from alpha_pulse.contracts.kinds import KINDS
+from alpha_pulse.contracts.newest import Newest, identity
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 
 CANDLE: Any = EXAMPLES[Candle]["contiguous"]
@@ -64,11 +65,19 @@ def test_the_oldest_identity_is_forgotten_first_and_a_correction_does_not_make_i
 
 
 def test_every_field_of_an_identity_exists_and_none_is_a_revision() -> None:
-    for kind, names in IDENTITY_FIELDS.items():
-        assert set(names) <= set(kind.__struct_fields__)
-        assert "revision" not in names
-        for example in EXAMPLES[kind].values():
-            assert len(identity(example)) == len(names)
+    with_identity = [kind for kind in KINDS if kind.identity]
+    assert len(with_identity) >= 8
+    for kind in with_identity:
+        assert set(kind.identity) <= {field.name for field in kind.fields}
+        assert "revision" not in kind.identity
+        for example in EXAMPLES[kind.event].values():
+            assert identity(example) == tuple(getattr(example, name) for name in kind.identity)
+
+
+def test_kinds_of_one_struct_have_one_identity_and_one_key() -> None:
+    for kind in KINDS:
+        same = [other for other in KINDS if other.event is kind.event]
+        assert {(other.identity, other.key) for other in same} == {(kind.identity, kind.key)}
 
 
 def test_gaps_without_ids_are_told_apart_by_their_start() -> None:

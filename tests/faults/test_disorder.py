@@ -70,7 +70,7 @@ def process(log: Log) -> Outputs:
 
 
 def candles(outputs: Outputs) -> list[Candle]:
-    return [decode_event(value) for topic in CANDLE_TOPICS for value in outputs.get(topic, [])]  # type: ignore[misc]
+    return [decode_event(value) for topic in CANDLE_TOPICS for value in outputs.get(topic, [])]
 
 
 def newest(outputs: Outputs) -> dict[tuple[str, int], Any]:

@@ -23,8 +23,8 @@ from alpha_pulse.contracts.config import (
     SinkConfig,
     TopicsConfig,
 )
-from alpha_pulse.contracts.events import EVENT_TYPES
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kinds import EVENT_TYPES
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, GAPS, TRADES

@@ -10,7 +10,8 @@ import pytest
 
 from alpha_pulse.contracts.codec import decode_event, decode_ingest
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.events import Candle, DeadLetter, Gap, Heartbeat, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, DeadLetter, Gap, Heartbeat, Trade
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.live import LiveProducer
 from tests.patience import PATIENCE_S

@@ -10,7 +10,8 @@ import pytest
 
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import Config, KafkaConfig, ProducerConfig, config_environment
-from alpha_pulse.contracts.events import Candle, Heartbeat, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.embedded.runtime import Runtime

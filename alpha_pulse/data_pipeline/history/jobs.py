@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from alpha_pulse.contracts.codec import encode, encode_many
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError
-from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, Trade
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.market import (
     PUBLISHED_TIMEFRAMES,
     TIMEFRAMES,

@@ -4,10 +4,10 @@ from alpha_pulse.contracts.events import (
     Candle,
     Gap,
     Heartbeat,
-    IngestEvent,
     StreamState,
     Trade,
 )
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate
 
 

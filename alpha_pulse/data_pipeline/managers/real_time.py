@@ -16,8 +16,9 @@ from alpha_pulse.contracts.errors import (
     ValidationError,
     telling,
 )
-from alpha_pulse.contracts.events import Candle, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.interfaces import Provider, Storage
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.data_pipeline.core.config import MarketDataConfig
 from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate

@@ -1,12 +1,12 @@
 """Bytes to event and back: the one encoder and the one decoder of the contracts."""
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Union
 
 import msgspec
 
-from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import AnyEvent, IngestEvent
+from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
+from alpha_pulse.contracts.kinds import EVENT_TYPES, INGEST_TYPES, IngestEvent, event_name
 
 EventT = TypeVar("EventT")
 
@@ -21,29 +21,63 @@ def encode(event: msgspec.Struct) -> bytes:
 
 
 def encode_many(events: Sequence[msgspec.Struct]) -> list[bytes]:
-    """Return each event as `encode` does; for many at once half as dear."""
+    """Return each event as `encode` does; many at once take half the time."""
     # JSON escapes line ends inside texts, so that every line is one event.
     return _encoder.encode_lines(events).split(b"\n")[:-1]
 
 
-class EventDecoder(Generic[EventT]):
-    """Decodes the bytes of one kind of event (or a union), checking the whole contract."""
+class _Named(msgspec.Struct):
+    event: str
 
-    def __init__(self, event_type: Any) -> None:
-        self._decode = msgspec.json.Decoder(event_type).decode
+
+_decode_name = msgspec.json.Decoder(_Named).decode
+
+
+def kind_in(message: bytes) -> str | None:
+    """Return what the field `event` of a message says; None where the message is none.
+
+    For messages that a decoder refused: it reads the whole message again.
+    """
+    try:
+        return _decode_name(message).event
+    except _DECODE_ERRORS:
+        return None
+
+
+class EventDecoder(Generic[EventT]):
+    """Decodes messages of one Struct, or of several, and checks the whole contract.
+
+    Args:
+        event_types: Structs of `events`; `TopicOf.events` are those of a topic.
+    """
+
+    def __init__(self, *event_types: type[msgspec.Struct]) -> None:
+        self._decode = msgspec.json.Decoder(Union[event_types]).decode  # noqa: UP007
+        self._known = {event_name(event_type) for event_type in event_types}
 
     def __call__(self, message: bytes) -> EventT:
-        """Return the event, or raise ValidationError naming the field and the start of the bytes.
+        """Return the event of a message; fields that are not known are ignored.
 
-        Unknown fields are ignored, so that a newer writer can be read.
+        Raises:
+            UnknownKindError: it is an event of another kind, which a newer writer may have added.
+            ValidationError: it breaks the contract; says which field, and how the bytes begin.
         """
         try:
             event: EventT = self._decode(message)
         except _DECODE_ERRORS as error:
-            raise ValidationError(
-                f"expected an event of the contracts, found {_excerpt(message)}: {error}"
-            ) from error
+            raise self._refusal(message, error) from error
         return event
+
+    def _refusal(self, message: bytes, error: Exception) -> ValidationError:
+        kind = kind_in(message)
+        if kind is not None and kind not in self._known:
+            return UnknownKindError(
+                f"expected an event of the contracts, found {_excerpt(message)}: its kind "
+                f"{kind[:80]!r} is none of {', '.join(sorted(self._known))}"
+            )
+        return ValidationError(
+            f"expected an event of the contracts, found {_excerpt(message)}: {error}"
+        )
 
 
 def _excerpt(message: bytes) -> str:
@@ -51,5 +85,6 @@ def _excerpt(message: bytes) -> str:
     return f"{shown!r}" + (f"… ({len(message)} bytes)" if len(message) > len(shown) else "")
 
 
-decode_event: EventDecoder[AnyEvent] = EventDecoder(AnyEvent)
-decode_ingest: EventDecoder[IngestEvent] = EventDecoder(IngestEvent)
+# Of any kind, for tools; and of the kinds that travel in the ingest log.
+decode_event: EventDecoder[Any] = EventDecoder(*EVENT_TYPES)
+decode_ingest: EventDecoder[IngestEvent] = EventDecoder(*INGEST_TYPES)

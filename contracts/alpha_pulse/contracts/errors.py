@@ -68,6 +68,10 @@ class ValidationError(AlphaPulseError):
     """A value, message or argument breaks its contract."""
 
 
+class UnknownKindError(ValidationError):
+    """A message is of a kind that its reader does not know: a newer writer's, to be skipped."""
+
+
 class ConfigError(AlphaPulseError):
     """A setting is unknown, missing or out of range."""
 

@@ -1,7 +1,8 @@
 """The events: everything that travels, as frozen Structs told apart by the field `event`.
 
-Schemas, examples, the topic table and column comments are generated from these classes. A reader
-must ignore fields that it does not know; a field is never removed, renamed or narrowed in a topic.
+Schemas and column comments are generated from these classes; where each one travels and is stored
+is in `kinds`. A reader ignores fields and kinds of event that it does not know; a field is never
+removed, renamed or narrowed in a topic.
 
 Prices and amounts are decimal text with the exchange's own digits. Times are integer microseconds,
 UTC. A nullable field is always present; only `job` (of an event that is no history) and
@@ -239,17 +240,3 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="event", tag="dead
         int,
         Meta(ge=0, description="Kafka time of the record, receipt of a frame", extra=_IS_TIME),
     ]
-
-
-IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker
-AnyEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker | StreamStatus | Audit | DeadLetter
-EVENT_TYPES: tuple[type[Struct], ...] = (
-    Trade,
-    Candle,
-    Heartbeat,
-    Gap,
-    HistoryMarker,
-    StreamStatus,
-    Audit,
-    DeadLetter,
-)

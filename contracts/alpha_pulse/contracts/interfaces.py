@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, Self, runtime_checkable
 
 from alpha_pulse.contracts.errors import format_us
-from alpha_pulse.contracts.events import Candle, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.kinds import IngestEvent
 
 # Why candles are missing although everything that the exchange gave is stored:
 # not_listed_yet: before the symbol's first trade; not_offered: the exchange does not serve that

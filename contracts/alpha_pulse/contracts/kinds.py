@@ -4,12 +4,13 @@ Topics, codecs, JSON Schemas, AsyncAPI, the tables of the docs, the log tables a
 sinks store, retention, the typed reader and the library's SQL tables follow from this table. What
 is special to one kind (a candle's revision, a gap's healing) is code in that kind's room.
 
-A new kind is its Struct in `events`, its examples, and its entry here.
+A new kind is its Struct in `events`, its examples in `schema.examples`, and its entry here; then
+the code of its own room (docs/contracts.md).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -34,7 +35,17 @@ EventT_co = TypeVar("EventT_co", bound=msgspec.Struct, covariant=True)
 
 @dataclass(frozen=True)
 class TopicOf(Generic[EventT_co]):
-    """One topic of the pipeline, without its namespace, and the type of what is read from it."""
+    """One topic of the pipeline, and the type of what is read from it.
+
+    Attributes:
+        name: without a namespace.
+        events: the Structs that travel in it; none: it is no reader's concern what does.
+        description: for people.
+        key: what Kafka's key is made of.
+        retention_ms: how long Kafka keeps a record.
+        cleanup: `compact` keeps the newest record of each key for ever.
+        internal: read by the role that writes it alone.
+    """
 
     name: str
     events: tuple[type[msgspec.Struct], ...]
@@ -45,13 +56,17 @@ class TopicOf(Generic[EventT_co]):
     internal: bool = False
 
     def full_name(self, namespace: str = "") -> str:
-        """Return the topic's name in Kafka."""
+        """Return the topic's name in Kafka.
+
+        Args:
+            namespace: `Config.namespace`; "" where there is none.
+        """
         return f"{namespace}.{self.name}" if namespace else self.name
 
-    @property
-    def event_type(self) -> Any:
-        """What a decoder of this topic's values is made for: a Struct, or a union of several."""
-        return Union[self.events]  # noqa: UP007  - of a tuple that is known at run time only
+
+def event_name(event_type: type[msgspec.Struct]) -> str:
+    """Return what the field `event` holds in messages of a Struct, such as `trade`."""
+    return str(event_type.__struct_config__.tag)
 
 
 # For code to which it does not matter what travels in a topic.
@@ -62,10 +77,13 @@ Topic = TopicOf[Any]
 class Log:
     """The append-only ClickHouse table that keeps a kind: one row per record of its topics.
 
-    time: the field whose month decides the table's partition. order: the fields that sort the
-    table. retention: the setting of `[clickhouse]` that says for how many days rows are kept.
-    checks: constraints by name, beyond those that follow from the fields' types. projections: by
-    name, beyond the one that counts offsets.
+    Attributes:
+        table: its name.
+        time: the field whose month decides the table's partition.
+        order: the fields that sort the table.
+        retention: the setting of `[clickhouse]` that says for how many days rows are kept.
+        checks: constraints by name, beyond those that follow from the fields' types.
+        projections: by name, beyond the one that counts offsets.
     """
 
     table: str
@@ -80,11 +98,19 @@ class Log:
 class Kind(Generic[EventT_co]):
     """One kind of event.
 
-    identity: the fields that say what an event speaks of; of several with the same identity the
-    highest revision stands. Empty: it speaks of the log itself. topic: where readers find it;
-    `{timeframe}` makes a topic of each of `timeframes`; None: it travels in the ingest log alone.
-    log: how ClickHouse keeps it; None: it is in no table. ingest: whether it also travels in the
-    ingest log.
+    Attributes:
+        name: unique among the kinds; two kinds may share a Struct.
+        event: its Struct.
+        description: for people; of each of its topics.
+        identity: the fields that say what an event speaks of; of several with the same identity
+            the highest revision stands. Empty: it speaks of the log itself.
+        topic: where readers find it; `{timeframe}` makes a topic of each of `timeframes`. None: it
+            travels in the ingest log alone.
+        timeframes: see `topic`.
+        key: what Kafka's key is made of.
+        retention_ms: how long Kafka keeps a record of its topics.
+        ingest: whether it also travels in the ingest log.
+        log: how ClickHouse keeps it; None: it is in no table.
     """
 
     name: str
@@ -97,6 +123,16 @@ class Kind(Generic[EventT_co]):
     retention_ms: int = 7 * DAY_MS
     ingest: bool = False
     log: Log | None = None
+
+    @property
+    def tag(self) -> str:
+        """What the field `event` of its messages holds."""
+        return event_name(self.event)
+
+    @property
+    def is_revised(self) -> bool:
+        """Whether an event may come corrected, with a higher `revision`."""
+        return any(field.name == "revision" for field in self.fields)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -258,3 +294,13 @@ KINDS: tuple[Kind[Any], ...] = (
     AUDIT,
     DEAD_LETTER,
 )
+
+# The Structs of all kinds, and of those that travel in the ingest log, each once.
+EVENT_TYPES: tuple[type[msgspec.Struct], ...] = tuple(dict.fromkeys(kind.event for kind in KINDS))
+INGEST_TYPES: tuple[type[msgspec.Struct], ...] = tuple(
+    dict.fromkeys(kind.event for kind in KINDS if kind.ingest)
+)
+# `INGEST_TYPES` for type checkers, which can't read the table: with it they find every `match`
+# that forgets a kind.
+IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker
+assert set(get_args(IngestEvent)) == set(INGEST_TYPES), "IngestEvent is what the table says"

@@ -10,32 +10,29 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Audit, Candle, DeadLetter, Gap, StreamStatus, Trade
+from alpha_pulse.contracts.kinds import KINDS
 
 EventT = TypeVar("EventT")
 
-# The fields that say which trade, window, gap … an event speaks of; the revision is not among them.
-IDENTITY_FIELDS: dict[type[msgspec.Struct], tuple[str, ...]] = {
-    Trade: ("exchange", "symbol", "trade_id"),
-    Candle: ("exchange", "symbol", "timeframe", "open_time_us"),
-    Gap: ("exchange", "symbol", "first_trade_id", "start_time_us"),
-    StreamStatus: ("exchange", "symbol"),
-    Audit: ("exchange", "symbol", "timeframe", "open_time_us"),
-    DeadLetter: ("identity",),
+_IDENTITIES: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    kind.event: kind.identity for kind in KINDS if kind.identity
 }
 
 
 def identity(event: object) -> tuple[Any, ...]:
-    """Return what an event speaks of; equal for all its revisions. Unique within one topic.
+    """Return what an event speaks of: the values of its kind's identity (`kinds.KINDS`).
 
-    Raises: ValidationError for heartbeats and history markers, which speak of the log itself.
+    Returns:
+        The same for all revisions of one candle, gap, status or audit; unique within one topic.
+
+    Raises:
+        ValidationError: it is a heartbeat or a history marker, which speak of the log itself.
     """
-    names = IDENTITY_FIELDS.get(type(event))  # type: ignore[arg-type]
+    names = _IDENTITIES.get(type(event))  # type: ignore[arg-type]
     if names is None:
         raise ValidationError(
             f"expected an event with an identity "
-            f"({', '.join(kind.__name__ for kind in IDENTITY_FIELDS)}), found "
-            f"{type(event).__name__}"
+            f"({', '.join(kind.__name__ for kind in _IDENTITIES)}), found {type(event).__name__}"
         )
     return tuple(getattr(event, name) for name in names)
 
@@ -43,7 +40,8 @@ def identity(event: object) -> tuple[Any, ...]:
 class Newest(Generic[EventT]):
     """One event of each identity: the one with the highest revision seen so far.
 
-    identities_max: beyond it the identity that came first is forgotten.
+    Args:
+        identities_max: beyond it the identity that came first is forgotten.
     """
 
     def __init__(self, identities_max: int = 1_000_000) -> None:
@@ -51,7 +49,14 @@ class Newest(Generic[EventT]):
         self._events: dict[tuple[Any, ...], EventT] = {}
 
     def accept(self, event: EventT) -> bool:
-        """Take an event in; return whether it is news: an identity or a revision not seen yet."""
+        """Keep an event if it is news.
+
+        Returns:
+            Whether it is: an identity not seen yet, or a higher revision of one that was.
+
+        Raises:
+            ValidationError: the event has no identity.
+        """
         key = identity(event)
         known = self._events.get(key)
         if known is not None and getattr(event, "revision", 0) <= getattr(known, "revision", 0):

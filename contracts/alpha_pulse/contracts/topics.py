@@ -11,17 +11,16 @@ from alpha_pulse.contracts.events import (
     Candle,
     DeadLetter,
     Gap,
-    IngestEvent,
     StreamStatus,
     Trade,
 )
-from alpha_pulse.contracts.kinds import DAY_MS, KINDS
+from alpha_pulse.contracts.kinds import DAY_MS, INGEST_TYPES, KINDS, IngestEvent
 from alpha_pulse.contracts.kinds import Topic as Topic
 from alpha_pulse.contracts.kinds import TopicOf as TopicOf
 
 INGEST: TopicOf[IngestEvent] = TopicOf(
     "ingest.events.v1",
-    tuple(dict.fromkeys(kind.event for kind in KINDS if kind.ingest)),
+    INGEST_TYPES,
     "One ordered log per symbol: trades, the exchange's own closed candles, heartbeats, gaps, "
     "history markers.",
 )

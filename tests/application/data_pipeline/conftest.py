@@ -14,9 +14,10 @@ import pytest
 from alpha_pulse.cli.role_processes import RoleProcesses
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import DataFetchError, StorageError
-from alpha_pulse.contracts.events import Candle, Heartbeat, IngestEvent, Trade
+from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.interfaces import MissingCandles, OnEvents
 from alpha_pulse.contracts.kafka.admin import ensure_topics
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage

@@ -8,8 +8,9 @@ import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError, DataFetchError, ValidationError
-from alpha_pulse.contracts.events import IngestEvent, Trade
+from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.interfaces import Provider
+from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.market import MINUTE_US, ExchangeType
 from alpha_pulse.data_pipeline import ExchangeDataProvider, MarketDataConfig, RealTimeDataManager
 from alpha_pulse.data_pipeline.core.models import MarketUpdate

@@ -8,9 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from alpha_pulse.contracts.events import EVENT_TYPES
+from alpha_pulse.contracts.kinds import EVENT_TYPES, event_name
 from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
-from alpha_pulse.contracts.schema.json_schema import event_name
 from alpha_pulse.contracts.topics import TOPICS
 
 SPECIFICATION = Path(__file__).parent / "asyncapi" / "schema-3.0.0.json.gz"

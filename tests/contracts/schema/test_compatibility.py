@@ -123,7 +123,6 @@ def test_a_topic_or_an_event_that_went_or_changed_is_found() -> None:
     def without(document: dict[str, Any]) -> None:
         del document["channels"]["marketGapsV1"]
         document["channels"]["marketTradesV1"]["address"] = "market.ticks.v1"
-        document["channels"]["marketStatusV1"]["messages"]["gap"] = {}
         del document["channels"]["ingestEventsV1"]["messages"]["gap"]
         del document["components"]["messages"]["heartbeat"]
         document["components"]["messages"]["trade"]["x-identity"] = ["trade_id"]
@@ -132,7 +131,6 @@ def test_a_topic_or_an_event_that_went_or_changed_is_found() -> None:
         "event heartbeat was removed or renamed",
         "topic ingest.events.v1 carries no gap any more",
         "topic market.gaps.v1 was removed or renamed",
-        "topic market.status.v1 carries gap, which its readers do not know",
         "topic market.trades.v1 was removed or renamed",
         "trade: x-identity was ['exchange', 'symbol', 'trade_id'], is ['trade_id']",
     ]
@@ -149,3 +147,20 @@ def test_words_and_optional_fields_and_new_topics_and_events_are_free() -> None:
         document["info"]["version"] = "9.9.9"
 
     assert changed(change) == []
+
+
+def test_a_kind_may_come_to_a_topic_and_may_not_leave_it() -> None:
+    def added(document: dict[str, Any]) -> None:
+        for channel in ("ingestEventsV1", "marketTradesV1"):
+            document["channels"][channel]["messages"]["quote"] = {}
+        document["components"]["messages"]["quote"] = {"payload": {"type": "object"}}
+
+    assert changed(added) == []
+
+    with_it = asyncapi_document()
+    added(with_it)
+    assert breaking_changes(with_it, asyncapi_document()) == [
+        "topic ingest.events.v1 carries no quote any more",
+        "topic market.trades.v1 carries no quote any more",
+        "event quote was removed or renamed",
+    ]

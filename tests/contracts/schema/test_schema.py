@@ -8,14 +8,15 @@ import msgspec
 import pytest
 
 from alpha_pulse.contracts.codec import decode_event, encode
-from alpha_pulse.contracts.events import EVENT_TYPES
+from alpha_pulse.contracts.events import Candle
+from alpha_pulse.contracts.fields import fields_of
+from alpha_pulse.contracts.kinds import EVENT_TYPES, KINDS, event_name
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.schema.json_schema import (
     HERE,
-    event_name,
-    field_descriptions,
     generated_files,
     json_schema,
+    kind_table,
     topic_table,
 )
 from alpha_pulse.contracts.topics import TOPICS
@@ -55,9 +56,13 @@ def test_the_schema_refuses_what_the_decoder_refuses(event_type: Any) -> None:
 
 
 def test_every_field_of_a_market_event_is_described_or_speaks_for_itself() -> None:
-    candle = next(kind for kind in EVENT_TYPES if kind.__name__ == "Candle")
-    bare = {name for name, text in field_descriptions(candle).items() if not text}
-    assert bare == {"event", "trade_count"}
+    assert [field.name for field in fields_of(Candle) if not field.description] == ["trade_count"]
+
+
+def test_examples_are_of_the_kinds_and_every_kind_is_in_the_table() -> None:
+    assert set(EXAMPLES) == set(EVENT_TYPES)
+    rows = kind_table().splitlines()[2:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [k.name for k in KINDS]
 
 
 def test_topic_names_have_dots_and_dashes_only_and_each_is_in_the_table() -> None:

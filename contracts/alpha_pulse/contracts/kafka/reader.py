@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.config import Config, KafkaConfig, load_config
-from alpha_pulse.contracts.errors import KafkaError, ValidationError
+from alpha_pulse.contracts.errors import KafkaError, UnknownKindError, ValidationError
 from alpha_pulse.contracts.kafka.connection import consumer_arguments
 from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TopicOf
@@ -37,7 +37,8 @@ async def read(
     """Yield the committed events of a topic, in order per symbol, for ever or up to its end.
 
     The same candle may come again with a higher `revision`, which replaces the earlier one:
-    `Newest` keeps that straight.
+    `Newest` keeps that straight. An event of a kind that this version does not know is skipped: a
+    newer version may add kinds to any topic.
 
     Args:
         topic: one of `alpha_pulse.contracts.topics`.
@@ -62,7 +63,8 @@ async def read(
     """
     config = config or load_config()
     name = topic.full_name(config.namespace)
-    decode: EventDecoder[EventT] = EventDecoder(topic.event_type)
+    decode: EventDecoder[EventT] = EventDecoder(*topic.events)
+    unknown = _UnknownKinds(name)
     consumer = aiokafka.AIOKafkaConsumer(
         **consumer_arguments(
             config.kafka,
@@ -80,10 +82,11 @@ async def read(
         consumer.subscribe([name], listener=position)
         while not (until_end and await position.at_end()):
             for tp, records in (await _poll(consumer, name, config.kafka)).items():
-                for offset, event in _events(name, tp, records, decode):
+                for offset, event in _events(name, tp, records, decode, unknown):
                     if tp not in consumer.assignment():
                         break  # another reader of the group has it now
-                    yield event
+                    if event is not None:
+                        yield event
                     await position.reached(tp, offset + 1)
             await position.commit_due()
     finally:
@@ -113,19 +116,39 @@ async def _poll(
 
 
 def _events(
-    name: str, tp: TopicPartition, records: list[ConsumerRecord], decode: EventDecoder[EventT]
-) -> Iterable[tuple[int, EventT]]:
+    name: str,
+    tp: TopicPartition,
+    records: list[ConsumerRecord],
+    decode: EventDecoder[EventT],
+    unknown: "_UnknownKinds",
+) -> Iterable[tuple[int, EventT | None]]:
+    # None: the record is nothing that this reader knows.
     for record in records:
-        if record.value is None:
-            continue
+        event: EventT | None = None
         try:
-            event = decode(record.value)
+            if record.value is not None:
+                event = decode(record.value)
+        except UnknownKindError as error:
+            unknown.note(error)
         except ValidationError as error:
             raise ValidationError(
                 f"{error}, in {name} partition {tp.partition} offset {record.offset}; is this a "
                 "newer version's topic? Install that version of alpha-pulse-contracts"
             ) from error
         yield record.offset, event
+
+
+class _UnknownKinds:
+    """Says once that a topic brings kinds that this reader does not know, and skips."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._is_known = False
+
+    def note(self, error: UnknownKindError) -> None:
+        if not self._is_known:
+            self._is_known = True
+            log.warning("kinds.skipped: %s: %s", self._topic, error)
 
 
 class _Position(ConsumerRebalanceListener):  # type: ignore[misc]

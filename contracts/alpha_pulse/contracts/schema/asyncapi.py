@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.events import EVENT_TYPES
-from alpha_pulse.contracts.newest import IDENTITY_FIELDS
+from alpha_pulse.contracts.kinds import EVENT_TYPES, KINDS, event_name
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import INGEST, TOPICS, Topic
 
+_KEYS = {"identity": "the identity"}
 DISTRIBUTION = "alpha-pulse-contracts"
 BINDING_VERSION = "0.5.0"
 _ABOUT = """\
@@ -26,7 +26,8 @@ Values are JSON on one line; prices and amounts are decimal text, times integer 
 The key is `exchange:symbol`, the partitioner Kafka's default (murmur2), order is kept per
 partition. Read committed records (`isolation.level=read_committed`). The same identity
 (`x-identity`) may come again, byte-identical or with a higher `revision`, which then stands. Ignore
-fields that you do not know. A namespace, where one is set, goes before each topic's name.
+fields that you do not know, and skip an event whose `event` you do not know. A namespace, where one
+is set, goes before each topic's name.
 """
 
 
@@ -52,14 +53,10 @@ def asyncapi_document() -> dict[str, Any]:
         "channels": {_channel_name(topic): _channel(topic) for topic in public},
         "operations": dict(operation for topic in public for operation in _operations(topic)),
         "components": {
-            "messages": {_tag(kind): _message(kind) for kind in EVENT_TYPES},
+            "messages": {event_name(event): _message(event) for event in EVENT_TYPES},
             "schemas": _schemas(),
         },
     }
-
-
-def _tag(kind: type[msgspec.Struct]) -> str:
-    return str(kind.__struct_config__.tag)
 
 
 def _channel_name(topic: Topic) -> str:
@@ -73,7 +70,8 @@ def _channel(topic: Topic) -> dict[str, Any]:
         "address": topic.name,
         "description": topic.description,
         "messages": {
-            _tag(kind): {"$ref": f"#/components/messages/{_tag(kind)}"} for kind in topic.events
+            event_name(event): {"$ref": f"#/components/messages/{event_name(event)}"}
+            for event in topic.events
         },
         "bindings": {
             "kafka": {
@@ -99,7 +97,8 @@ def _operations(topic: Topic) -> list[tuple[str, dict[str, Any]]]:
                 "action": action,
                 "channel": {"$ref": f"#/channels/{channel}"},
                 "messages": [
-                    {"$ref": f"#/channels/{channel}/messages/{_tag(kind)}"} for kind in topic.events
+                    {"$ref": f"#/channels/{channel}/messages/{event_name(event)}"}
+                    for event in topic.events
                 ],
             },
         )
@@ -107,26 +106,27 @@ def _operations(topic: Topic) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    keyed_by = "exchange:symbol" if "exchange" in IDENTITY_FIELDS.get(kind, ("exchange",)) else ""
+def _message(event: type[msgspec.Struct]) -> dict[str, Any]:
+    # Kinds that share a Struct share its identity and its key.
+    kind = next(kind for kind in KINDS if kind.event is event)
     return {
-        "name": _tag(kind),
-        "title": kind.__name__,
-        "summary": cleandoc(kind.__doc__ or "").splitlines()[0],
+        "name": kind.tag,
+        "title": event.__name__,
+        "summary": cleandoc(event.__doc__ or "").splitlines()[0],
         "contentType": "application/json",
-        "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
+        "payload": {"$ref": f"#/components/schemas/{event.__name__}"},
         "bindings": {
             "kafka": {
-                "key": {"type": "string", "description": keyed_by or "the identity"},
+                "key": {"type": "string", "description": _KEYS.get(kind.key, kind.key)},
                 "bindingVersion": BINDING_VERSION,
             }
         },
         "examples": [
-            {"name": name, "payload": msgspec.json.decode(encode(event))}
-            for name, event in EXAMPLES[kind].items()
+            {"name": name, "payload": msgspec.json.decode(encode(example))}
+            for name, example in EXAMPLES[event].items()
         ],
-        "x-identity": list(IDENTITY_FIELDS.get(kind, ())),
-        "x-revised": "revision" in kind.__struct_fields__,
+        "x-identity": list(kind.identity),
+        "x-revised": kind.is_revised,
     }
 
 

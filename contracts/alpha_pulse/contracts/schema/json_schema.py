@@ -1,4 +1,4 @@
-"""JSON Schemas, example messages and the topic table, all written from the Structs.
+"""JSON Schemas, example messages and the docs' tables, all written from the table of kinds.
 
 `python -m alpha_pulse.contracts.schema` writes `schemas/`, `examples/` and `asyncapi.json` beside
 this file; a test compares what is there with what would be written.
@@ -12,17 +12,12 @@ from typing import Any
 import msgspec
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.events import EVENT_TYPES
+from alpha_pulse.contracts.kinds import EVENT_TYPES, KINDS, event_name
 from alpha_pulse.contracts.schema.asyncapi import asyncapi_document
 from alpha_pulse.contracts.schema.examples import EXAMPLES
-from alpha_pulse.contracts.topics import TOPICS
+from alpha_pulse.contracts.topics import INGEST, TOPICS
 
 HERE = Path(__file__).parent
-
-
-def event_name(event_type: type[msgspec.Struct]) -> str:
-    """Return the name by which an event is told apart, such as `trade`."""
-    return str(event_type.__struct_config__.tag)
 
 
 def json_schema(event_type: type[msgspec.Struct]) -> dict[str, Any]:
@@ -46,21 +41,6 @@ def json_schema(event_type: type[msgspec.Struct]) -> dict[str, Any]:
     return document
 
 
-def field_descriptions(event_type: type[msgspec.Struct]) -> dict[str, str]:
-    """Return the description of each field, for column comments and docs."""
-    properties = json_schema(event_type)["properties"]
-    return {name: _description(rule) for name, rule in properties.items()}
-
-
-def _description(rule: dict[str, Any]) -> str:
-    if "description" in rule:
-        return str(rule["description"])
-    for option in rule.get("anyOf", []):
-        if "description" in option:
-            return str(option["description"])
-    return ""
-
-
 def topic_table() -> str:
     """Return the topics as a Markdown table."""
     lines = ["| topic | events | key | retention | what |", "| --- | --- | --- | --- | --- |"]
@@ -68,6 +48,23 @@ def topic_table() -> str:
         events = ", ".join(event_name(event) for event in topic.events) or "internal"
         kept = "compacted" if topic.cleanup == "compact" else f"{topic.retention_ms // 3_600_000} h"
         lines.append(f"| `{topic.name}` | {events} | {topic.key} | {kept} | {topic.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def kind_table() -> str:
+    """Return the kinds as a Markdown table."""
+    lines = [
+        "| kind | `event` | topic | identity | highest revision stands | ClickHouse, days kept |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in KINDS:
+        topics = [f"`{kind.topic}`"] if kind.topic else []
+        topics += [f"`{INGEST.name}`"] if kind.ingest else []
+        stored = f"`{kind.log.table}`, `{kind.log.retention}`" if kind.log else ""
+        lines.append(
+            f"| {kind.name} | {kind.tag} | {', '.join(topics)} | {', '.join(kind.identity)} | "
+            f"{'yes' if kind.is_revised else ''} | {stored} |"
+        )
     return "\n".join(lines) + "\n"
 
 

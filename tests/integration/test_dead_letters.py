@@ -8,6 +8,7 @@ import pytest
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, SinkConfig
+from alpha_pulse.contracts.dead_letters import dead_letter_of_row
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import DeadLetter, Trade
 from alpha_pulse.contracts.kafka.admin import ensure_topics
@@ -24,7 +25,7 @@ from alpha_pulse.sinks.clickhouse.dead_letters import (
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG
 from alpha_pulse.sinks.lanes.consumer import Sink
-from alpha_pulse.sinks.lanes.writer import dead_letter
+from alpha_pulse.sinks.lanes.writer import REFUSED
 from tests.patience import PATIENCE_S
 
 TRADE = encode(EXAMPLES[Trade]["binance"])
@@ -62,7 +63,14 @@ async def insert(clickhouse: ClickHouse, config: Config, *letters: DeadLetter) -
 
 def letter_of(config: Config, offset: int, payload: bytes = TRADE) -> DeadLetter:
     topic = TRADES.full_name(config.namespace)
-    return dead_letter(topic, 3, offset, payload, f"error {offset}", 1_700_000_000_000 + offset)
+    return dead_letter(topic, 3, offset, payload)
+
+
+def dead_letter(topic: str, partition: int, offset: int, payload: bytes) -> DeadLetter:
+    return dead_letter_of_row(
+        topic, partition, offset, payload,
+        reason=REFUSED, error=f"error {offset}", timestamp_ms=1_700_000_000_000 + offset,
+    )  # fmt: skip
 
 
 async def test_the_newest_come_first_and_filters_hold(
@@ -95,7 +103,7 @@ async def test_a_replay_stores_each_trade_once_however_often_it_is_repeated(
 ) -> None:
     await ensure_topics(config)
     cut = letter_of(config, 1, b"x" * 300_000)
-    foreign = dead_letter("another.topic", 0, 1, TRADE, "why", 1_700_000_000_000)
+    foreign = dead_letter("another.topic", 0, 1, TRADE)
     await insert(clickhouse, config, letter_of(config, 0), cut, foreign)
     letters = await list_dead_letters(clickhouse, config.database)
     for _ in range(2):

@@ -11,9 +11,9 @@ from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.decimals import units_text
 from alpha_pulse.contracts.events import DeadLetter, Trade
 from alpha_pulse.processors.candles.value import quote_text
-from alpha_pulse.processors.kernel.admission import dead_letter, decode
+from alpha_pulse.processors.kernel.admission import Refused, decode
 from alpha_pulse.processors.kernel.kernel import Kernel
-from alpha_pulse.processors.kernel.refusals import TooManyDeadLettersError
+from alpha_pulse.processors.kernel.refusals import Refusals, TooManyDeadLettersError
 from alpha_pulse.processors.wire.records import EncodedRecords
 
 KEY = b"binance:BTC/USDT"
@@ -121,9 +121,10 @@ def test_duplicates_are_dropped_for_ten_minutes_where_they_are_not(
 
 
 def test_a_dead_letter_keeps_its_place_and_its_bytes_cut_with_their_full_length() -> None:
-    with pytest.raises(Exception, match="expected an event") as refused:
+    refusals = Refusals(ProcessorConfig(), "ingest.events.v1", 3)
+    with pytest.raises(Refused, match="expected an event") as refused:
         decode(b"x" * 300_000)
-    letter = dead_letter("ingest.events.v1", 3, 17, 5, KEY, b"x" * 300_000, refused.value)  # type: ignore[arg-type]
+    letter = refusals.letter(17, KEY, b"x" * 300_000, 5, refused.value)
     assert letter.identity == "ingest.events.v1:3:17"
     assert (letter.payload_bytes, len(base64.b64decode(letter.payload_base64))) == (
         300_000,

@@ -15,10 +15,8 @@ from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, TRADES_LOG, Ta
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from alpha_pulse.sinks.lanes.writer import (
     REFUSED,
-    RefusalLimit,
     TooManyRefused,
     Writer,
-    dead_letter,
 )
 
 decode_dead_letter: EventDecoder[DeadLetter] = EventDecoder(DeadLetter)
@@ -167,11 +165,14 @@ async def test_our_own_dead_letter_refused_stops_the_sink() -> None:
     assert letters.published == []
 
 
-def test_more_than_the_ratio_of_the_last_rows_stops_and_not_before() -> None:
-    limit = RefusalLimit(run_max=100, ratio_max=0.1)
-    letter = dead_letter("t", 0, 0, b"{}", "why", 0)
-    for _ in range(1000):
-        limit.stored("t", 9)
-        limit.refused("t", letter)  # 10 %: allowed
-    with pytest.raises(TooManyRefused, match="1001 of the last 10001"):
-        limit.refused("t", letter)
+async def test_more_than_the_ratio_of_the_last_rows_stops_and_not_before() -> None:
+    letters = Letters()
+    writer = writer_of(FakeClickHouse(), letters)
+    for number in range(1000):
+        good = Batch("t", 1, [10 * number], [b'{"good":1}'], 1, 0)
+        await store(writer, good)
+        writer._limits["t"].accept(8)
+        await store(writer, batch_of([b'{"bad":1}']))  # 10 %: allowed
+    with pytest.raises(TooManyRefused, match="2 in a row and 1001 of the last 10000"):
+        await store(writer, batch_of([b'{"bad":1}']))
+    assert len(letters.published) == 1001

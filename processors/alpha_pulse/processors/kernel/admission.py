@@ -7,7 +7,6 @@ A trade whose length is exactly that of its canonical form can't hold a second k
 space; any other trade is looked at closely, and refused when a key stands twice.
 """
 
-import base64
 import json
 import re
 from typing import Annotated, Any
@@ -16,11 +15,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Candle, DeadLetter, Gap, Heartbeat, HistoryMarker, Side
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Side
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, TRADE_ID_PATTERN
 from alpha_pulse.contracts.validation import validate_candle
 
-PAYLOAD_BYTES_MAX = 256 * 1024
 _TIME = Annotated[int, Meta(ge=TIME_US_MIN, lt=TIME_US_MAX)]
 _TRADE_ID = re.compile(TRADE_ID_PATTERN).match
 _NUMBER_ID = re.compile(r"[1-9][0-9]{0,18}|0").fullmatch
@@ -133,25 +131,3 @@ def check_not_ahead(time_us: int, limit_us: int) -> None:
             f"expected a time up to {limit_us}, which is the record's Kafka time and the allowed "
             f"lead, found {time_us}",
         )
-
-
-def dead_letter(
-    topic: str, partition: int, offset: int, timestamp_ms: int, key: bytes | None,
-    value: bytes | None, refused: Refused,
-) -> DeadLetter:  # fmt: skip
-    """Return the dead letter of a record: its bytes, where it stood and why it was refused."""
-    payload = value or b""
-    exchange, _, symbol = (key or b"").decode(errors="replace").partition(":")
-    return DeadLetter(
-        identity=f"{topic}:{partition}:{offset}",
-        reason=refused.reason,
-        error=str(refused)[:2000],
-        exchange=exchange[:32] or None,
-        symbol=symbol[:150] or None,
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        payload_base64=base64.b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
-        payload_bytes=len(payload),
-        time_us=max(timestamp_ms, 0) * 1000,
-    )

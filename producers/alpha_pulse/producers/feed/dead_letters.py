@@ -1,13 +1,11 @@
 """Frames that could not be used, kept with their bytes: each once."""
 
-import base64
-import hashlib
 from collections import Counter, OrderedDict
 
+from alpha_pulse.contracts.dead_letters import dead_letter_of_frame, frame_identity
 from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.producers.exchanges.frame import FrameError
 
-PAYLOAD_BYTES_MAX = 256 * 1024
 _REMEMBERED_MAX = 10_000
 
 
@@ -19,32 +17,23 @@ class DeadLetters:
 
     def __init__(self, exchange: str) -> None:
         self._exchange = exchange
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
         self.count = 0
         self.reasons: Counter[str] = Counter()
 
     def make(self, frame: str | bytes, error: FrameError, time_us: int) -> DeadLetter | None:
         """Return the dead letter of a frame received at `time_us`; None when it has one already."""
         payload = frame if isinstance(frame, bytes) else frame.encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(payload)
-        if digest.digest() in self._known:
-            self._known.move_to_end(digest.digest())
+        identity = frame_identity(payload)
+        if identity in self._known:
+            self._known.move_to_end(identity)
             return None
-        self._known[digest.digest()] = None
+        self._known[identity] = None
         if len(self._known) > _REMEMBERED_MAX:
             self._known.popitem(last=False)
         self.count += 1
         self.reasons[error.reason] += 1
-        return DeadLetter(
-            identity=f"sha256:{digest.hexdigest()}",
-            reason=error.reason,
-            error=str(error)[:2000],
-            exchange=self._exchange,
-            symbol=error.symbol,
-            topic=None,
-            partition=None,
-            offset=None,
-            payload_base64=base64.b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
-            payload_bytes=len(payload),
-            time_us=time_us,
-        )
+        return dead_letter_of_frame(
+            payload, self._exchange, error.symbol,
+            reason=error.reason, error=str(error), time_us=time_us,
+        )  # fmt: skip

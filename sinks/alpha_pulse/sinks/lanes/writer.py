@@ -1,16 +1,15 @@
 """One batch into its table: retried for ever, months apart, refused rows found by splitting."""
 
-import base64
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import structlog
 
 from alpha_pulse.contracts.codec import encode
+from alpha_pulse.contracts.dead_letters import RefusalLimit, dead_letter_of_row
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import DeadLetter
-from alpha_pulse.sinks.batching.batch import Batch, Value
+from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import (
     ClickHouse,
     ManyMonths,
@@ -24,9 +23,6 @@ from alpha_pulse.sinks.lanes.offsets import OffsetStore
 log = structlog.get_logger(__name__)
 
 REFUSED = "refused_by_clickhouse"
-PAYLOAD_BYTES_MAX = 256 * 1024
-RATIO_WINDOW_ROWS = 10_000
-_ERROR_CHARS_MAX = 2000
 
 PublishDeadLetter = Callable[[bytes, bytes], Awaitable[None]]  # key, value; returns once stored
 
@@ -54,7 +50,9 @@ class Writer:
         self._database = database
         self._publish = publish
         self._retry_wait_s_max = retry_wait_s_max
-        self._limit = RefusalLimit(refused_run_max, refused_ratio_max)
+        self._limits: defaultdict[str, RefusalLimit] = defaultdict(
+            lambda: RefusalLimit(refused_run_max, refused_ratio_max)
+        )
         self.rows_stored = 0
         self.rows_refused = 0
         self.inserts = 0
@@ -97,7 +95,7 @@ class Writer:
         self.inserts += 1
         self.rows_stored += len(batch.offsets)
         self.stored_by_table[table.name] += len(batch.offsets)
-        self._limit.stored(batch.name, len(batch.offsets))
+        self._limits[batch.name].accept(len(batch.offsets))
 
     async def _store_apart(self, batch: Batch, table: Table, topic: str, generation: int) -> None:
         if len(batch.offsets) == 1:
@@ -125,7 +123,10 @@ class Writer:
 
     async def _refuse(self, batch: Batch, table: Table, topic: str, error: RowsRefused) -> None:
         offset, value = batch.offsets[0], batch.values[0]
-        letter = dead_letter(topic, batch.partition, offset, value, str(error), batch.timestamp_ms)
+        letter = dead_letter_of_row(
+            topic, batch.partition, offset, value,
+            reason=REFUSED, error=str(error), timestamp_ms=batch.timestamp_ms,
+        )  # fmt: skip
         if table is DEAD_LETTERS_LOG and REFUSED.encode() in (value or b""):
             raise TooManyRefused(
                 f"expected our own dead letter to be stored, found {letter.identity} refused: "
@@ -147,81 +148,15 @@ class Writer:
             table=table.name,
             error=letter.error[:300],
         )
-        self._limit.refused(batch.name, letter)
+        self._check_limit(batch.name, letter)
 
-
-class RefusalLimit:
-    """Counts refused rows per topic: too many in a row or in a window stop the process. Pure."""
-
-    def __init__(self, run_max: int, ratio_max: float) -> None:
-        self._run_max = run_max
-        self._ratio_max = ratio_max
-        self._windows: dict[str, _Window] = {}
-
-    def stored(self, name: str, rows: int) -> None:
-        """Count rows that were accepted."""
-        window = self._windows.setdefault(name, _Window())
-        window.run = 0
-        window.count(rows, 0)
-
-    def refused(self, name: str, letter: DeadLetter) -> None:
-        """Count a refused row. Raises: TooManyRefused."""
-        window = self._windows.setdefault(name, _Window())
-        window.run += 1
-        window.count(1, 1)
-        is_dense = window.refused > self._ratio_max * window.rows
-        if window.run >= self._run_max or (window.rows >= RATIO_WINDOW_ROWS and is_dense):
+    def _check_limit(self, name: str, letter: DeadLetter) -> None:
+        limit = self._limits[name]
+        limit.refuse()
+        if limit.is_exceeded:
             raise TooManyRefused(
-                f"expected few rows of {name} to be refused, found {window.run} in a row and "
-                f"{window.refused} of the last {window.rows}, the last one {letter.identity}: "
+                f"expected few rows of {name} to be refused, found {limit.run} in a row and "
+                f"{limit.refused} of the last {limit.window}, the last one {letter.identity}: "
                 f"{letter.error}; does the schema fit this version? Nothing was lost: the rows are "
                 "dead letters"
             )
-
-
-class _Window:
-    """The last rows of a topic (at least RATIO_WINDOW_ROWS, once there are so many)."""
-
-    def __init__(self) -> None:
-        self.run = 0
-        self.rows = 0
-        self.refused = 0
-        self._counts: deque[tuple[int, int]] = deque()
-
-    def count(self, rows: int, refused: int) -> None:
-        self._counts.append((rows, refused))
-        self.rows += rows
-        self.refused += refused
-        while self.rows - self._counts[0][0] >= RATIO_WINDOW_ROWS:
-            rows_before, refused_before = self._counts.popleft()
-            self.rows -= rows_before
-            self.refused -= refused_before
-
-
-class _Market(msgspec.Struct):
-    exchange: str | None = None
-    symbol: str | None = None
-
-
-def dead_letter(
-    topic: str, partition: int, offset: int, value: Value, error: str, timestamp_ms: int
-) -> DeadLetter:
-    """Return the dead letter of a record that ClickHouse refused."""
-    payload = value or b""
-    try:
-        market = msgspec.json.decode(payload, type=_Market)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        market = _Market()
-    return DeadLetter(
-        identity=f"{topic}:{partition}:{offset}",
-        reason=REFUSED,
-        error=error[:_ERROR_CHARS_MAX],
-        exchange=market.exchange,
-        symbol=market.symbol,
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        payload_base64=base64.b64encode(payload[:PAYLOAD_BYTES_MAX]).decode(),
-        payload_bytes=len(payload),
-        time_us=max(timestamp_ms, 0) * 1000,
-    )

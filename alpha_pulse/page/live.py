@@ -7,11 +7,12 @@ where even that is too much, the mailbox is emptied and the browser is told to l
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import assert_never
 
 import structlog
 from aiokafka.errors import KafkaError as AiokafkaError
 
-from alpha_pulse.contracts.codec import decode_event
+from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap
@@ -27,6 +28,7 @@ PENDING_MAX = 500
 RECENT_MAX = 5
 CHARTS_MAX = 20_000
 RETRY_WAIT_S = 1.0
+_decode: EventDecoder[Candle | Gap] = EventDecoder(Candle, Gap)
 
 Message = ChartCandle | GapRow
 Key = tuple[str, str, int]
@@ -73,7 +75,7 @@ class LiveMarket:
         self._mailboxes: dict[tuple[str, str], set[Mailbox]] = {}
         # By exchange, symbol and timeframe; the open minute stands under "".
         self._recent: OrderedDict[tuple[str, str, str], dict[int, ChartCandle]] = OrderedDict()
-        self.ignored = 0  # records that break the contract
+        self.ignored = 0  # records that break the contract, or are of another kind
 
     def join(self, mailbox: Mailbox) -> None:
         """Hand events of the mailbox's market to it, beginning with what came lately."""
@@ -127,16 +129,21 @@ class LiveMarket:
                 if value is None:
                     continue
                 try:
-                    event = decode_event(value)
+                    event = _decode(value)
                 except ValidationError as error:
                     self.ignored += 1
                     if self.ignored == 1:  # one says it: a flood of them would fill the log
                         log.warning("page.record_ignored", error=str(error))
                     continue
-                if isinstance(event, Candle) and event.job is None:
-                    self.put_candle(event, is_open=is_open)
-                elif isinstance(event, Gap):
-                    self.put_gap(event)
+                match event:
+                    case Candle(job=None):
+                        self.put_candle(event, is_open=is_open)
+                    case Candle():
+                        pass  # history is what ClickHouse shows
+                    case Gap():
+                        self.put_gap(event)
+                    case _:
+                        assert_never(event)
 
     def put_candle(self, candle: Candle, *, is_open: bool) -> None:
         """Remember a candle and hand it to the browsers that show its market and timeframe."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alpha_pulse.contracts.decimals import plain_text
+from alpha_pulse.contracts.decimals import plain_text, shortest_text
 from alpha_pulse.contracts.events import Candle, Gap, Trade
 from alpha_pulse.contracts.market import Timeframe
 
@@ -61,8 +61,7 @@ def gap_of(row: Sequence[Any]) -> Gap:
 
 def _text(number: Any) -> str:
     # Decimal(38,12) brings twelve digits; what is published has the shortest plain text.
-    text = plain_text(number)
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return shortest_text(plain_text(number))
 
 
 def candle_of(market: Market, timeframe: Timeframe, row: Sequence[Any]) -> Candle:

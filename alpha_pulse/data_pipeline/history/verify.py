@@ -8,6 +8,7 @@ import structlog
 
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Candle, FieldDifference, Gap
+from alpha_pulse.contracts.kinds import CANDLE
 from alpha_pulse.contracts.market import (
     MINUTE_US,
     PUBLISHED_TIMEFRAMES,
@@ -23,7 +24,6 @@ from alpha_pulse.producers.history.missing import Window, first_open
 
 log = structlog.get_logger()
 
-_DECIMALS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
 # Minutes so near to each other are refetched together.
 NEAR_US = 10 * MINUTE_US
 # Where refetched trades and the exchange's candle go on differing it is a finding, to be left.
@@ -60,7 +60,7 @@ def differences(ours: Candle, theirs: Candle) -> tuple[FieldDifference, ...]:
     Numbers are compared, not texts: `1.50` is `1.5`.
     """
     found = []
-    for name in _DECIMALS:
+    for name in CANDLE.decimal_fields:
         mine, other = getattr(ours, name), getattr(theirs, name)
         if mine is not None and other is not None and Decimal(mine) != Decimal(other):
             found.append(FieldDifference(field=name, ours=mine, exchange=other))

@@ -1,9 +1,12 @@
 """What a live manager holds of one symbol; pure: time is an argument."""
 
+from typing import assert_never
+
 from alpha_pulse.contracts.events import (
     Candle,
     Gap,
     Heartbeat,
+    HistoryMarker,
     StreamState,
     Trade,
 )
@@ -33,23 +36,29 @@ class FollowedSymbol:
 
     def take(self, event: IngestEvent, now_s: float) -> bool:
         """Take an event in; return whether it is one that is stored."""
-        if isinstance(event, Trade):
-            self.trade, self.trade_at_s = event, now_s
-            if self.state is None:
-                # The heartbeat that says so may follow only with the minute's end.
-                self.state = "live"
-            self.trades.append(event)
-            return True
-        if isinstance(event, Candle):
-            if self.candle is None or event.open_time_us >= self.candle.open_time_us:
-                self.candle, self.candle_at_s = event, now_s
-            self.candles.append(event)
-            return True
-        if isinstance(event, Gap):
-            self.gaps.append(event)
-        elif isinstance(event, Heartbeat):
-            self.state = event.state
-        return False
+        match event:
+            case Trade():
+                self.trade, self.trade_at_s = event, now_s
+                if self.state is None:
+                    # The heartbeat that says so may follow only with the minute's end.
+                    self.state = "live"
+                self.trades.append(event)
+                return True
+            case Candle():
+                if self.candle is None or event.open_time_us >= self.candle.open_time_us:
+                    self.candle, self.candle_at_s = event, now_s
+                self.candles.append(event)
+                return True
+            case Gap():
+                self.gaps.append(event)
+                return False
+            case Heartbeat():
+                self.state = event.state
+                return False
+            case HistoryMarker():
+                return False
+            case _:
+                assert_never(event)
 
     def take_update(self, exchange: str, symbol: str) -> MarketUpdate:
         """Return what was not told yet; from now on it counts as told."""

@@ -11,11 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from alpha_pulse.contracts.events import Audit, Candle, FieldDifference
+from alpha_pulse.contracts.kinds import CANDLE
 from alpha_pulse.contracts.market import MINUTE_US
 
 WINDOWS_MAX = 12
 MISSING_AFTER_US = 5 * MINUTE_US
-_DECIMALS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume")
+_DECIMALS = CANDLE.decimal_fields
 
 
 class Side(Struct, array_like=True):

@@ -16,7 +16,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from alpha_pulse.contracts.errors import ConfigError, MarketWindow, StorageError
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.sinks.library.sql_tables import CANDLES, TRADES, Row, metadata, upsert
+from alpha_pulse.contracts.kinds import CANDLE, TRADE, Kind
+from alpha_pulse.contracts.newest import identity
+from alpha_pulse.sinks.library.sql_tables import CANDLES, TABLES, TRADES, Row, metadata, upsert
 from alpha_pulse.sinks.library.storage_config import StorageConfig
 
 DEFAULT_URL = "sqlite+aiosqlite:///alpha_pulse.db"
@@ -69,11 +71,11 @@ class SQLAlchemyStorage:
 
     async def save_candles(self, candles: Iterable[Candle]) -> int:
         """Store candles, newest revisions standing; return how many were given."""
-        return await self._save(CANDLES, candles, _newer_revision)
+        return await self._save(CANDLE, candles)
 
     async def save_trades(self, trades: Iterable[Trade]) -> int:
         """Store trades that are not there yet; return how many were given."""
-        return await self._save(TRADES, trades, None)
+        return await self._save(TRADE, trades)
 
     async def load_candles(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -114,19 +116,16 @@ class SQLAlchemyStorage:
         about = MarketWindow(exchange, symbol, timeframe, start_us, end_us)
         return [row["open_time_us"] for row in await self._fetch(query, "open times", about)]
 
-    async def _save(
-        self,
-        table: sa.Table,
-        events: Iterable[EventT],
-        condition: Callable[[Any, sa.Table], Any] | None,
-    ) -> int:
+    async def _save(self, kind: Kind[EventT], events: Iterable[EventT]) -> int:
         await self.open()
         given = list(events)
+        table = TABLES[kind.name]
+        condition = _newer_revision if kind.is_revised else None
         for start in range(0, len(given), self.config.batch_size):
             page = given[start : start + self.config.batch_size]
-            rows = _unique_rows(table, page)
+            rows = _unique_rows(kind, page)
             action = f"store {len(page)} {table.name}"
-            async with self._connection(action, _window_of(page)) as connection:
+            async with self._connection(action, _window_of(kind, page)) as connection:
                 await upsert(connection, table, rows, condition)
         return len(given)
 
@@ -183,32 +182,26 @@ def _newer_revision(new: Any, stored: sa.Table) -> Any:
     return new.revision >= stored.c.revision
 
 
-def _unique_rows(table: sa.Table, events: Sequence[EventT]) -> list[Row]:
-    # One statement can't change a row twice; of a candle the highest revision stands.
-    key = [column.name for column in table.primary_key]
-    chosen: dict[tuple[Any, ...], EventT] = {}
+def _unique_rows(kind: Kind[EventT], events: Sequence[EventT]) -> list[Row]:
+    # One statement can't change a row twice; the highest revision stands, of equal ones the last.
+    chosen: dict[tuple[Any, ...], Any] = {}
     for event in events:
-        identity = tuple(getattr(event, name) for name in key)
-        previous = chosen.get(identity)
+        key = identity(event)
+        previous = chosen.get(key)
         if previous is None or (
-            isinstance(event, Candle)
-            and isinstance(previous, Candle)
-            and event.revision >= previous.revision
+            kind.is_revised and getattr(event, "revision") >= previous.revision  # noqa: B009
         ):
-            chosen[identity] = event
-    names = [column.name for column in table.columns]
+            chosen[key] = event
+    names = [field.name for field in kind.fields]
     return [{name: getattr(event, name) for name in names} for event in chosen.values()]
 
 
-def _window_of(page: Sequence[EventT]) -> MarketWindow:
+def _window_of(kind: Kind[EventT], page: Sequence[EventT]) -> MarketWindow:
     # The market of a page's first event, and the page's span in time.
-    first = page[0]
-    if isinstance(first, Candle):
-        times_us = [event.open_time_us for event in page if isinstance(event, Candle)]
-        timeframe: str | None = first.timeframe
-    else:
-        times_us = [event.trade_time_us for event in page if isinstance(event, Trade)]
-        timeframe = None
+    assert kind.log is not None
+    first: Any = page[0]
+    times_us = [getattr(event, kind.log.time) for event in page]
+    timeframe = getattr(first, "timeframe", None)
     return MarketWindow(first.exchange, first.symbol, timeframe, min(times_us), max(times_us) + 1)
 
 

@@ -10,7 +10,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alpha_pulse.contracts.decimals import plain_text
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.fields import Field
+from alpha_pulse.contracts.kinds import CANDLE, TRADE, Kind
 
 Row = dict[str, Any]
 
@@ -37,31 +38,34 @@ class ExactDecimal(sa.types.TypeDecorator[str]):
 
 
 metadata = sa.MetaData()
-_DECIMAL_FIELDS = {
-    *("price", "amount", "open", "high", "low", "close"),
-    *("volume", "quote_volume", "buy_volume"),
-}
-_INTEGER_FIELDS = {"trade_time_us", "receive_time_us", "open_time_us", "trade_count", "revision"}
 
 
-def _table(name: str, event: type[msgspec.Struct], key: tuple[str, ...]) -> sa.Table:
-    columns = []
-    for field in msgspec.structs.fields(event):
-        kind: Any = sa.String(128)
-        if field.name in _DECIMAL_FIELDS:
-            kind = ExactDecimal()
-        elif field.name in _INTEGER_FIELDS:
-            kind = sa.BigInteger()
-        columns.append(
-            sa.Column(field.name, kind, primary_key=field.name in key, autoincrement=False)
+def _table(name: str, kind: Kind[Any]) -> sa.Table:
+    # The identity is the primary key, and its columns come first.
+    columns = {
+        field.name: sa.Column(
+            field.name,
+            _column_type(field),
+            primary_key=field.name in kind.identity,
+            autoincrement=False,
         )
-    by_name = {column.name: column for column in columns}
-    ordered = [by_name.pop(part) for part in key] + list(by_name.values())
+        for field in kind.fields
+    }
+    ordered = [columns.pop(part) for part in kind.identity] + list(columns.values())
     return sa.Table(name, metadata, *ordered)
 
 
-CANDLES = _table("candles", Candle, ("exchange", "symbol", "timeframe", "open_time_us"))
-TRADES = _table("trades", Trade, ("exchange", "symbol", "trade_id"))
+def _column_type(field: Field) -> Any:
+    if field.decimal is not None:
+        return ExactDecimal()
+    if isinstance(field.type, msgspec.inspect.IntType):
+        return sa.BigInteger()
+    return sa.String(128)
+
+
+CANDLES = _table("candles", CANDLE)
+TRADES = _table("trades", TRADE)
+TABLES: dict[str, sa.Table] = {CANDLE.name: CANDLES, TRADE.name: TRADES}
 sa.Index("trades_by_time", TRADES.c.exchange, TRADES.c.symbol, TRADES.c.trade_time_us)
 
 
@@ -73,7 +77,11 @@ async def upsert(
 ) -> None:
     """Insert rows; one that is there already is replaced where the condition holds, else kept.
 
-    rows: unique by primary key. condition: (new, stored) to an SQL expression; None: never.
+    Args:
+        connection: inside the transaction that they belong to.
+        table: of this module.
+        rows: unique by primary key.
+        condition: (new, stored) to an SQL expression; None: never.
     """
     key = [column.name for column in table.primary_key]
     others = [column.name for column in table.columns if column.name not in key]

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import shutil
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from alpha_pulse.contracts.config import (
 )
 from alpha_pulse.contracts.events import (
     Audit,
-    Candle,
     DeadLetter,
     FieldDifference,
     Gap,
@@ -52,38 +52,14 @@ from alpha_pulse.sinks.clickhouse.tables import (
     TRADES_LOG,
     Table,
 )
+from tests.integration.market import SYMBOL, candle
 from tests.patience import PATIENCE_S
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 LOOK_INTERVAL_S = 0.05
 
-SYMBOL = "BTC/USDT"
 READER = Login("page", "a reader's secret", Role.READER)
 FILLED_MINUTES = 60
-
-
-def candle(open_time_us: int, close: str = "20", **changes: Any) -> Candle:
-    """A closed minute of SYMBOL: open 10, high 30, low 5, volume 2.5."""
-    event = Candle(
-        exchange="binance",
-        symbol=SYMBOL,
-        timeframe="1m",
-        open_time_us=open_time_us,
-        open="10",
-        high="30",
-        low="5",
-        close=close,
-        volume="2.5",
-        quote_volume="40",
-        buy_volume="1",
-        trade_count=4,
-        first_trade_id="1",
-        last_trade_id="4",
-        revision=1,
-        source="trades",
-        coverage="contiguous",
-    )
-    return msgspec.structs.replace(event, **changes)
 
 
 def _events(until_us: int) -> list[tuple[Table, list[msgspec.Struct]]]:
@@ -176,6 +152,42 @@ async def _fill(config: Config, until_us: int) -> None:
             f"{config.database}.{table.name}", table.insert_columns, body, months
         )
     await clickhouse.close()
+
+
+@pytest.fixture(scope="session")
+def schema(runtime: Runtime) -> Config:
+    """A database with every table and view, for tests that leave the schema as it is.
+
+    Migrating costs more than most of them: `emptied` gives each one the same, without rows.
+    """
+    config = Config(
+        namespace=f"t{uuid.uuid4().hex[:12]}", clickhouse=ClickHouseConfig(url=runtime.clickhouse)
+    )
+
+    async def make() -> None:
+        clickhouse = await ClickHouse.connect(config.clickhouse)
+        await migrate(config, clickhouse)
+        await clickhouse.close()
+
+    asyncio.run(make())
+    return config
+
+
+@pytest.fixture
+async def emptied(schema: Config) -> AsyncIterator[ClickHouse]:
+    """A connection to the database of `schema`, whose log tables have no rows."""
+    connection = await ClickHouse.connect(schema.clickhouse)
+    try:
+        yield connection
+        rows = await connection.rows(
+            "SELECT name FROM system.tables WHERE database = {d:String} AND total_rows > 0 "
+            "AND name != 'schema_migrations'",
+            {"d": schema.database},
+        )
+        for (name,) in rows:
+            await connection.command(f"TRUNCATE TABLE {schema.database}.{name} SYNC")
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -101,21 +101,19 @@ async def test_several_migrations_at_once_apply_each_file_once(
 
 
 async def test_a_changed_file_is_an_error_that_names_it(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     changed = [replace(load_migrations()[0], text="SELECT 1"), *load_migrations()[1:]]
     with pytest.raises(StorageError, match=r"0001_trades_log\.sql as it was applied"):
-        await migrate(config, clickhouse, changed)
+        await migrate(schema, emptied, changed)
 
 
 async def test_a_missing_file_is_an_error_that_names_it(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     name = load_migrations()[-1].name
     with pytest.raises(StorageError, match=f"{name}.*no such file"):
-        await migrate(config, clickhouse, load_migrations()[:-1])
+        await migrate(schema, emptied, load_migrations()[:-1])
 
 
 async def test_a_file_that_failed_half_way_is_applied_again(
@@ -153,14 +151,13 @@ def test_a_database_that_is_no_identifier_is_refused() -> None:
 
 
 async def test_every_column_says_what_it_holds_in_the_words_of_the_contracts(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
-    rows = await clickhouse.rows(
+    rows = await emptied.rows(
         "SELECT table, name, comment FROM system.columns WHERE database = {d:String} "
         "AND table IN (SELECT name FROM system.tables WHERE database = {d:String} "
         "AND engine LIKE '%MergeTree')",
-        {"d": config.database},
+        {"d": schema.database},
     )
     comments = {(table, name): comment for table, name, comment in rows}
     assert all(comments.values()), [column for column, text in comments.items() if not text]
@@ -178,51 +175,45 @@ def test_every_field_of_every_event_is_described() -> None:
 
 
 async def test_every_example_of_the_contracts_is_stored(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     for table in LOG_TABLES:
         for name, event in EXAMPLES[table.event].items():
             if table is CANDLES_LOG and isinstance(event, Candle) and event.revision == 0:
                 event = msgspec.structs.replace(event, revision=1)
-            await insert(clickhouse, config, table, encode(event))
-            rows = await clickhouse.rows(f"SELECT count() FROM {config.database}.{table.name}")
+            await insert(emptied, schema, table, encode(event))
+            rows = await emptied.rows(f"SELECT count() FROM {schema.database}.{table.name}")
             assert rows[0][0] >= 1, name
 
 
 async def test_numbers_and_times_are_stored_to_the_last_digit(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
-    await insert(clickhouse, config, TRADES_LOG, json.dumps(TRADE).encode())
-    await insert(clickhouse, config, CANDLES_LOG, json.dumps(CANDLE).encode())
-    d = config.database
-    trade = await clickhouse.rows(
+    await insert(emptied, schema, TRADES_LOG, json.dumps(TRADE).encode())
+    await insert(emptied, schema, CANDLES_LOG, json.dumps(CANDLE).encode())
+    d = schema.database
+    trade = await emptied.rows(
         f"SELECT toString(price), toString(amount), toString(trade_time) FROM {d}.trades"
     )
     assert trade == [("61837.63", "0.00000001", "2026-11-01 00:00:00.000000")]
-    candle = await clickhouse.rows(f"SELECT toString(volume), quote_volume FROM {d}.candles")
+    candle = await emptied.rows(f"SELECT toString(volume), quote_volume FROM {d}.candles")
     assert candle == [("9999999999999999999999999.000000000001", None)]
 
 
 async def test_fields_of_a_newer_writer_are_passed_over(
-    config: Config, clickhouse: ClickHouse
+    schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     newer = {**TRADE, "new": {"nested": [1, {"price": "9"}]}, "price_dec": "5"}
-    await insert(clickhouse, config, TRADES_LOG, json.dumps(newer).encode())
-    rows = await clickhouse.rows(
-        f"SELECT k_offset, toString(price_dec) FROM {config.database}.trades_log"
+    await insert(emptied, schema, TRADES_LOG, json.dumps(newer).encode())
+    rows = await emptied.rows(
+        f"SELECT k_offset, toString(price_dec) FROM {schema.database}.trades_log"
     )
     assert rows == [(0, "61837.63")]
 
 
-async def test_a_record_can_not_claim_another_position(
-    config: Config, clickhouse: ClickHouse
-) -> None:
-    await migrate(config, clickhouse)
+async def test_a_record_can_not_claim_another_position(schema: Config, emptied: ClickHouse) -> None:
     with pytest.raises(RowsRefused, match="Duplicate field"):
-        await insert(clickhouse, config, TRADES_LOG, json.dumps({"k_offset": 9, **TRADE}).encode())
+        await insert(emptied, schema, TRADES_LOG, json.dumps({"k_offset": 9, **TRADE}).encode())
 
 
 BAD_TRADES: dict[str, dict[str, Any]] = {
@@ -244,24 +235,22 @@ BAD_TRADES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("change", BAD_TRADES.values(), ids=BAD_TRADES)
 async def test_the_table_refuses_a_trade_with(
-    change: dict[str, Any], config: Config, clickhouse: ClickHouse
+    change: dict[str, Any], schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     good, bad = json.dumps(TRADE).encode(), json.dumps({**TRADE, **change}).encode()
     with pytest.raises(RowsRefused):
-        await insert(clickhouse, config, TRADES_LOG, good, bad)
-    assert await clickhouse.rows(f"SELECT count() FROM {config.database}.trades_log") == [(0,)]
+        await insert(emptied, schema, TRADES_LOG, good, bad)
+    assert await emptied.rows(f"SELECT count() FROM {schema.database}.trades_log") == [(0,)]
 
 
-async def test_the_table_refuses_a_missing_field(config: Config, clickhouse: ClickHouse) -> None:
-    await migrate(config, clickhouse)
+async def test_the_table_refuses_a_missing_field(schema: Config, emptied: ClickHouse) -> None:
     for table, event in ((TRADES_LOG, TRADE), (CANDLES_LOG, CANDLE)):
         for field in table.fields:
             if field in ("event", "job"):
                 continue
             value = {key: value for key, value in event.items() if key != field}
             with pytest.raises(RowsRefused):
-                await insert(clickhouse, config, table, json.dumps(value).encode())
+                await insert(emptied, schema, table, json.dumps(value).encode())
 
 
 @pytest.mark.parametrize(
@@ -269,11 +258,10 @@ async def test_the_table_refuses_a_missing_field(config: Config, clickhouse: Cli
     [{"high": "0.5"}, {"low": "3.5"}, {"revision": 0}, {"trade_count": -1}, {"coverage": "all"}],
 )
 async def test_the_table_refuses_a_candle_with(
-    change: dict[str, Any], config: Config, clickhouse: ClickHouse
+    change: dict[str, Any], schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     with pytest.raises(RowsRefused):
-        await insert(clickhouse, config, CANDLES_LOG, json.dumps({**CANDLE, **change}).encode())
+        await insert(emptied, schema, CANDLES_LOG, json.dumps({**CANDLE, **change}).encode())
 
 
 @pytest.mark.parametrize(
@@ -281,28 +269,26 @@ async def test_the_table_refuses_a_candle_with(
     [b"", b"{}", b"[1]", b"nonsense", b"\xff\xfe", b'{"a":', b'{"exchange":"x"}\n{"symbol":"y"}'],
 )
 async def test_rubbish_is_refused_and_swallows_no_neighbour(
-    value: bytes, config: Config, clickhouse: ClickHouse
+    value: bytes, schema: Config, emptied: ClickHouse
 ) -> None:
-    await migrate(config, clickhouse)
     good = json.dumps(TRADE).encode()
     for values in ((value, good), (good, value), (good, value, good)):
         with pytest.raises(RowsRefused):
-            await insert(clickhouse, config, TRADES_LOG, *values)
-    assert await clickhouse.rows(f"SELECT count() FROM {config.database}.trades_log") == [(0,)]
+            await insert(emptied, schema, TRADES_LOG, *values)
+    assert await emptied.rows(f"SELECT count() FROM {schema.database}.trades_log") == [(0,)]
 
 
-async def test_one_insert_is_one_part_of_one_month(config: Config, clickhouse: ClickHouse) -> None:
-    await migrate(config, clickhouse)
+async def test_one_insert_is_one_part_of_one_month(schema: Config, emptied: ClickHouse) -> None:
     october = json.dumps({**TRADE, "trade_time_us": 1_793_491_199_999_999}).encode()
     november = json.dumps(TRADE).encode()
     with pytest.raises(ManyMonths):
-        await insert(clickhouse, config, TRADES_LOG, october, november)
-    assert await clickhouse.rows(f"SELECT count() FROM {config.database}.trades_log") == [(0,)]
-    await insert(clickhouse, config, TRADES_LOG, *[november] * 120_000)
-    parts = await clickhouse.rows(
+        await insert(emptied, schema, TRADES_LOG, october, november)
+    assert await emptied.rows(f"SELECT count() FROM {schema.database}.trades_log") == [(0,)]
+    await insert(emptied, schema, TRADES_LOG, *[november] * 120_000)
+    parts = await emptied.rows(
         "SELECT rows FROM system.parts WHERE active AND database = {d:String} "
         "AND table = 'trades_log'",
-        {"d": config.database},
+        {"d": schema.database},
     )
     assert parts == [(120_000,)]
 

@@ -12,12 +12,11 @@ import msgspec
 import pytest
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.config import ClickHouseConfig, Config
-from alpha_pulse.contracts.events import Candle, Gap, StreamStatus, Trade
-from alpha_pulse.embedded.runtime import Runtime
+from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.events import Gap, StreamStatus, Trade
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, connection_arguments
-from alpha_pulse.sinks.clickhouse.migrate import load_migrations, migrate
+from alpha_pulse.sinks.clickhouse.migrate import load_migrations
 from alpha_pulse.sinks.clickhouse.tables import (
     CANDLES_LOG,
     EXCHANGE_CANDLES_LOG,
@@ -26,6 +25,7 @@ from alpha_pulse.sinks.clickhouse.tables import (
     TRADES_LOG,
     Table,
 )
+from tests.integration.market import candle
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
@@ -47,29 +47,6 @@ def trade(number: int, time_us: int, price: str, amount: str = "1", **changes: A
         side="buy",
         trade_time_us=time_us,
         receive_time_us=time_us + 500,
-    )
-    return msgspec.structs.replace(event, **changes)
-
-
-def candle(open_time_us: int, close: str, revision: int = 1, **changes: Any) -> Candle:
-    event = Candle(
-        exchange="binance",
-        symbol="BTC/USDT",
-        timeframe="1m",
-        open_time_us=open_time_us,
-        open="10",
-        high="30",
-        low="5",
-        close=close,
-        volume="2.5",
-        quote_volume="40",
-        buy_volume="1",
-        trade_count=4,
-        first_trade_id="1",
-        last_trade_id="4",
-        revision=revision,
-        source="trades",
-        coverage="contiguous",
     )
     return msgspec.structs.replace(event, **changes)
 
@@ -99,18 +76,13 @@ class Database:
 
 
 @pytest.fixture
-async def database(runtime: Runtime, namespace: str) -> AsyncIterator[Database]:
-    config = Config(namespace=namespace, clickhouse=ClickHouseConfig(url=runtime.clickhouse))
-    clickhouse = await ClickHouse.connect(config.clickhouse)
-    await migrate(config, clickhouse)
-    arguments = {**connection_arguments(config.clickhouse), "database": config.database}
+async def database(schema: Config, emptied: ClickHouse) -> AsyncIterator[Database]:
+    arguments = {**connection_arguments(schema.clickhouse), "database": schema.database}
     client = await clickhouse_connect.create_async_client(**arguments)
     try:
-        yield Database(config, clickhouse, client)
+        yield Database(schema, emptied, client)
     finally:
         await client.close()
-        await clickhouse.command(f"DROP DATABASE IF EXISTS {config.database}")
-        await clickhouse.close()
 
 
 async def test_every_documented_query_runs(database: Database) -> None:

@@ -65,7 +65,8 @@ def field_descriptions(table: Table) -> dict[str, str]:
 
 
 def _description(hint: typing.Any) -> str:
-    for meta in getattr(hint, "__metadata__", ()):
+    # A field's own words stand behind those of its type.
+    for meta in reversed(getattr(hint, "__metadata__", ())):
         if isinstance(meta, msgspec.Meta) and meta.description:
             return meta.description
     for part in typing.get_args(hint):

@@ -1,7 +1,11 @@
 """The rules of one symbol's log: what a heartbeat may claim, and when it is sent."""
 
+from copy import deepcopy
+
+import pytest
+
 from alpha_pulse.contracts.codec import decode_ingest
-from alpha_pulse.contracts.events import Gap, Heartbeat, Trade
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Trade
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.liveness.heartbeat import JUMP_US_MAX, ExchangeClock, due_heartbeat_us
@@ -22,6 +26,27 @@ def trade(trade_id: int | str, time_us: int = TIME_US) -> Trade:
         trade_time_us=time_us,
         receive_time_us=TIME_US,
     )
+
+
+CANDLE = Candle(
+    exchange="binance",
+    symbol="BTC/USDT",
+    timeframe="1m",
+    open_time_us=TIME_US - MINUTE_US,
+    open="1",
+    high="1",
+    low="1",
+    close="1",
+    volume="1",
+    quote_volume=None,
+    buy_volume=None,
+    trade_count=None,
+    first_trade_id=None,
+    last_trade_id=None,
+    revision=0,
+    source="exchange",
+    coverage="exchange",
+)
 
 
 def a_feed(tracker: ConsecutiveIds | SeenIds | None = None) -> SymbolFeed:
@@ -98,7 +123,7 @@ def test_without_overlap_a_gap_is_published() -> None:
     feed.take_trade(trade("a", TIME_US), 0)
     feed.caught_up = False
     feed.take_overlap([trade("x", TIME_US + 900)], 0)
-    gap, x = [decode_ingest(value) for value in feed.outbox][1:]
+    gap, x = [decode_ingest(value) for value in feed.outbox][2:]
     assert isinstance(gap, Gap)
     assert (gap.first_trade_id, gap.start_time_us, gap.end_time_us) == (
         None,
@@ -137,3 +162,61 @@ def test_a_heartbeat_waits_for_trades_that_are_still_on_their_way() -> None:
     due = TIME_US + GRACE_US
     assert due_heartbeat_us(due + 299_999, TIME_US - 1, GRACE_US, 300_000) != due
     assert due_heartbeat_us(due + 300_000, TIME_US - 1, GRACE_US, 300_000) == due
+
+
+BEGINNINGS: list[tuple[ConsecutiveIds | SeenIds, bool]] = [
+    (ConsecutiveIds(), True),
+    (ConsecutiveIds(last_id=1, last_time_us=TIME_US), True),
+    (SeenIds(), False),
+    (SeenIds(last_id="1", last_time_us=TIME_US), False),
+]
+
+
+@pytest.mark.parametrize("caught_up", [True, False])
+@pytest.mark.parametrize(("tracker", "consecutive"), BEGINNINGS)
+def test_whatever_comes_first_the_log_begins_with_a_heartbeat_that_says_what_ids_prove(
+    tracker: ConsecutiveIds | SeenIds, consecutive: bool, caught_up: bool
+) -> None:
+    feed = a_feed(deepcopy(tracker))
+    feed.caught_up = caught_up
+    feed.take_candle(CANDLE)
+    feed.take_run([trade(2), trade(3)], 0, 0)
+    if isinstance(feed.tracker, SeenIds):
+        feed.take_overlap([], 0)
+    first, *others = [decode_ingest(value) for value in feed.outbox]
+    assert isinstance(first, Heartbeat)
+    assert (first.state, first.ids_are_consecutive) == ("disconnected", consecutive)
+    assert first.complete_until_us == TIME_US
+    assert [type(event) for event in others if not isinstance(event, Gap)] == [Candle, Trade]
+    # Said once; the stream's state is news of its own.
+    feed.caught_up = True
+    feed.change_state("live", 0)
+    assert [state for state, _ in heartbeats(feed)] == ["disconnected", "live"]
+
+
+def test_a_gap_that_comes_first_follows_the_heartbeat_too() -> None:
+    feed = a_feed(ConsecutiveIds(last_id=1, last_time_us=TIME_US))
+    feed.caught_up = False
+    feed.take_run([trade(5, TIME_US + 7)], 0, 0)
+    assert feed.outbox == []
+    tracker = feed.tracker
+    assert isinstance(tracker, ConsecutiveIds)
+    feed.take_events(tracker.give_up(9, "lost"))
+    first, gap, after = [decode_ingest(value) for value in feed.outbox]
+    assert isinstance(first, Heartbeat)
+    assert (first.complete_until_us, first.ids_are_consecutive) == (TIME_US, True)
+    assert isinstance(gap, Gap)
+    assert isinstance(after, Trade)
+
+
+def test_every_heartbeat_says_whether_ids_are_consecutive() -> None:
+    for tracker, consecutive in BEGINNINGS:
+        feed = a_feed(deepcopy(tracker))
+        feed.change_state("live", TIME_US)
+        feed.beat_if_due(TIME_US + 120_000_000)
+        feed.finish(TIME_US + 180_000_000)
+        beats = [decode_ingest(value) for value in feed.outbox]
+        assert len(beats) == 3
+        assert {beat.ids_are_consecutive for beat in beats if isinstance(beat, Heartbeat)} == {
+            consecutive
+        }

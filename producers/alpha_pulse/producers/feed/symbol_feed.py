@@ -1,7 +1,8 @@
 """One symbol's part of the log: takes ticks, returns the events to publish, in order; pure.
 
-Holds the rules of the log: trades in id order, heartbeats that never pass a trade which is missing
-or held back, state changes said once.
+Holds the rules of the log: a heartbeat before anything else of the symbol, which says whether its
+ids are consecutive; trades in id order; heartbeats that never pass a trade which is missing or held
+back; state changes said once.
 """
 
 from collections import Counter
@@ -55,6 +56,8 @@ class SymbolFeed:
         self.gap_us: Counter[str] = Counter()
         self.measured_us = 0  # newest trade whose delay was measured
         self._grace_us = grace_us
+        self._has_begun = False  # the first heartbeat is in the log
+        self._early: list[bytes] = []  # candles that came before it
         self._candles: dict[int, None] = {}  # open times that were published
         self._begin_us = tracker.last_time_us  # of the first trade
         self._waiting: list[Trade] = []
@@ -69,7 +72,12 @@ class SymbolFeed:
         tracker = self.tracker
         symbol = self.symbol
         place, count = start, len(trades)
-        if type(tracker) is ConsecutiveIds and tracker.last_id is not None and not tracker.held:
+        if (
+            type(tracker) is ConsecutiveIds
+            and tracker.last_id is not None
+            and not tracker.held
+            and self._has_begun
+        ):
             last_id, newest_us = tracker.last_id, self.published_until_us
             while place < count:
                 trade = trades[place]
@@ -137,7 +145,8 @@ class SymbolFeed:
         self._candles[candle.open_time_us] = None
         if len(self._candles) > CANDLES_REMEMBERED:
             del self._candles[next(iter(self._candles))]
-        self.outbox.append(encode(candle))
+        # Before the first heartbeat nothing is known, not even the exchange's time.
+        (self.outbox if self._has_begun else self._early).append(encode(candle))
 
     def missing_candles(self, until_us: int) -> list[int]:
         """Return the open times of closed minutes, since this feed began, that have no candle.
@@ -213,6 +222,14 @@ class SymbolFeed:
         """Whether REST is to be asked for trades of gaps that were published already."""
         return isinstance(self.tracker, ConsecutiveIds) and bool(self.tracker.given_up)
 
+    def _begin(self, time_us: int) -> None:
+        # A trade or gap, of this time, before the stream was called live: after a restart what the
+        # log lacks comes first. Everything up to the last trade of the log is in it.
+        if self.state is None:
+            self.state = "disconnected"
+        self.published_until_us = self.published_until_us or time_us
+        self._beat(self.published_until_us)
+
     def _beat(self, complete_until_us: int) -> None:
         # Behind a hole, complete ends at the last trade before it.
         if not self.is_complete:
@@ -226,10 +243,17 @@ class SymbolFeed:
             symbol=self.symbol,
             complete_until_us=complete_until_us,
             state=self.state,
+            ids_are_consecutive=isinstance(self.tracker, ConsecutiveIds),
         )
         self.outbox.append(encode(beat))
+        if not self._has_begun:
+            self._has_begun = True
+            self.outbox += self._early
+            self._early = []
 
     def _add(self, event: Trade | Gap) -> None:
+        if not self._has_begun:
+            self._begin(event.start_time_us if isinstance(event, Gap) else event.trade_time_us)
         self.outbox.append(encode(event))
         if type(event) is Trade:
             self.trades += 1

@@ -15,8 +15,7 @@ import uvloop
 
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.exchange.server import ReplayExchange
-from alpha_pulse.replay.markets.market import Instrument, TradeRow
-from alpha_pulse.replay.markets.recording import RecordedCandle
+from alpha_pulse.replay.markets.market import Instrument, RecordedCandle, TradeRow
 from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 
 CYCLE = 2_000  # prices and sizes repeat after so many trades, times and ids never

@@ -20,7 +20,7 @@ from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
 from alpha_pulse.cli.running import announced, start_runtime, with_partitions, with_servers
 from alpha_pulse.cli.show_page import page_beside, page_reader
 from alpha_pulse.cli.stored import connect
-from alpha_pulse.contracts.config import Config, load_config
+from alpha_pulse.contracts.config import Config, ProducerConfig, load_config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
@@ -52,7 +52,7 @@ def demo(
     if data_dir is not None:
         settings = replace(settings, data_dir=str(data_dir))
     market = ["--synthetic", ",".join(SYMBOLS)]
-    producer = replace(settings.producer, exchange="binance", symbols=SYMBOLS)
+    producer = replace(settings.producer, exchange=ProducerConfig.exchange, symbols=SYMBOLS)
     if recording is not None:
         try:
             loaded = load_recording(recording)

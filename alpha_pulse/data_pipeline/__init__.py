@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alpha_pulse.contracts.market import ExchangeType
     from alpha_pulse.data_pipeline.core.config import (
         DataFetchConfig,
         MarketDataConfig,
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from alpha_pulse.data_pipeline.managers.historical import HistoricalDataManager
     from alpha_pulse.data_pipeline.managers.real_time import RealTimeDataManager
     from alpha_pulse.data_pipeline.storage.pipeline import PipelineStorage
+    from alpha_pulse.producers.exchanges.registry import ExchangeType
     from alpha_pulse.producers.library.fetcher import ExchangeFetcher
     from alpha_pulse.producers.library.provider import ExchangeDataProvider
     from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
@@ -42,7 +42,7 @@ _HOMES = {
     "DataFetchConfig": "alpha_pulse.producers.library.fetcher",
     "ExchangeDataProvider": "alpha_pulse.producers.library.provider",
     "ExchangeFetcher": "alpha_pulse.producers.library.fetcher",
-    "ExchangeType": "alpha_pulse.contracts.market",
+    "ExchangeType": "alpha_pulse.producers.exchanges.registry",
     "HistoricalDataManager": "alpha_pulse.data_pipeline.managers.historical",
     "MarketDataConfig": "alpha_pulse.data_pipeline.core.config",
     "PipelineStorage": "alpha_pulse.data_pipeline.storage.pipeline",

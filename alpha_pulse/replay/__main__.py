@@ -21,12 +21,13 @@ import orjson
 
 from alpha_pulse.contracts.errors import AlphaPulseError, ConfigError
 from alpha_pulse.contracts.market import MINUTE_US
-from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.dialects import DIALECT_DEFAULT, DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.faults import FaultPlan, random_rest_plan, seeded_plan
 from alpha_pulse.replay.exchange.server import CANDLE_INTERVAL_US, ReplayExchange
 from alpha_pulse.replay.markets.long_market import LongMarket
-from alpha_pulse.replay.markets.market import LoopedMarket, Market, RecordedMarket
+from alpha_pulse.replay.markets.market import Market
+from alpha_pulse.replay.markets.recorded import LoopedMarket, RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording, load_recording
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticMarket
 
@@ -62,18 +63,18 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
     markets: list[Market]
     if arguments.long:
         markets = _long(arguments)
-        exchange = "binance"
+        exchange = DIALECT_DEFAULT
     elif arguments.synthetic:
         live = arguments.minutes is None and speed is not None
         markets = _synthetic(arguments)
-        exchange = "binance"
+        exchange = DIALECT_DEFAULT
     else:
         if arguments.recording is None:
             raise ConfigError("expected a recording folder or --synthetic, found neither")
         recording = _placed(load_recording(arguments.recording), arguments)
         markets = [LoopedMarket(recording) if arguments.loop else RecordedMarket(recording)]
         exchange = recording.exchange
-    dialect = arguments.dialect or (exchange if exchange in DIALECTS else "binance")
+    dialect = arguments.dialect or (exchange if exchange in DIALECTS else DIALECT_DEFAULT)
     return ReplayExchange(
         markets,
         dialect=dialect,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.markets.feeds import Feed
-from alpha_pulse.replay.markets.market import RecordedMarket
+from alpha_pulse.replay.markets.recorded import RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 
 

@@ -9,8 +9,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, NamedTuple
 
 from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, get_timeframe
-from alpha_pulse.replay.markets.market import TradeRow
-from alpha_pulse.replay.markets.recording import GRACE_US, RecordedCandle, Recording
+from alpha_pulse.replay.markets.market import RecordedCandle, TradeRow
+from alpha_pulse.replay.markets.recording import GRACE_US, Recording
 
 DIFFERENCES_SHOWN_MAX = 20
 _WIDE = Context(prec=96)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.schema.examples import EXAMPLES
-from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.exchanges.registry import ExchangeType
+from tests.rooms import documented_frames
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 INPUT_BYTES_MAX = 4096
 
 
@@ -27,9 +28,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="of all targets together")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
-    parser.add_argument("--target", choices=(*DECODERS, "kernel"), action="append")
+    parser.add_argument("--target", choices=(*ExchangeType, "kernel"), action="append")
     options = parser.parse_args()
-    targets = options.target or [*DECODERS, "kernel"]
+    targets = options.target or [*ExchangeType, "kernel"]
     seconds = max(1, round(options.minutes * 60 / len(targets)))
     print(f"SEED={options.seed}, {seconds} s each: {' '.join(targets)}", flush=True)
     failed = [target for target in targets if not fuzz(target, seconds, options.seed)]
@@ -45,12 +46,13 @@ def fuzz(target: str, seconds: int, seed: int) -> bool:
             (Path(corpus) / str(number)).write_bytes(content)
         process = subprocess.run(
             [
-                sys.executable, HERE / "target.py", target, corpus,
+                sys.executable, "-m", "tests.fuzz.target", target, corpus,
                 f"-max_total_time={seconds}", f"-seed={seed % 2**31 or 1}",
                 f"-max_len={INPUT_BYTES_MAX}", f"-artifact_prefix={found}/", "-timeout=10",
                 "-rss_limit_mb=2048", "-print_final_stats=1",
             ],
             check=False,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -69,9 +71,7 @@ def starts(target: str) -> list[bytes]:
     """Return well-formed inputs of a target."""
     if target == "kernel":
         return [encode(event) for named in EXAMPLES.values() for event in named.values()]
-    module = sys.modules[DECODERS[target].__module__]
-    blocks = re.findall(r"(?:^    .+\n)+", module.__doc__ or "", flags=re.MULTILINE)
-    return ["".join(line.strip() for line in block.splitlines()).encode() for block in blocks]
+    return [frame.encode() for frame in documented_frames(target)]
 
 
 if __name__ == "__main__":

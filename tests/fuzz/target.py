@@ -29,15 +29,10 @@ with atheris.instrument_imports(include=["alpha_pulse"], exclude=compiled_module
     from alpha_pulse.contracts.topics import DEAD_LETTERS, TRADES
     from alpha_pulse.processors.kernel.kernel import Kernel
     from alpha_pulse.processors.wire.records import EncodedRecords
-    from alpha_pulse.producers.exchanges.decoders import DECODERS
-    from alpha_pulse.producers.exchanges.frame import FrameDecoder, FrameError
+    from alpha_pulse.producers.exchanges.tick import FrameDecoder, FrameError
+    from tests.rooms import a_decoder
 
 RECEIVED_US = 1_790_000_000_000_000
-# Market ids of all exchanges' documented frames: unknown ones are refused before anything else.
-SYMBOLS = {
-    name: name.replace("-", "/").replace("USDT", "/USDT").replace("//", "/")
-    for name in ("BTCUSDT", "BTC/USD", "ETH/USD", "MATIC/USD", "BTC-USDT", "BTC-USD", "ETH-USD")
-} | {"BNBBTC": "BNB/BTC"}
 _EVENT = next(trade for trade in EXAMPLES[Trade].values() if isinstance(trade, Trade))
 _KEY = message_key(_EVENT.exchange, _EVENT.symbol)
 _RULES = ProcessorConfig(dead_letter_run_max=1_000_000, dead_letter_ratio_max=1.0)
@@ -45,7 +40,7 @@ _RULES = ProcessorConfig(dead_letter_run_max=1_000_000, dead_letter_ratio_max=1.
 
 def a_frame(name: str, data: bytes) -> None:
     """Decode one frame: ticks within their contract, or None, or `FrameError`."""
-    decoder: FrameDecoder = DECODERS[name](name, SYMBOLS)
+    decoder: FrameDecoder = a_decoder(name)
     text = data.decode("utf-8", "replace")
     try:
         ticks = decoder(text, RECEIVED_US)
@@ -55,7 +50,7 @@ def a_frame(name: str, data: bytes) -> None:
         if isinstance(tick, Trade | Candle):
             assert decode_ingest(encode(tick)) == tick
     # The fast way takes only what the slow way takes, and as the same trades.
-    together = DECODERS[name](name, SYMBOLS).trades([text, text], RECEIVED_US)
+    together = a_decoder(name).trades([text, text], RECEIVED_US)
     assert together is None or together == [*(ticks or ()), *(ticks or ())]
 
 

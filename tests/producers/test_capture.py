@@ -12,7 +12,7 @@ from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.producers.capture import capture
 from alpha_pulse.replay.exchange.server import ReplayExchange
-from alpha_pulse.replay.markets.market import RecordedMarket
+from alpha_pulse.replay.markets.recorded import RecordedMarket
 from alpha_pulse.replay.markets.recording import load_recording
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S

@@ -13,8 +13,8 @@ from ccxt.async_support.base.ws.client import Client
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError, ValidationError
 from alpha_pulse.producers.connection.client import make_exchange
-from alpha_pulse.producers.exchanges.decoders import DECODERS
 from alpha_pulse.producers.exchanges.names import exchange_name, known_exchanges
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 
 
 def test_ccxt_is_the_version_that_was_read() -> None:
@@ -62,7 +62,7 @@ def test_a_dial_asks_for_its_delay_and_a_lost_socket_is_told() -> None:
     assert "self.on_close_callback(self, code)" in inspect.getsource(Client.on_close)
 
 
-@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("name", sorted(ExchangeType))
 async def test_every_exchange_with_a_decoder_makes_its_clients_through_client(name: str) -> None:
     seen: list[Any] = []
     exchange = make_exchange(ProducerConfig(exchange=name), lambda socket, frames: None)
@@ -77,7 +77,7 @@ async def test_every_exchange_with_a_decoder_makes_its_clients_through_client(na
         await exchange.close()
 
 
-@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("name", sorted(ExchangeType))
 async def test_the_original_host_stays_in_every_address_of_another_server(name: str) -> None:
     plain = getattr(ccxt.pro, name)()
     exchange = make_exchange(ProducerConfig(exchange=name, exchange_url="http://127.0.0.1:8900"))

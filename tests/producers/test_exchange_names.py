@@ -8,9 +8,9 @@ import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.market import ExchangeType
 from alpha_pulse.producers.connection.client import make_exchange
 from alpha_pulse.producers.exchanges.names import exchange_name, known_exchanges, with_exchange
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 
 
 @pytest.mark.parametrize(

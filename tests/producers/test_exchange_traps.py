@@ -10,12 +10,12 @@ import structlog.testing
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.producers.connection import listing
 from alpha_pulse.producers.connection.symbols import shard_of
-from alpha_pulse.producers.exchanges.decoders import DECODERS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.faults import SOCKET_PATHS, FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
+from tests.rooms import a_decoder
 
 MINUTE_US = 60_000_000
 
@@ -206,7 +206,7 @@ def test_a_trade_that_was_printed_after_our_clock_is_taken() -> None:
         '{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":1,"p":"1","q":"1",'
         '"T":1723161255342,"m":true,"M":true}'
     )
-    decode = DECODERS["binance"]("binance", {"BTCUSDT": "BTC/USDT"})
+    decode = a_decoder("binance")
     received_us = 1_723_161_254_000_000
     assert decode(frame, received_us)
     assert decode.trades([frame], received_us)

@@ -10,6 +10,8 @@ import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Heartbeat
+from alpha_pulse.producers.exchanges.registry import ExchangeType, exchange_of
+from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.faults import (
     GARBAGE_KINDS,
@@ -22,9 +24,8 @@ from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
-EXCHANGES = ("binance", "binanceusdm", "kraken", "okx", "bybit", "coinbase")
-WITH_IDS = tuple(name for name in EXCHANGES if name != "bybit")
-WITH_CANDLES = ("binance", "binanceusdm", "okx", "bybit")
+EXCHANGES = tuple(exchange.value for exchange in ExchangeType)
+WITH_IDS = tuple(name for name in EXCHANGES if exchange_of(name).ids_are_consecutive)
 MINUTE_US = 60_000_000
 MINUTES = 5
 END_US = BEGIN_US + MINUTES * MINUTE_US
@@ -54,10 +55,6 @@ def sent(exchange: ReplayExchange, symbol: str, precision_us: int) -> list[tuple
     ]
 
 
-def precision_us(name: str) -> int:
-    return 1 if name in ("kraken", "coinbase") else 1_000
-
-
 @pytest.mark.parametrize("name", EXCHANGES)
 async def test_an_open_socket_answers_when_it_is_asked_how_far_it_is(
     name: str, follow: Any
@@ -84,7 +81,7 @@ async def test_every_trade_arrives_once_in_order_with_its_own_digits(
         trades = following.published.trades(symbol)
         found = [(t.price, t.amount, t.trade_time_us) for t in trades]
         assert len(found) > 100
-        assert found == sent(exchange, symbol, precision_us(name))
+        assert found == sent(exchange, symbol, exchange.dialect.time_precision_us)
         assert len({trade.trade_id for trade in trades}) == len(trades)
 
 
@@ -100,7 +97,7 @@ async def test_the_last_word_of_a_recording_is_that_it_is_complete_until_its_end
         assert (last.state, last.complete_until_us) == ("live", exchange.end_us)
 
 
-@pytest.mark.parametrize("name", WITH_CANDLES)
+@pytest.mark.parametrize("name", EXCHANGES)
 async def test_exchange_candles_are_taken_once_each_and_only_when_final(
     name: str, follow: Any
 ) -> None:
@@ -171,8 +168,8 @@ async def test_each_bad_frame_is_one_dead_letter_and_the_feed_goes_on(
 
 @pytest.mark.parametrize("name", EXCHANGES)
 async def test_a_refused_symbol_is_quarantined_and_the_others_go_on(name: str, follow: Any) -> None:
-    if name.startswith("binance"):
-        pytest.skip("Binance acknowledges any name; a delisted symbol is missing from its list")
+    if not DIALECTS[name].refuses_symbols:
+        pytest.skip(f"{name} acknowledges any name; a delisted symbol is missing from its list")
     markets = [market("BTC/USDT"), market("ETH/USDT", seed=4)]
     async with ReplayExchange(
         markets, dialect=name, options=Options(refused=frozenset({"ETH/USDT"}))
@@ -208,3 +205,22 @@ async def test_after_a_restart_the_hole_since_the_last_published_trade_is_filled
         assert [int(trade.trade_id) for trade in following.published.trades()] == [
             row.trade_id for row in rows[21:]
         ]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_the_log_of_a_symbol_begins_with_a_heartbeat_that_says_what_ids_prove(
+    name: str, restarted: bool, follow: Any
+) -> None:
+    source = market()
+    last = source.rows(0, source.position_at(END_US))[20]
+    async with ReplayExchange([source], dialect=name) as exchange:
+        feed = exchange.feeds[0]
+        seen = {feed.symbol: (exchange.dialect.trade_id(feed, last), last.trade_time_us)}
+        following = await follow(config(exchange), resume=seen if restarted else None)
+        await asyncio.wait_for(following.task, PATIENCE_S)
+        first, *others = following.published.log(feed.symbol)
+        assert isinstance(first, Heartbeat)
+        assert len(others) > 100
+        said = {beat.ids_are_consecutive for beat in following.published.heartbeats()}
+        assert said == {exchange_of(name).ids_are_consecutive}

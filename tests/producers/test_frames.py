@@ -12,36 +12,22 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest, encode
 from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.producers.exchanges.decoders import DECODERS
-from alpha_pulse.producers.exchanges.frame import (
+from alpha_pulse.producers.exchanges.numbers import iso_time_us, positive_text, sum_text
+from alpha_pulse.producers.exchanges.registry import ExchangeType
+from alpha_pulse.producers.exchanges.tick import (
     FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
     Tick,
-    iso_time_us,
-    positive_text,
-    sum_text,
 )
+from tests.rooms import a_decoder, documented_frames
 
 RECEIVED_US = 1_790_000_000_000_000
 # In the long form 10,000 of all decoders together; atheris goes further (`make fuzz`).
 FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
-FRAMES_EACH = -(-10_000 // len(DECODERS)) if FULL else 200
-SYMBOLS = {
-    "BTCUSDT": "BTC/USDT",
-    "BNBBTC": "BNB/BTC",
-    "BTC/USD": "BTC/USD",
-    "ETH/USD": "ETH/USD",
-    "MATIC/USD": "MATIC/USD",
-    "BTC-USDT": "BTC/USDT",
-    "BTC-USD": "BTC/USD",
-    "ETH-USD": "ETH/USD",
-}
-
-
-def decoder(name: str) -> FrameDecoder:
-    return DECODERS[name](name, SYMBOLS)
+FRAMES_EACH = -(-10_000 // len(ExchangeType)) if FULL else 200
+decoder = a_decoder
 
 
 def ticks(name: str, frame: str) -> list[Tick]:
@@ -50,14 +36,7 @@ def ticks(name: str, frame: str) -> list[Tick]:
     return found
 
 
-def documented_frames(name: str) -> list[str]:
-    """The frames of a decoder's docstring: each indented block is one."""
-    text = str(__import__(DECODERS[name].__module__, fromlist=["_"]).__doc__)
-    blocks = re.findall(r"(?:^    .+\n)+", text, flags=re.MULTILINE)
-    return ["".join(line.strip() for line in block.splitlines()) for block in blocks]
-
-
-@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("name", sorted(ExchangeType))
 def test_the_frames_in_the_docstring_decode_as_they_stand(name: str) -> None:
     frames = documented_frames(name)
     assert frames
@@ -232,7 +211,7 @@ def test_a_refused_subscription_names_its_symbol(name: str, frame: str) -> None:
     assert refusal.symbol.startswith("BTC/")
 
 
-@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("name", sorted(ExchangeType))
 @pytest.mark.parametrize("frame", ["", "[]", "null", "<html>", '{"a":' * 500, "7", '"x"', "\ud800"])
 def test_what_is_no_object_is_refused(name: str, frame: str) -> None:
     with pytest.raises(FrameError):
@@ -281,7 +260,7 @@ def any_frame_test(name: str) -> Callable[[], None]:
     return run
 
 
-@pytest.mark.parametrize("name", sorted(DECODERS))
+@pytest.mark.parametrize("name", sorted(ExchangeType))
 def test_any_frame_gives_events_of_the_contract_or_a_frame_error(name: str) -> None:
     any_frame_test(name)()
 

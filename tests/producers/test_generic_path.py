@@ -1,14 +1,15 @@
 """Exchanges without a decoder of ours: ccxt's own handlers, the same continuity and log."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.producers import live
 from alpha_pulse.producers.connection.client import make_exchange
-from alpha_pulse.producers.feed import intake
+from alpha_pulse.producers.exchanges import registry
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
@@ -17,8 +18,8 @@ from tests.patience import PATIENCE_S
 async def test_trades_that_ccxt_decoded_reach_the_log_once_and_in_order(
     follow: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "DECODERS", {})
-    monkeypatch.setattr(live, "DECODERS", {})
+    without_decoder = replace(exchange_of("binance"), decoder=None)
+    monkeypatch.setattr(registry, "_room", lambda exchange_id: without_decoder)
     market = SyntheticMarket("BTC/USDT", 5, end_us=BEGIN_US + 300_000_000)
     async with ReplayExchange([market], wait_for=["trades"], speed=20.0) as exchange:
         assert exchange.end_us is not None

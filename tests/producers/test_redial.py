@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alpha_pulse.producers.connection.redial import (
-    CONNECTIONS,
-    CONNECTIONS_ELSEWHERE,
     FIRST_WAIT_S,
     LIVED_S,
     LOST_WAIT_S_MAX,
     Redial,
 )
+from alpha_pulse.producers.exchanges.registry import ExchangeType, exchange_of
 
 URL = "wss://exchange/ws"
 # Not LIVED_S itself: added to a time and taken off again, it may be a rounding less.
 LONG_S = LIVED_S + 1
+BINANCE = exchange_of("binance").dials
 
 
 def dialed_after(redial: Redial, now_s: float, **how: float | bool) -> float:
@@ -24,7 +24,7 @@ def dialed_after(redial: Redial, now_s: float, **how: float | bool) -> float:
 
 
 def test_a_connection_that_worked_is_dialed_at_once() -> None:
-    redial, now_s = Redial("binance"), 100.0
+    redial, now_s = Redial(BINANCE), 100.0
     for _ in range(20):
         redial.connected(URL, now_s)
         lost_at_s = now_s + LONG_S
@@ -33,11 +33,11 @@ def test_a_connection_that_worked_is_dialed_at_once() -> None:
 
 
 @pytest.mark.parametrize("opens", [True, False], ids=["closed at once", "nobody there"])
-@pytest.mark.parametrize("exchange", [*CONNECTIONS, "any other"])
+@pytest.mark.parametrize("exchange", [*ExchangeType, "any other"])
 def test_an_exchange_that_was_away_for_two_minutes_has_us_back_within_5_s(
     exchange: str, opens: bool
 ) -> None:
-    redial, now_s = Redial(exchange), 100.0
+    redial, now_s = Redial(exchange_of(exchange).dials), 100.0
     waits = []
     while now_s < 220:
         if opens:
@@ -51,7 +51,7 @@ def test_an_exchange_that_was_away_for_two_minutes_has_us_back_within_5_s(
 
 
 def test_an_exchange_that_refuses_is_left_alone_and_forgiven_once_it_takes_us() -> None:
-    redial, now_s = Redial("binance", refused_wait_s_max=30.0), 100.0
+    redial, now_s = Redial(BINANCE, refused_wait_s_max=30.0), 100.0
     waits = []
     for _ in range(20):
         next_s = dialed_after(redial, now_s, refused=True)
@@ -65,26 +65,26 @@ def test_an_exchange_that_refuses_is_left_alone_and_forgiven_once_it_takes_us() 
 
 
 def test_retry_after_is_honoured_to_the_second() -> None:
-    redial = Redial("binance")
+    redial = Redial(BINANCE)
     assert dialed_after(redial, 100.0, refused=True, retry_after_s=77.0) == 177.0
 
 
 def test_one_address_does_not_wait_for_another() -> None:
-    redial = Redial("okx")
+    redial = Redial(exchange_of("okx").dials)
     redial.lost("wss://okx/business", 100.0, refused=True, retry_after_s=60.0)
     assert redial.wait_s("wss://okx/public", 100.0) == 0
     assert redial.wait_s("wss://okx/business", 130.0) == 30.0
 
 
 @given(
-    exchange=st.sampled_from([*CONNECTIONS, "any other"]),
+    exchange=st.sampled_from([*ExchangeType, "any other"]),
     lives_s=st.lists(st.floats(0, 8), min_size=50, max_size=400),
 )
 def test_an_exchange_never_sees_more_dials_than_it_allows(
     exchange: str, lives_s: list[float]
 ) -> None:
-    redial, now_s = Redial(exchange), 0.0
-    half, window_s = CONNECTIONS.get(exchange, CONNECTIONS_ELSEWHERE)
+    redial, now_s = Redial(exchange_of(exchange).dials), 0.0
+    half, window_s = exchange_of(exchange).dials
     dials: list[float] = []
     for life_s in lives_s:
         redial.connected(URL, now_s)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from alpha_pulse.contracts.errors import format_us
 from alpha_pulse.contracts.events import Candle, Gap, StreamState, Trade
 from alpha_pulse.contracts.interfaces import MissingCandles, MissingReason
-from alpha_pulse.contracts.market import ExchangeType, Timeframe
+from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 
 
 @dataclass(frozen=True, slots=True)

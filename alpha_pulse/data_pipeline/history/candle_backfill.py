@@ -203,7 +203,7 @@ class CandleBackfill:
                 break
             have = await self._stored.open_times_us(market, longer, first, last)
             missing = missing_windows(have, longer, first, last)
-            if not missing or name not in self.history.candles.source(frame.name)[0].names:
+            if not missing or name not in self.history.candles.timeframes:
                 continue
             if parts is None:
                 parts = await self._stored.open_times_us(market, frame, start_us, end_us)

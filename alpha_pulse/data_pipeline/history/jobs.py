@@ -26,6 +26,7 @@ from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, reason_text
 from alpha_pulse.data_pipeline.history.stored_rows import Market
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.history.missing import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
@@ -110,6 +111,7 @@ class JobWriter:
             timeframe=None if job.timeframe is None else job.timeframe.name,
             start_time_us=job.start_us,
             end_time_us=job.end_us,
+            ids_are_consecutive=exchange_of(job.market.exchange).ids_are_consecutive,
         )
         await self._publish(job, [encode(marker)])
 

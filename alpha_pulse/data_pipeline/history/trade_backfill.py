@@ -1,11 +1,12 @@
 """A symbol's trades by id, as far as the exchange serves them; the candles are built from them."""
 
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES, ids_are_consecutive
+from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.data_pipeline.history.bringing import Bringer
 from alpha_pulse.data_pipeline.history.jobs import Job, wait_for_candles, wait_for_trades
 from alpha_pulse.data_pipeline.history.report import Progress, Report
 from alpha_pulse.data_pipeline.history.stored_rows import Market
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.history.asking import NotOfferedError
 from alpha_pulse.producers.history.missing import Window, first_open
 
@@ -33,7 +34,8 @@ class TradeBackfill:
         if first is None or first.time_us >= end_us:
             return report
         after = await self.history.trades.first_trade_from(symbol, end_us)
-        if not ids_are_consecutive(market.exchange) or after is None:
+        by_id = exchange_of(market.exchange).ids_are_consecutive
+        if not by_id or after is None:
             windows = [Window(start_us, end_us)]
         else:
             report.wanted = after.trade_id - first.trade_id
@@ -54,7 +56,7 @@ class TradeBackfill:
             raise
         except DataFetchError as error:
             report.error = str(error)
-        if after is not None and ids_are_consecutive(market.exchange):
+        if by_id and after is not None:
             report.missing_ids = [
                 (ids.first_id, ids.last_id)
                 for ids in await self._stored.missing_ids(

@@ -132,7 +132,7 @@ class Verifier:
     ) -> None:
         touched = sorted(open_times_us)
         names, clock_us = (
-            self._history.candles.source(frame.name)[0].names,
+            self._history.candles.timeframes,
             await self._history.clock_us(),
         )
         jobs = []

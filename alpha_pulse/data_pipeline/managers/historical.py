@@ -20,14 +20,13 @@ from alpha_pulse.contracts.interfaces import Fetcher, MissingCandles, Storage
 from alpha_pulse.contracts.market import (
     TIME_US_MAX,
     TIME_US_MIN,
-    ExchangeType,
     Timeframe,
     check_exchange,
     check_symbol,
     get_timeframe,
 )
 from alpha_pulse.contracts.validation import validate_candle
-from alpha_pulse.data_pipeline.core.models import CoverageReport
+from alpha_pulse.data_pipeline.core.models import CoverageReport, ExchangeType
 from alpha_pulse.producers.history.missing import Window, first_open, missing_windows
 
 # A closed candle may change for so long yet; until then it counts as open.

@@ -1,17 +1,20 @@
-"""One dialect per exchange: its REST paths, subscriptions and frames."""
+"""One dialect per exchange: its REST paths, subscriptions and frames.
+
+Each module bears the name of the exchange's room in the producers, and names its class `DIALECT`.
+"""
 
 from collections.abc import Mapping
+from importlib import import_module
 
+from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 from alpha_pulse.replay.dialects.base import Dialect
-from alpha_pulse.replay.dialects.binance import Binance
-from alpha_pulse.replay.dialects.binanceusdm import BinanceUsdm
-from alpha_pulse.replay.dialects.bybit import Bybit
-from alpha_pulse.replay.dialects.coinbase import Coinbase
-from alpha_pulse.replay.dialects.kraken import Kraken
-from alpha_pulse.replay.dialects.okx import Okx
 
 DIALECTS: Mapping[str, type[Dialect]] = {
-    dialect.name: dialect for dialect in (Binance, BinanceUsdm, Kraken, Okx, Bybit, Coinbase)
+    exchange.value: import_module(f"{__name__}.{exchange.value}").DIALECT
+    for exchange in ExchangeType
 }
+# Of a market that nobody recorded: what producers follow unless they are told otherwise.
+DIALECT_DEFAULT = ProducerConfig.exchange
 
-__all__ = ["DIALECTS", "Dialect"]
+__all__ = ["DIALECTS", "DIALECT_DEFAULT", "Dialect"]

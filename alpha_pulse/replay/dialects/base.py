@@ -85,6 +85,7 @@ class Dialect:
     has_candle_channel: whether ccxt can watch the exchange's own candles.
     snapshot_trades: how many past trades a new subscription receives.
     mixes_symbols: whether one frame may hold trades of several symbols.
+    refuses_symbols: whether subscribing to a symbol that is not listed is answered with an error.
     time_precision_us: the step in which the exchange tells a trade's time.
     """
 
@@ -99,6 +100,7 @@ class Dialect:
     time_precision_us: ClassVar[int] = 1_000
     snapshot_trades: ClassVar[int] = 0
     mixes_symbols: ClassVar[bool] = False
+    refuses_symbols: ClassVar[bool] = True
     ping_interval_s: ClassVar[float] = 20.0
 
     def __init__(self, feeds: Sequence[Feed], options: Options) -> None:

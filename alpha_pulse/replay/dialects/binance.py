@@ -75,6 +75,7 @@ class Binance(Dialect):
         (r"aggTrades$", 4),
         (r"[tT]rades$", 25),
     )
+    refuses_symbols = False
     klines_max: ClassVar[int] = ROWS_MAX
     history_max: ClassVar[int] = ROWS_MAX
 
@@ -332,3 +333,6 @@ _MAKER = {"sell": "true", "buy": "false"}
 
 def _error(code: int, message: str, number: object = None) -> bytes:
     return dumps({"error": {"code": code, "msg": message}, "id": number})
+
+
+DIALECT = Binance

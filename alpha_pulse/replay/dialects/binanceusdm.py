@@ -91,3 +91,6 @@ class BinanceUsdm(Binance):
                 ).encode()
             )
         return self.combined(socket, channel, frames)
+
+
+DIALECT = BinanceUsdm

@@ -306,3 +306,6 @@ def _instrument(name: str, instrument: Instrument, category: str) -> dict[str, A
         "settleCoin": instrument.quote,
         "isPreListing": False,
     }
+
+
+DIALECT = Bybit

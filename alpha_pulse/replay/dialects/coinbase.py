@@ -337,3 +337,6 @@ def _integer(request: RestRequest, name: str, default: int) -> int:
 
 def _refusal(error: str, message: str, status: int = 400) -> RestRefusal:
     return RestRefusal(RestReply({"error": error, "message": message}, status))
+
+
+DIALECT = Coinbase

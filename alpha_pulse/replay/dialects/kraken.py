@@ -356,3 +356,6 @@ def _result(result: object) -> RestReply:
 
 def _refusal(error: str) -> RestRefusal:
     return RestRefusal(RestReply({"error": [error]}))
+
+
+DIALECT = Kraken

@@ -305,3 +305,6 @@ def _result(rows: list[Any]) -> RestReply:
 
 def _refusal(code: str, message: str) -> RestRefusal:
     return RestRefusal(RestReply({"code": code, "msg": message, "data": []}, status=400))
+
+
+DIALECT = Okx

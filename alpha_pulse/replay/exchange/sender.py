@@ -123,7 +123,7 @@ class Sender:
             for socket, channel in self.subscribers("candles", feed.symbol):
                 candle = feed.candle_now(channel.timeframe)
                 # A candle whose beginning was not recorded never becomes final, and where an
-                # exchange has no final mark (Kraken) its last open version would be taken for it.
+                # exchange has no final mark its last open version would be taken for it.
                 if candle is not None and candle.open_time_us >= feed.market.complete_from_us:
                     frames = self._dialect.candle_frames(
                         socket, channel, candle, closed=False, event_time_us=event_time_us

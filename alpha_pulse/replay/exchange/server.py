@@ -17,7 +17,7 @@ import orjson
 from aiohttp import WSMsgType, web
 
 from alpha_pulse.contracts.errors import ConfigError
-from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.dialects import DIALECT_DEFAULT, DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
 from alpha_pulse.replay.dialects.sockets import ClientSocket
 from alpha_pulse.replay.exchange.clock import Clock, FullSpeedClock, LiveClock, PacedClock
@@ -58,7 +58,7 @@ class ReplayExchange:
         self,
         markets: Sequence[Market],
         *,
-        dialect: str = "binance",
+        dialect: str = DIALECT_DEFAULT,
         live: bool = False,
         speed: float | None = None,
         wait_for: Iterable[str] = ("trades", "candles"),

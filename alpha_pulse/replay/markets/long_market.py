@@ -12,8 +12,7 @@ from decimal import Decimal
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.markets.candles import ExchangeCandle
-from alpha_pulse.replay.markets.market import Instrument, TradeRow
-from alpha_pulse.replay.markets.recording import RecordedCandle
+from alpha_pulse.replay.markets.market import Instrument, RecordedCandle, TradeRow
 
 TRADES_PER_MINUTE = 4
 _SECONDS = (1, 17, 33, 52)

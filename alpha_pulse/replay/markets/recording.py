@@ -23,7 +23,7 @@ import orjson
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.market import MINUTE_US, TIME_US_MAX, TIME_US_MIN, check_symbol
-from alpha_pulse.replay.markets.market import TradeRow
+from alpha_pulse.replay.markets.market import RecordedCandle, TradeRow
 
 GRACE_US = 2_000_000
 # Ids are the order; a clock may step back a little between two machines of one exchange.
@@ -43,19 +43,6 @@ class RecordingError(ValidationError):
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedCandle:
-    """The exchange's own candle of one minute, in its own digits; trade_count when it is known."""
-
-    open_time_us: int
-    open: str
-    high: str
-    low: str
-    close: str
-    volume: str
-    trade_count: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Recording:
     """One symbol's recorded market. Trades in the exchange's order, candles by open time."""
 
@@ -65,7 +52,7 @@ class Recording:
     source: str
     trades: tuple[TradeRow, ...]
     candles: tuple[RecordedCandle, ...]
-    # Ids that are not numbers (bybit's UUIDs), by position; then TradeRow.trade_id is the
+    # Ids that are not numbers (UUIDs), by position; then TradeRow.trade_id is the
     # position + 1.
     native_ids: tuple[str, ...] = ()
 

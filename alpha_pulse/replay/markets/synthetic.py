@@ -17,8 +17,7 @@ from random import Random
 
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.market import MINUTE_US
-from alpha_pulse.replay.markets.market import Instrument, TradeRow
-from alpha_pulse.replay.markets.recording import RecordedCandle
+from alpha_pulse.replay.markets.market import Instrument, RecordedCandle, TradeRow
 
 BLOCK_MINUTES = 10
 BLOCK_US = BLOCK_MINUTES * MINUTE_US

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import orjson
 
-from alpha_pulse.replay.markets.market import TradeRow
-from alpha_pulse.replay.markets.recording import CANDLE_COLUMNS, TRADE_COLUMNS, RecordedCandle
+from alpha_pulse.replay.markets.market import RecordedCandle, TradeRow
+from alpha_pulse.replay.markets.recording import CANDLE_COLUMNS, TRADE_COLUMNS
 
 
 def write_recording(

@@ -86,7 +86,7 @@ class ProducerConfig:
     symbols: tuple[str, ...] = ("BTC/USDT",)
     testnet: bool = False
     exchange_url: str = ""  # a server that plays the exchange, such as the replay exchange
-    # Read-only market data key: binance serves trades by id beyond the last 1,000 only with one.
+    # Read-only market data key: some exchanges show old trades by id only with one.
     api_key: str = field(default="", repr=False, metadata=_SECRET)
     shard_index: Count = 0  # this producer's part of the symbols, 0 to shard_count - 1
     shard_count: Positive = 1

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 
 from alpha_pulse.contracts.errors import ValidationError
 
@@ -26,17 +25,6 @@ TESTNET_SUFFIX = "-testnet"
 # Exchanges whose trade ids are consecutive per symbol, so that a gap is provable. Bybit's are
 # UUIDs; of an exchange that is not named here nothing is assumed. Source: recorded streams.
 _CONSECUTIVE_IDS = frozenset({"binance", "binanceusdm", "kraken", "okx", "coinbase"})
-
-
-class ExchangeType(StrEnum):
-    """Exchanges with a decoder of our own; any other ccxt.pro exchange goes the generic path."""
-
-    BINANCE = "binance"
-    BINANCEUSDM = "binanceusdm"
-    KRAKEN = "kraken"
-    OKX = "okx"
-    BYBIT = "bybit"
-    COINBASE = "coinbase"
 
 
 def ids_are_consecutive(exchange: str) -> bool:

@@ -20,9 +20,9 @@ from alpha_pulse.producers.connection.listing import Listing
 from alpha_pulse.producers.connection.subscriptions import Subscriptions
 from alpha_pulse.producers.connection.symbols import SymbolTable, shard_of
 from alpha_pulse.producers.connection.tap import Frame, Socket
-from alpha_pulse.producers.exchanges.decoders import DECODERS
-from alpha_pulse.producers.exchanges.frame import FrameTime, Refusal, Tick
 from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.tick import FrameTime, Refusal, Tick
 from alpha_pulse.producers.feed.intake import Intake
 from alpha_pulse.producers.feed.new_feed import new_feed
 from alpha_pulse.producers.feed.pump import EventPublisher, Gate, Pump
@@ -116,7 +116,7 @@ class LiveProducer:
             client,
             self.limiter,
             self,
-            candles=config.exchange_candles and client.id in DECODERS,
+            candles=config.exchange_candles and exchange_of(client.id).decoder is not None,
             quarantine_s=config.quarantine_s,
             reconnect_wait_s_max=config.reconnect_wait_s_max,
         )

@@ -10,10 +10,11 @@ import pytest
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ConfigError, DataFetchError, ValidationError
-from alpha_pulse.contracts.market import HOUR_US, MINUTE_US, ExchangeType
+from alpha_pulse.contracts.market import HOUR_US, MINUTE_US
 from alpha_pulse.data_pipeline import (
     DataFetchConfig,
     ExchangeFetcher,
+    ExchangeType,
     HistoricalDataManager,
 )
 from alpha_pulse.data_pipeline.core.models import CoverageReport

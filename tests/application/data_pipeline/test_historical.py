@@ -15,8 +15,8 @@ from alpha_pulse.contracts.errors import (
     ValidationError,
 )
 from alpha_pulse.contracts.interfaces import Fetcher, Provider, Storage
-from alpha_pulse.contracts.market import MINUTE_US, ExchangeType
-from alpha_pulse.data_pipeline import HistoricalDataManager, SQLAlchemyStorage
+from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.data_pipeline import ExchangeType, HistoricalDataManager, SQLAlchemyStorage
 from alpha_pulse.data_pipeline.core.models import CoverageReport
 from tests.application.data_pipeline.conftest import (
     START_US,

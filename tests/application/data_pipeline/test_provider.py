@@ -11,8 +11,13 @@ from alpha_pulse.contracts.errors import ConfigError, DataFetchError, Validation
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.interfaces import Provider
 from alpha_pulse.contracts.kinds import IngestEvent
-from alpha_pulse.contracts.market import MINUTE_US, ExchangeType
-from alpha_pulse.data_pipeline import ExchangeDataProvider, MarketDataConfig, RealTimeDataManager
+from alpha_pulse.contracts.market import MINUTE_US
+from alpha_pulse.data_pipeline import (
+    ExchangeDataProvider,
+    ExchangeType,
+    MarketDataConfig,
+    RealTimeDataManager,
+)
 from alpha_pulse.data_pipeline.core.models import MarketUpdate
 from alpha_pulse.replay.exchange.faults import FaultPlan, seeded_plan
 from alpha_pulse.replay.exchange.server import ReplayExchange

@@ -16,8 +16,9 @@ import pytest
 
 from alpha_pulse.producers.connection.client import point_at
 from alpha_pulse.replay.exchange.server import ReplayExchange
-from alpha_pulse.replay.markets.market import RecordedMarket, TradeRow
-from alpha_pulse.replay.markets.recording import RecordedCandle, Recording
+from alpha_pulse.replay.markets.market import RecordedCandle, TradeRow
+from alpha_pulse.replay.markets.recorded import RecordedMarket
+from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.patience import PATIENCE_S
 

@@ -26,7 +26,8 @@ from alpha_pulse.replay.exchange.faults import (
 )
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.feeds import Feed
-from alpha_pulse.replay.markets.market import RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.market import TradeRow
+from alpha_pulse.replay.markets.recorded import RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 from tests.application.replay.conftest import until
 

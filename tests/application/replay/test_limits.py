@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.limits import MessageLimit, WeightLimit
 from alpha_pulse.replay.exchange.server import ReplayExchange
-from alpha_pulse.replay.markets.market import RecordedMarket
+from alpha_pulse.replay.markets.recorded import RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 from tests.patience import PATIENCE_S
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from alpha_pulse.replay.markets.candles import CandleHistory
 from alpha_pulse.replay.markets.feeds import Feed
-from alpha_pulse.replay.markets.market import LoopedMarket, Market, RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.market import Market, TradeRow
+from alpha_pulse.replay.markets.recorded import LoopedMarket, RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.markets.synthetic import BLOCK_US, SyntheticMarket
 from tests.application.replay.conftest import (

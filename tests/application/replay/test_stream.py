@@ -12,7 +12,8 @@ import pytest
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.server import ReplayExchange
-from alpha_pulse.replay.markets.market import LoopedMarket, RecordedMarket, TradeRow
+from alpha_pulse.replay.markets.market import TradeRow
+from alpha_pulse.replay.markets.recorded import LoopedMarket, RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from tests.application.replay.conftest import BEGIN_US, MINUTE_US, Connect, until

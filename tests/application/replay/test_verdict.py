@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.replay.markets.market import TradeRow
-from alpha_pulse.replay.markets.recording import RecordedCandle, Recording
+from alpha_pulse.replay.markets.market import RecordedCandle, TradeRow
+from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.verdict import (
     StoredCandle,
     StoredTrade,

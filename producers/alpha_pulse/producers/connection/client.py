@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from typing import Any
 
 import ccxt.pro
@@ -12,6 +13,7 @@ from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.producers.connection.redial import Redial
 from alpha_pulse.producers.connection.tap import OnFrames, tapped
 from alpha_pulse.producers.exchanges.names import with_exchange
+from alpha_pulse.producers.exchanges.registry import exchange_of
 
 _URL = re.compile(r"^(http|ws)s?://")
 
@@ -19,34 +21,33 @@ _URL = re.compile(r"^(http|ws)s?://")
 KEEP_ALIVE_MS = 2_500
 REST_TIMEOUT_MS = 10_000
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # Spot alone: the two futures' lists are 4 MB that nobody asked for.
-    "binance": {"fetchMarkets": {"types": ["spot"]}},
-    # The channel `trades` merges prints and so hides ids.
-    "okx": {"watchTrades": {"channel": "trades-all"}, "fetchMarkets": {"types": ["spot", "swap"]}},
-}
-
 
 def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> Any:
-    """Return a ccxt.pro exchange with exact numbers, its sockets tapped where `on_frames` is given.
+    """Return a ccxt.pro exchange with exact numbers; the caller closes it, or uses `open_exchange`.
 
-    The caller closes it, or uses `open_exchange`. Raises: ValidationError for an unknown exchange,
-    ConfigError for a testnet that the exchange does not have.
+    Args:
+        config: which exchange, and how it is reached.
+        on_frames: called with the frames of its sockets, which are tapped then.
+
+    Raises:
+        ValidationError: ccxt.pro has no such exchange.
+        ConfigError: the exchange has no testnet, or `exchange_url` is none.
     """
     config = with_exchange(config, config.exchange, testnet=config.testnet)
     name = config.exchange
+    room = exchange_of(name)
     kind = getattr(ccxt.pro, name)
-    exchange = (tapped(kind) if on_frames else kind)(
+    exchange = (tapped(kind, room) if on_frames else kind)(
         {
             "enableRateLimit": config.clock != "event",  # a replay has no limits
             "apiKey": config.api_key,
             "timeout": REST_TIMEOUT_MS,
-            "options": _OPTIONS.get(name, {}),
+            "options": deepcopy(dict(room.ccxt_options)),
         }
     )
     if on_frames:
         exchange.on_frames = on_frames
-        exchange.redial = Redial(exchange.id, refused_wait_s_max=config.reconnect_wait_s_max)
+        exchange.redial = Redial(room.dials, refused_wait_s_max=config.reconnect_wait_s_max)
     # Numbers stay the exchange's own text; ccxt's default is float.
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
@@ -66,7 +67,10 @@ def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> 
 async def open_exchange(
     config: ProducerConfig, on_frames: OnFrames | None = None
 ) -> AsyncIterator[Any]:
-    """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory."""
+    """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory.
+
+    Args and raises as `make_exchange`.
+    """
     exchange = make_exchange(config, on_frames)
     try:
         yield exchange
@@ -77,8 +81,13 @@ async def open_exchange(
 def point_at(exchange: Any, exchange_url: str) -> None:
     """Send all of an exchange's REST and websocket traffic to another server.
 
-    exchange_url: `http://host:port`; the original host and path stay behind it, because ccxt looks
-    at them (binance: `/stream`) and the server tells the exchanges apart by them.
+    Args:
+        exchange: a ccxt exchange.
+        exchange_url: `http://host:port`; the original host and path stay behind it, because ccxt
+            looks at them (binance: `/stream`) and the server tells the exchanges apart by them.
+
+    Raises:
+        ConfigError: it is no such address.
     """
     if not _URL.match(exchange_url):
         raise ConfigError(

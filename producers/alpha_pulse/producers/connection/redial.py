@@ -9,23 +9,12 @@ sees more than half of the connections that it allows one address.
 from dataclasses import dataclass
 
 from alpha_pulse.producers.connection.limiter import backoff_s
+from alpha_pulse.producers.exchanges.adapter import DialLimit
 
 # A connection that lived so long worked.
 LIVED_S = 5.0
 FIRST_WAIT_S = 0.25
 LOST_WAIT_S_MAX = 3.0
-
-# New connections of one address, and in how many seconds: half of what each documents, since
-# another producer may share ours.
-CONNECTIONS: dict[str, tuple[int, float]] = {
-    "binance": (150, 300.0),
-    "binanceusdm": (150, 300.0),
-    "bybit": (250, 300.0),
-    "coinbase": (4, 1.0),
-    "kraken": (75, 600.0),
-    "okx": (2, 1.0),
-}
-CONNECTIONS_ELSEWHERE = (50, 300.0)
 
 
 @dataclass(slots=True)
@@ -39,12 +28,12 @@ class _Address:
 class Redial:
     """Says for each websocket address of one exchange how long to wait before the next dial.
 
-    Times are of any monotonic clock, in seconds. refused_wait_s_max: the longest wait for an
-    exchange that refuses.
+    Times are of any monotonic clock, in seconds. limit: how many dials the exchange may see.
+    refused_wait_s_max: the longest wait for an exchange that refuses.
     """
 
-    def __init__(self, exchange_id: str, *, refused_wait_s_max: float = 30.0) -> None:
-        count, window_s = CONNECTIONS.get(exchange_id, CONNECTIONS_ELSEWHERE)
+    def __init__(self, limit: DialLimit, *, refused_wait_s_max: float = 30.0) -> None:
+        count, window_s = limit
         self._refused_wait_s_max = refused_wait_s_max
         self._addresses: dict[str, _Address] = {}
         # A bucket of `count` dials that fills one by one.
@@ -53,7 +42,12 @@ class Redial:
         self._empty_until_s = 0.0
 
     def connected(self, url: str, now_s: float) -> None:
-        """Take note that a connection opened."""
+        """Note that a connection opened.
+
+        Args:
+            url: its address.
+            now_s: the time.
+        """
         address = self._addresses.setdefault(url, _Address())
         address.connected_at_s = now_s
         address.refused = 0
@@ -61,9 +55,13 @@ class Redial:
     def lost(
         self, url: str, now_s: float, *, refused: bool = False, retry_after_s: float = 0.0
     ) -> None:
-        """Take note, once, that a connection ended or did not open.
+        """Note, once, that a connection ended or did not open.
 
-        refused: the exchange answered the dial and said no; retry_after_s: until then, if it said.
+        Args:
+            url: its address.
+            now_s: the time.
+            refused: whether the exchange answered the dial and said no.
+            retry_after_s: how long it said to wait; 0 when it did not say.
         """
         address = self._addresses.setdefault(url, _Address())
         since_s, address.connected_at_s = address.connected_at_s, None
@@ -79,6 +77,11 @@ class Redial:
         )
 
     def wait_s(self, url: str, now_s: float) -> float:
-        """Return how long to wait before dialing an address, 0 when it may be dialed now."""
+        """Return the seconds to wait before dialing an address, 0 when it may be dialed now.
+
+        Args:
+            url: the address.
+            now_s: the time.
+        """
         address = self._addresses.get(url)
         return max(0.0, address.until_s - now_s) if address is not None else 0.0

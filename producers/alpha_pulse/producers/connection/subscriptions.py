@@ -11,6 +11,7 @@ import structlog
 
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 from alpha_pulse.producers.connection.redial import LIVED_S, LOST_WAIT_S_MAX
+from alpha_pulse.producers.exchanges.registry import exchange_of
 
 log = structlog.get_logger()
 
@@ -21,9 +22,6 @@ _REFUSED = (
     ccxt.pro.NotSupported,
     ccxt.pro.ArgumentsRequired,
 )
-# Binance takes many streams in one message and 5 messages a second; elsewhere one refused symbol
-# would take its whole message with it.
-_TOGETHER = {"binance": 50, "binanceusdm": 50}
 UNSUBSCRIBE_S_MAX = 3.0
 
 
@@ -77,7 +75,7 @@ class Subscriptions:
     def add(self, symbols: Iterable[str]) -> None:
         """Subscribe to more symbols."""
         names = list(symbols)
-        size = _TOGETHER.get(self._client.id, 1)
+        size = exchange_of(self._client.id).symbols_per_subscribe
         for start in range(0, len(names), size):
             group = _Group(names[start : start + size])
             group.tasks.append(asyncio.create_task(self._keep(group, self._trades, trades=True)))

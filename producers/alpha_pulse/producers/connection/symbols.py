@@ -4,21 +4,27 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+from alpha_pulse.producers.exchanges.registry import exchange_of
+
 
 class SymbolTable:
     """The followed symbols by the ids that frames carry.
 
-    One table per websocket address: bybit calls BTC/USDT and BTC/USDT:USDT both BTCUSDT, on
-    different addresses.
+    One table per websocket address, since an exchange may use one id for two markets.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._exchange = exchange_of(client.id)
         self._markets: dict[str, Any] = {}
         self._tables: dict[str, dict[str, str]] = {}
 
     def refusal(self, symbol: str) -> str | None:
-        """Return why a symbol can't be followed, None when it can."""
+        """Return why a symbol can't be followed, None when it can.
+
+        Args:
+            symbol: the unified symbol; the exchange's markets are loaded.
+        """
         market = (self._client.markets or {}).get(symbol)
         if market is None:
             return "the exchange does not list it"
@@ -48,16 +54,19 @@ class SymbolTable:
         return table
 
     def _fill(self, url: str, table: dict[str, str]) -> None:
-        category = url.rsplit("/", 1)[-1] if self._client.id == "bybit" else None
         for symbol, market in self._markets.items():
-            if category is None or market.get(category):
-                # Kraken's frames carry the symbol itself: BTC/USD, where REST says XBTUSD.
-                table[symbol if self._client.id == "kraken" else market["id"]] = symbol
+            if self._exchange.carries(url, market):
+                table[self._exchange.frame_name(symbol, market)] = symbol
 
 
 def shard_of(symbols: Iterable[str], index: int, count: int) -> list[str]:
     """Return part `index` of `count` of the symbols: the same for everybody, in any order.
 
     A symbol's part depends on its name alone, so that one more symbol moves no other.
+
+    Args:
+        symbols: in any order; doubles are dropped.
+        index: of the part, from 0.
+        count: how many parts there are.
     """
     return [s for s in dict.fromkeys(symbols) if zlib.crc32(s.encode()) % count == index]

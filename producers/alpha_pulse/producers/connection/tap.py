@@ -20,7 +20,7 @@ from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
 from alpha_pulse.producers.connection.limiter import refusal
 from alpha_pulse.producers.connection.redial import Redial
-from alpha_pulse.producers.exchanges.decoders import DECODERS
+from alpha_pulse.producers.exchanges.adapter import Exchange
 from alpha_pulse.producers.liveness.heard import Heard
 
 Frame = str | bytes
@@ -174,15 +174,6 @@ async def _wait(gate: asyncio.Event, seconds: float) -> None:
         return
 
 
-class _OneStream:
-    # Binance opens a socket per stream name; all of ours share one, so that trades and candles of a
-    # symbol arrive in the exchange's order.
-    stream_name = "0"
-
-    def stream(self, type: Any, subscriptionHash: Any, numSubscriptions: int = 1) -> str:
-        return self.stream_name
-
-
 class ExactNumbers:
     """For exchanges whose frames ccxt decodes: JSON numbers keep their digits, as text.
 
@@ -210,19 +201,13 @@ class ExactNumbers:
         return json.loads(text, parse_float=str)
 
 
-class _PublicTradesAll:
-    # OKX's channel of single trades needs no login; ccxt logs in all the same.
-    async def authenticate(self, params: Any = None) -> None:
-        return None
-
-
 @cache
-def tapped(kind: type) -> type:
-    """Return the tapped form of a ccxt.pro exchange class; set `on_frames` on the instance."""
-    if kind.__name__.startswith("binance"):
-        return type(kind.__name__, (Tap, _OneStream, kind), {})
-    if kind.__name__ == "okx":
-        return type(kind.__name__, (Tap, _PublicTradesAll, kind), {})
-    if kind.__name__ in DECODERS:
-        return type(kind.__name__, (Tap, kind), {})
-    return type(kind.__name__, (Tap, ExactNumbers, kind), {})
+def tapped(kind: type, exchange: Exchange) -> type:
+    """Return the tapped form of a ccxt.pro exchange class; set `on_frames` on the instance.
+
+    Args:
+        kind: the class.
+        exchange: what this exchange does its own way. Without a decoder ccxt decodes its frames.
+    """
+    exact = () if exchange.decoder is not None else (ExactNumbers,)
+    return type(kind.__name__, (Tap, *exact, *exchange.client_mixins, kind), {})

@@ -1,4 +1,4 @@
-"""Binance spot and USD-M perpetuals: raw trades and klines of a `/ws` stream.
+"""Binance spot: raw trades and klines of a `/ws` stream; `binanceusdm` speaks the same under fapi.
 
 A trade (ids are consecutive per symbol; `m`: the buyer is the maker, so the taker sold):
     {"e":"trade","E":1723161255619,"s":"BTCUSDT","t":3735683260,"p":"61837.63000000",
@@ -9,27 +9,49 @@ A kline, final only with `x` true; `V` is what takers bought, and a minute witho
     {"e":"kline","E":1672515780000,"s":"BNBBTC","k":{"t":1672515720000,"T":1672515779999,
      "s":"BNBBTC","i":"1m","f":100,"L":200,"o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0010",
      "v":"1000","n":100,"x":true,"q":"1.0000","V":"500","Q":"0.500","B":"123456"}}
+
+Over REST: `historicalTrades` by raw id, keyless where the server allows it, else the last 1,000 of
+`trades`; ccxt's own `fetch_trades` would bring aggregate ids, another id space. `klines` include
+both ends. Source: Binance's REST reference, "Market data endpoints".
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import ccxt.pro
 import msgspec
 
-from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import TIME_US_MIN
-from alpha_pulse.producers.exchanges.frame import (
-    AHEAD_US_MAX,
+from alpha_pulse.producers.exchanges.adapter import (
+    CandleSource,
+    DialLimit,
+    Exchange,
+    TradeSource,
+)
+from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
+from alpha_pulse.producers.exchanges.numbers import (
     NUMBER_ID_END,
-    FrameTime,
     PositiveTexts,
-    SymbolOf,
-    Tick,
-    decoded,
-    exchange_candle,
-    known_symbol,
     number_id,
     positive_text,
     time_us,
+)
+from alpha_pulse.producers.exchanges.tick import (
+    AHEAD_US_MAX,
+    FrameTime,
+    SymbolOf,
+    Tick,
+    decoded,
+    known_symbol,
+)
+from alpha_pulse.producers.exchanges.trades import (
+    TRADES_PAGE,
+    KeyNeededError,
+    Mark,
+    RestClient,
+    Wanted,
 )
 
 
@@ -159,6 +181,7 @@ class BinanceDecoder:
         candle = exchange_candle(
             self._exchange,
             symbol,
+            MINUTE,
             open_time_us=kline.t * 1000,
             prices=(kline.o, kline.h, kline.l, kline.c),
             volume=kline.v,
@@ -168,3 +191,151 @@ class BinanceDecoder:
             ids=None if kline.n == 0 else (kline.f, kline.L),
         )
         return [candle, clock]
+
+
+class OneStream:
+    """Makes ccxt use one socket: it opens one per stream name.
+
+    So trades and candles of a symbol arrive in the exchange's order.
+    """
+
+    stream_name = "0"
+
+    def stream(self, type: Any, subscriptionHash: Any, numSubscriptions: int = 1) -> str:
+        """Return the same name for every stream."""
+        return self.stream_name
+
+
+class _TradeRow(msgspec.Struct):
+    id: int
+    price: str
+    qty: str
+    time: int
+    isBuyerMaker: bool
+
+
+# [open time, open, high, low, close, volume, close time, quote volume, trades, taker buy base
+#  volume, taker buy quote volume, "0"]
+_KlineRow = tuple[int, str, str, str, str, str, int, str, int, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BinanceRest:
+    """The REST requests of one market of Binance.
+
+    api: its name among ccxt's addresses, and in ccxt's implicit methods. history_page: rows of
+    `historicalTrades`. klines_page: rows of `klines`.
+    """
+
+    api: str
+    history_page: int
+    klines_page: int
+
+    async def trades_by_id(self, rest: RestClient, wanted: Wanted) -> list[Trade]:
+        """Return trades from the first wanted id on, ascending.
+
+        Raises:
+            KeyNeededError: the server wants an API key for old trades.
+        """
+        # ccxt demands a key, the server may not.
+        headers = {"X-MBX-APIKEY": rest.client.apiKey} if rest.client.apiKey else None
+        query = f"limit={self.history_page}&fromId={wanted.first_id}"
+        try:
+            return await self._trades(rest, wanted.symbol, f"historicalTrades?{query}", headers)
+        except (ccxt.pro.AuthenticationError, ccxt.pro.PermissionDenied) as error:
+            raise KeyNeededError("no API key for old trades") from error
+
+    async def recent_trades(self, rest: RestClient, symbol: str) -> list[Trade]:
+        """Return the last trades by raw id, oldest first."""
+        return await self._trades(rest, symbol, f"trades?limit={TRADES_PAGE}", None)
+
+    async def _trades(
+        self, rest: RestClient, symbol: str, query: str, headers: dict[str, str] | None
+    ) -> list[Trade]:
+        base, market_id = rest.client.urls["api"][self.api], rest.client.market_id(symbol)
+        answer = await rest.get(f"{base}/{query}&symbol={market_id}", headers)
+        return [
+            rest.trade(
+                symbol,
+                number_id(str(row.id)),
+                row.price,
+                row.qty,
+                "sell" if row.isBuyerMaker else "buy",
+                row.time * 1000,
+            )
+            for row in msgspec.convert(answer, list[_TradeRow])
+        ]
+
+    async def first_trade_from(self, client: Any, symbol: str, from_us: int) -> list[Mark]:
+        """Return the first trade that is not before a time (Unix µs), by its aggregate."""
+        # {"a":26129,"p":"0.01633102","q":"4.70443515","f":27781,"l":27781,"T":1498793709153,
+        #  "m":true}
+        request = {"symbol": client.market_id(symbol), "limit": 1}
+        rows = await self._get(client, "AggTrades", request | {"startTime": -(-from_us // 1000)})
+        return [
+            Mark(row["f"], time_us(row["T"] * 1000))
+            for row in msgspec.convert(rows, list[dict[str, Any]])
+            if isinstance(row["f"], int)
+        ]
+
+    async def candles(self, request: CandleRequest, name: str) -> list[Candle]:
+        """Return the candles of a window, ascending."""
+        rows = await self._get(
+            request.client,
+            "Klines",
+            {
+                "symbol": request.market["id"],
+                "interval": name,
+                "startTime": request.start_us // 1000,
+                "endTime": request.end_us // 1000 - 1,
+                "limit": min(request.count, self.klines_page),
+            },
+        )
+        return [
+            request.candle(row[0] * 1000, row[1:5], row[5], row[7], row[9], row[8])
+            for row in msgspec.convert(rows, list[_KlineRow])
+        ]
+
+    async def listed_from_us(self, client: Any, symbol: str) -> int | None:
+        """Return when the symbol's first candle opens, Unix µs."""
+        request = {"symbol": client.market_id(symbol), "interval": "1m", "startTime": 0, "limit": 1}
+        rows = await self._get(client, "Klines", request)
+        return int(rows[0][0]) * 1000 if rows else None
+
+    async def _get(self, client: Any, what: str, request: dict[str, Any]) -> Any:
+        return await getattr(client, f"{self.api}Get{what}")(request)
+
+
+_REST = BinanceRest("public", history_page=1_000, klines_page=1_000)
+KLINE_NAMES = {
+    name: name
+    for name in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "1w")
+}
+# Many streams go into one message, and 5 messages a second are allowed.
+SYMBOLS_PER_SUBSCRIBE = 50
+DIALS = DialLimit(150, 300.0)
+
+EXCHANGE = Exchange(
+    id="binance",
+    decoder=BinanceDecoder,
+    ids_are_consecutive=True,
+    # Spot alone: the two futures' lists are 4 MB that nobody asked for.
+    ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+    client_mixins=(OneStream,),
+    symbols_per_subscribe=SYMBOLS_PER_SUBSCRIBE,
+    dials=DIALS,
+    trades=TradeSource(
+        by_id=_REST.trades_by_id,
+        by_id_cost=5.0,
+        recent=_REST.recent_trades,
+        first_from=_REST.first_trade_from,
+    ),
+    candles=CandleSource(
+        page_rows=_REST.klines_page,
+        names=KLINE_NAMES | {"1s": "1s"},
+        ask=_REST.candles,
+        ask_recent=_REST.candles,
+        listed_from_us=_REST.listed_from_us,
+        empty_left_out=False,
+    ),
+)

@@ -10,28 +10,38 @@ A kline frame, final only with `confirm` true:
      "open":"16649.5","close":"16677","high":"16677","low":"16608","volume":"2.081",
      "turnover":"34666.4005","confirm":false,"timestamp":1672324988882}],
      "ts":1672324988882,"type":"snapshot"}
+
+A market's id says not which it is: BTC/USDT and BTC/USDT:USDT both are BTCUSDT. The end of an
+address is its category, `spot` or `linear`. Over REST only the last trades are shown (60 of spot,
+1,000 of perpetuals); `kline` includes both ends. Source: Bybit's v5 reference, "Market".
 """
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
-from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.contracts.market import TRADE_ID_PATTERN
-from alpha_pulse.producers.exchanges.frame import (
+from alpha_pulse.producers.exchanges.adapter import (
+    CandleSource,
+    DialLimit,
+    Exchange,
+    TradeSource,
+)
+from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
+from alpha_pulse.producers.exchanges.numbers import number_id, positive_text, time_us
+from alpha_pulse.producers.exchanges.tick import (
     FrameError,
     FrameTime,
     Refusal,
     SymbolOf,
     Tick,
     decoded,
-    exchange_candle,
     known_symbol,
-    positive_text,
-    time_us,
 )
+from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, RestClient
 
 _TRADE_ID = re.compile(TRADE_ID_PATTERN).match
 
@@ -130,6 +140,7 @@ class BybitDecoder:
             candle = exchange_candle(
                 self._exchange,
                 symbol,
+                MINUTE,
                 open_time_us=row.start * 1000,
                 prices=(row.open, row.high, row.low, row.close),
                 volume=row.volume,
@@ -137,3 +148,84 @@ class BybitDecoder:
             )
             ticks.append(candle)
         return [*ticks, FrameTime(symbol, time_us(frame.ts * 1000))]
+
+
+class _RestTradeRow(msgspec.Struct):
+    execId: str
+    price: str
+    size: str
+    side: str
+    time: str
+
+
+# [start, open, high, low, close, volume, turnover]
+_RestKlineRow = tuple[str, str, str, str, str, str, str]
+KLINES_PAGE = 1_000
+SPOT_TRADES_PAGE = 60
+
+
+def _carries(url: str, market: Mapping[str, Any]) -> bool:
+    return bool(market.get(url.rsplit("/", 1)[-1]))
+
+
+def _category(market: Any) -> str:
+    return "spot" if market["spot"] else "linear" if market["linear"] else "inverse"
+
+
+def _rows(answer: Any) -> Any:
+    result = msgspec.convert(msgspec.convert(answer, dict[str, Any]).get("result"), dict[str, Any])
+    return result.get("list")
+
+
+async def _recent_trades(rest: RestClient, symbol: str) -> list[Trade]:
+    market = rest.client.market(symbol)
+    category = _category(market)
+    limit = SPOT_TRADES_PAGE if category == "spot" else TRADES_PAGE
+    answer = await rest.client.publicGetV5MarketRecentTrade(
+        {"category": category, "symbol": market["id"], "limit": limit}
+    )
+    return [
+        rest.trade(
+            symbol,
+            row.execId,
+            row.price,
+            row.size,
+            "buy" if row.side == "Buy" else "sell",
+            int(number_id(row.time)) * 1000,
+        )
+        for row in reversed(msgspec.convert(_rows(answer), list[_RestTradeRow]))
+    ]
+
+
+async def _candles(request: CandleRequest, name: str) -> list[Candle]:
+    market = request.market
+    answer = await request.client.publicGetV5MarketKline(
+        {
+            "category": _category(market),
+            "symbol": market["id"],
+            "interval": name,
+            "start": request.start_us // 1000,
+            "end": request.end_us // 1000 - 1,
+            "limit": KLINES_PAGE,
+        }
+    )
+    return [
+        request.candle(int(row[0]) * 1000, row[1:5], row[5], row[6])
+        for row in msgspec.convert(_rows(answer), list[_RestKlineRow])
+    ]
+
+
+EXCHANGE = Exchange(
+    id="bybit",
+    decoder=BybitDecoder,
+    carries=_carries,
+    dials=DialLimit(250, 300.0),
+    trades=TradeSource(recent=_recent_trades),
+    candles=CandleSource(
+        page_rows=KLINES_PAGE,
+        names={"1m": "1", "3m": "3", "5m": "5", "15m": "15", "30m": "30", "1h": "60", "2h": "120"}
+        | {"4h": "240", "6h": "360", "12h": "720", "1d": "D", "1w": "W"},
+        ask=_candles,
+        empty_left_out=False,
+    ),
+)

@@ -5,24 +5,34 @@ Ids are consecutive per product; one frame may hold several products, newest tra
      "sequence_num":5,"events":[{"type":"update","trades":[{"trade_id":"995098700",
      "product_id":"BTC-USD","price":"68900.50","size":"0.00150000","side":"BUY",
      "time":"2026-04-07T14:30:02.789012Z"}]}]}
+
+Over REST: `ticker` shows the newest trades of a range of seconds, `candles` include both ends and
+leave out minutes without trades. Source: Coinbase Advanced Trade's reference, "Products".
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from alpha_pulse.contracts.events import Trade
-from alpha_pulse.producers.exchanges.frame import (
+from alpha_pulse.contracts.events import Candle, Side, Trade
+from alpha_pulse.contracts.market import DAY_US, SECOND_US
+from alpha_pulse.producers.exchanges.adapter import (
+    CandleSource,
+    DialLimit,
+    Exchange,
+    TradeSource,
+)
+from alpha_pulse.producers.exchanges.candles import CandleRequest
+from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
+from alpha_pulse.producers.exchanges.tick import (
     Refusal,
     SymbolOf,
     Tick,
     decoded,
-    iso_time_us,
     known_symbol,
-    number_id,
-    positive_text,
 )
+from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient, Wanted
 
 
 class _Kind(msgspec.Struct, gc=False):
@@ -87,8 +97,129 @@ class CoinbaseDecoder:
             trade_id=number_id(row.trade_id),
             price=positive_text(row.price),
             amount=positive_text(row.size),
-            # Coinbase names the maker's side.
-            side="sell" if row.side == "BUY" else "buy",
+            side=_taker_side(row.side),
             trade_time_us=iso_time_us(row.time),
             receive_time_us=receive_time_us,
         )
+
+
+class _RestTradeRow(msgspec.Struct):
+    trade_id: str
+    price: str
+    size: str
+    time: str
+    side: str
+
+
+class _RestCandleRow(msgspec.Struct):
+    start: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+
+
+CANDLES_PAGE = 350
+# Pages of `ticker` for one wanted id, going back from the newest.
+PAGES_MAX = 20
+# `ticker` of a longer stretch is not asked for at once.
+SPAN_US_MAX = 7 * DAY_US
+
+
+def _taker_side(makers: str) -> Side:
+    # Coinbase names the maker's side.
+    return "sell" if makers == "BUY" else "buy"
+
+
+async def _ticker(client: Any, request: dict[str, Any]) -> list[_RestTradeRow]:
+    answer = await client.v3PublicGetBrokerageMarketProductsProductIdTicker(request)
+    trades = msgspec.convert(answer, dict[str, Any]).get("trades")
+    return msgspec.convert(trades, list[_RestTradeRow])
+
+
+async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
+    # The newest of a range of seconds come: page back until the first wanted id is there.
+    request = {"product_id": rest.client.market_id(wanted.symbol), "limit": TRADES_PAGE}
+    request["start"] = wanted.since_us // SECOND_US
+    if wanted.until_us is not None:
+        request["end"] = wanted.until_us // SECOND_US + 1
+    found: dict[int, Trade] = {}
+    for _ in range(PAGES_MAX):
+        before = len(found)
+        for row in await _ticker(rest.client, request):
+            found[int(number_id(row.trade_id))] = rest.trade(
+                wanted.symbol,
+                row.trade_id,
+                row.price,
+                row.size,
+                _taker_side(row.side),
+                iso_time_us(row.time),
+            )
+        if len(found) == before or min(found) <= wanted.first_id:
+            break
+        earliest_us = min(trade.trade_time_us for trade in found.values())
+        request["end"] = earliest_us // SECOND_US + 1
+    return list(found.values())
+
+
+async def _newest_trades_before(client: Any, symbol: str, before_us: int) -> list[Mark]:
+    request = {
+        "product_id": client.market_id(symbol),
+        "limit": TRADES_PAGE,
+        "start": max(0, before_us - DAY_US) // SECOND_US,
+        # The second that holds the time belongs to the answer.
+        "end": before_us // SECOND_US + 1,
+    }
+    return [
+        Mark(int(number_id(row.trade_id)), iso_time_us(row.time))
+        for row in await _ticker(client, request)
+    ]
+
+
+async def _candles(request: CandleRequest, name: str) -> list[Candle]:
+    answer = await request.client.v3PublicGetBrokerageMarketProductsProductIdCandles(
+        {
+            "product_id": request.market["id"],
+            "granularity": name,
+            "start": request.start_us // SECOND_US,
+            # Both ends count.
+            "end": request.end_us // SECOND_US - 1,
+            "limit": CANDLES_PAGE,
+        }
+    )
+    rows = msgspec.convert(answer, dict[str, Any]).get("candles")
+    return [
+        request.candle(
+            int(row.start) * SECOND_US, (row.open, row.high, row.low, row.close), row.volume
+        )
+        for row in msgspec.convert(rows, list[_RestCandleRow])
+    ]
+
+
+EXCHANGE = Exchange(
+    id="coinbase",
+    decoder=CoinbaseDecoder,
+    ids_are_consecutive=True,
+    dials=DialLimit(4, 1.0),
+    trades=TradeSource(
+        by_id=_trades_by_id,
+        span_us_max=SPAN_US_MAX,
+        newest_before=_newest_trades_before,
+    ),
+    candles=CandleSource(
+        page_rows=CANDLES_PAGE,
+        names={
+            "1m": "ONE_MINUTE",
+            "5m": "FIVE_MINUTE",
+            "15m": "FIFTEEN_MINUTE",
+            "30m": "THIRTY_MINUTE",
+            "1h": "ONE_HOUR",
+            "2h": "TWO_HOUR",
+            "4h": "FOUR_HOUR",
+            "6h": "SIX_HOUR",
+            "1d": "ONE_DAY",
+        },
+        ask=_candles,
+    ),
+)

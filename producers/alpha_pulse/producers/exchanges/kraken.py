@@ -12,25 +12,39 @@ new subscription it sends a snapshot of the last ones, which repairs what a lost
      "trades":12,"volume":30927.68066226,"vwap":0.5626,
      "interval_begin":"2023-10-04T16:25:00.000000000Z","interval":5,
      "timestamp":"2023-10-04T16:30:00.000000Z"}]}
+
+Frames carry the symbol itself, BTC/USD, where REST says XBTUSD. Over REST: `Trades` from a time in
+ns on, `OHLC` its last 720 candles whatever is asked for; `since` excludes its own candle, and
+`count` keeps the oldest. Source: Kraken's REST reference, "Market data".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from alpha_pulse.contracts.events import Candle, Side, Trade
-from alpha_pulse.producers.exchanges.frame import (
+from alpha_pulse.contracts.market import SECOND_US
+from alpha_pulse.producers.exchanges import generic
+from alpha_pulse.producers.exchanges.adapter import (
+    CandleSource,
+    DialLimit,
+    Exchange,
+    TradeSource,
+)
+from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
+from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
+from alpha_pulse.producers.exchanges.tick import (
+    FrameError,
     FrameTime,
     Refusal,
     SymbolOf,
     Tick,
     decoded,
-    exchange_candle,
-    iso_time_us,
     known_symbol,
-    number_id,
-    positive_text,
 )
+from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient, Wanted
 
 
 class _Channel(msgspec.Struct, gc=False):
@@ -134,6 +148,7 @@ class KrakenDecoder:
         return exchange_candle(
             self._exchange,
             known_symbol(self._symbols, row.symbol),
+            MINUTE,
             open_time_us=iso_time_us(row.interval_begin),
             prices=prices,
             volume=_text(row.volume),
@@ -143,3 +158,99 @@ class KrakenDecoder:
 
 def _text(raw: msgspec.Raw) -> str:
     return bytes(raw).decode().strip('"')
+
+
+# [price, volume, time in s, "b" or "s", order type, misc, trade id]. A float of seconds is exact to
+# the microsecond until the year 2255.
+_RestTradeRow = tuple[str, str, float, str, str, str, int]
+# [time in s, open, high, low, close, vwap, volume, count]
+_RestCandleRow = tuple[int, str, str, str, str, str, str, int]
+CANDLES_SHOWN = 720
+
+
+def _frame_name(symbol: str, market: Mapping[str, Any]) -> str:
+    del market
+    return symbol
+
+
+def _rows(answer: Any) -> Any:
+    # {"error":[],"result":{"XXBTZUSD":[...],"last":"1549223326971661000"}}
+    answered = msgspec.convert(answer, dict[str, Any])
+    result = msgspec.convert(answered.get("result"), dict[str, Any])
+    rows = [value for key, value in result.items() if key != "last"]
+    if not rows:
+        raise FrameError(f"expected rows in the answer, found {list(result)}")
+    return rows[0]
+
+
+async def _trade_rows(client: Any, symbol: str, since_us: int, count: int) -> list[_RestTradeRow]:
+    # ["3417.20000","0.21222200",1549223326.971661,"b","l","",10218208]
+    request: dict[str, Any] = {"pair": client.market_id(symbol), "count": count}
+    if since_us:
+        request["since"] = str(since_us * 1000 - 1)  # exclusive
+    return msgspec.convert(_rows(await client.publicGetTrades(request)), list[_RestTradeRow])
+
+
+async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
+    return [
+        rest.trade(
+            wanted.symbol,
+            number_id(str(row[6])),
+            row[0],
+            row[1],
+            "sell" if row[3] == "s" else "buy",
+            round(row[2] * 1e6),
+        )
+        for row in await _trade_rows(rest.client, wanted.symbol, wanted.since_us, TRADES_PAGE)
+    ]
+
+
+async def _first_trade_from(client: Any, symbol: str, from_us: int) -> list[Mark]:
+    rows = await _trade_rows(client, symbol, from_us, 1)
+    return [Mark(row[6], round(row[2] * 1e6)) for row in rows]
+
+
+async def _candles(request: CandleRequest, name: str) -> list[Candle]:
+    # [1688671200,"30306.1","30306.2","30305.7","30305.7","30306.1","3.39243896",23]
+    since_us = request.start_us - request.timeframe.duration_us
+    asked = {
+        "pair": request.market["id"],
+        "interval": name,
+        "since": max(0, since_us // SECOND_US),
+    }
+    rows = _rows(await request.client.publicGetOHLC(asked))
+    return [
+        request.candle(row[0] * SECOND_US, row[1:5], row[6], trade_count=row[7])
+        for row in msgspec.convert(rows, list[_RestCandleRow])
+    ]
+
+
+async def _recent_candles(request: CandleRequest, name: str) -> list[Candle]:
+    since_us = request.start_us - request.timeframe.duration_us
+    return await generic.recent_candles(replace(request, start_us=since_us), name)
+
+
+EXCHANGE = Exchange(
+    id="kraken",
+    decoder=KrakenDecoder,
+    ids_are_consecutive=True,
+    frame_name=_frame_name,
+    dials=DialLimit(75, 600.0),
+    trades=TradeSource(by_id=_trades_by_id, first_from=_first_trade_from),
+    candles=CandleSource(
+        page_rows=CANDLES_SHOWN,
+        names={
+            "1m": "1",
+            "5m": "5",
+            "15m": "15",
+            "30m": "30",
+            "1h": "60",
+            "4h": "240",
+            "1d": "1440",
+        },
+        ask=_candles,
+        newest_rows=CANDLES_SHOWN,
+        ask_recent=_recent_candles,
+        empty_left_out=False,
+    ),
+)

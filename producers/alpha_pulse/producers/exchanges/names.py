@@ -11,7 +11,8 @@ from pathlib import Path
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.market import TESTNET_SUFFIX, ExchangeType, check_exchange
+from alpha_pulse.contracts.market import TESTNET_SUFFIX, check_exchange
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 
 OUR_OWN = ", ".join(ExchangeType)
 
@@ -28,9 +29,15 @@ def known_exchanges() -> tuple[str, ...]:
 
 
 def with_exchange(config: ProducerConfig, name: str, *, testnet: bool = False) -> ProducerConfig:
-    """Return the settings for an exchange of that name; `-testnet` behind it means its testnet.
+    """Return the settings for an exchange of that name.
 
-    Raises: ValidationError when ccxt.pro has no such exchange, with the names that are near.
+    Args:
+        config: the settings to change.
+        name: ccxt's id; `-testnet` behind it means its testnet.
+        testnet: whether its testnet is meant, whatever the name says.
+
+    Raises:
+        ValidationError: ccxt.pro has no such exchange; the names that are near are in the message.
     """
     plain = check_exchange(name).removesuffix(TESTNET_SUFFIX)
     if plain not in known_exchanges():
@@ -42,6 +49,10 @@ def with_exchange(config: ProducerConfig, name: str, *, testnet: bool = False) -
 
 
 def exchange_name(config: ProducerConfig) -> str:
-    """Return the name that events carry: ccxt's id, with `-testnet` for a testnet."""
+    """Return the name that events carry: ccxt's id, with `-testnet` for a testnet.
+
+    Raises:
+        ValidationError: ccxt.pro has no such exchange.
+    """
     found = with_exchange(config, config.exchange, testnet=config.testnet)
     return found.exchange + TESTNET_SUFFIX if found.testnet else found.exchange

@@ -4,7 +4,7 @@ from collections import Counter, OrderedDict
 
 from alpha_pulse.contracts.dead_letters import dead_letter_of_frame, frame_identity
 from alpha_pulse.contracts.events import DeadLetter
-from alpha_pulse.producers.exchanges.frame import FrameError
+from alpha_pulse.producers.exchanges.tick import FrameError
 
 _REMEMBERED_MAX = 10_000
 

@@ -11,8 +11,9 @@ from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import DeadLetter, Trade
 from alpha_pulse.producers.connection.symbols import SymbolTable
 from alpha_pulse.producers.connection.tap import Frame, Socket
-from alpha_pulse.producers.exchanges.decoders import DECODERS
-from alpha_pulse.producers.exchanges.frame import (
+from alpha_pulse.producers.exchanges.generic import unified_trade
+from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.tick import (
     AHEAD_US_MAX,
     FrameDecoder,
     FrameError,
@@ -20,7 +21,6 @@ from alpha_pulse.producers.exchanges.frame import (
     Tick,
 )
 from alpha_pulse.producers.feed.dead_letters import DeadLetters
-from alpha_pulse.producers.healing.rest_trades import unified_trade
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class Intake:
         self.frames = 0
         self.dead_letters = DeadLetters(name)
         self._name = name
-        self._make = DECODERS.get(client_id)
+        self._make = exchange_of(client_id).decoder
         self._symbols = symbols
         self._decoders: dict[str, FrameDecoder] = {}
         self._on_trades = on_trades

@@ -1,7 +1,7 @@
 """A symbol's feed as the settings want it, going on after its last trade in the log."""
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.market import ids_are_consecutive
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed, Tracker
 
@@ -27,7 +27,7 @@ def new_feed(
 
 def _tracker(config: ProducerConfig, exchange: str, last: tuple[str, int] | None) -> Tracker:
     last_id, last_time_us = last or (None, 0)
-    if not ids_are_consecutive(exchange):
+    if not exchange_of(exchange).ids_are_consecutive:
         return SeenIds(last_id=last_id, last_time_us=last_time_us)
     return ConsecutiveIds(
         last_id=None if last_id is None else int(last_id),

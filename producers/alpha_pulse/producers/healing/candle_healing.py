@@ -10,7 +10,8 @@ import structlog
 from alpha_pulse.contracts.errors import DataFetchError, ValidationError
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import MINUTE_US
-from alpha_pulse.producers.exchanges.frame import exchange_candle
+from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.healing.healer import Healer
 
@@ -88,50 +89,7 @@ class CandleHealer:
 
     async def _page(self, symbol: str, since_us: int, last_us: int) -> list[Candle]:
         client = self._healer.client
-        count = min(PAGE, (last_us - since_us) // MINUTE_US + 1)
-        if client.id in ("binance", "binanceusdm"):
-            return await self._binance_page(symbol, since_us, count)
-        # Kraken's `limit` keeps the oldest and `since` excludes its own minute.
-        rows = await client.fetch_ohlcv(
-            symbol, "1m", since_us // 1000 - (60_000 if client.id == "kraken" else 0), count + 2
-        )
-        kind = tuple[int, str, str, str, str, str]
-        return [
-            exchange_candle(
-                self._healer.name,
-                symbol,
-                open_time_us=row[0] * 1000,
-                prices=(row[1], row[2], row[3], row[4]),
-                volume=row[5],
-            )
-            for row in msgspec.convert(rows, list[kind], strict=False)
-        ]
-
-    async def _binance_page(self, symbol: str, since_us: int, count: int) -> list[Candle]:
-        # [open time, open, high, low, close, volume, close time, quote volume, trades, taker buy
-        #  base volume, taker buy quote volume, "0"]
-        client = self._healer.client
-        market = client.market(symbol)
-        ask = client.fapiPublicGetKlines if market["contract"] else client.publicGetKlines
-        rows = await ask(
-            {
-                "symbol": market["id"],
-                "interval": "1m",
-                "startTime": since_us // 1000,
-                "limit": count,
-            }
-        )
-        kind = tuple[int, str, str, str, str, str, int, str, int, str, str, str]
-        return [
-            exchange_candle(
-                self._healer.name,
-                symbol,
-                open_time_us=row[0] * 1000,
-                prices=(row[1], row[2], row[3], row[4]),
-                volume=row[5],
-                quote_volume=row[7],
-                buy_volume=row[9],
-                trade_count=row[8],
-            )
-            for row in msgspec.convert(rows, list[kind])
-        ]
+        source = exchange_of(client.id).candles
+        end_us = min(since_us + PAGE * MINUTE_US, last_us + MINUTE_US)
+        request = CandleRequest(self._healer.name, client, symbol, MINUTE, since_us, end_us)
+        return await source.ask_recent(request, source.timeframes(client).get(MINUTE.name, ""))

@@ -9,10 +9,10 @@ import structlog
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import backoff_s
+from alpha_pulse.producers.exchanges.trades import Wanted
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, GivenUp
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.healing.healer import Healer
-from alpha_pulse.producers.healing.rest_trades import Wanted
 
 log = structlog.get_logger()
 

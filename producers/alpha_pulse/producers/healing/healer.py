@@ -5,26 +5,30 @@ from typing import Any
 
 import ccxt.pro
 import msgspec
+import structlog
 
 from alpha_pulse.contracts.errors import DataFetchError, ValidationError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import Limiter
-from alpha_pulse.producers.healing.rest_trades import RestTrades, Wanted
+from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.trades import KeyNeededError, RestClient, Wanted
+
+log = structlog.get_logger()
 
 
 class Healer:
-    """Fetches missing trades of one exchange."""
+    """Fetches missing trades of one exchange.
+
+    recent_only: whether the exchange has refused to go back by id without a key.
+    """
 
     def __init__(self, name: str, client: Any, limiter: Limiter) -> None:
         self.name = name
         self.client = client
         self.limiter = limiter
-        self._rest = RestTrades(name, client)
-
-    @property
-    def recent_only(self) -> bool:
-        """Whether the exchange has refused to go back by id without a key."""
-        return self._rest.recent_only
+        self.recent_only = False
+        self._trades = exchange_of(client.id).trades
+        self._rest = RestClient(name, client)
 
     async def fetch(self, wanted: Wanted) -> list[Trade]:
         """Return some of the wanted trades, ascending by id, from the lowest on; [] when none is.
@@ -32,9 +36,9 @@ class Healer:
         Call again with a higher `first_id` for more. Raises: DataFetchError when the exchange can't
         be reached, refuses, or answers with rows that are no trades.
         """
-        if not self._rest.by_id:
+        if self._trades.by_id is None:
             return []
-        trades = await self._asked(wanted.symbol, self._rest.fetch(wanted))
+        trades = await self._asked(wanted.symbol, self._by_id(wanted))
         last_id = wanted.last_id
         found = {
             int(trade.trade_id): trade
@@ -46,7 +50,7 @@ class Healer:
 
     async def recent(self, symbol: str) -> list[Trade]:
         """Return the last trades that REST shows, oldest first; raises as `fetch` does."""
-        return await self._asked(symbol, self._rest.recent(symbol))
+        return await self._asked(symbol, self._trades.recent(self._rest, symbol))
 
     async def clock_us(self) -> int:
         """Return the exchange's clock over REST, at best to the millisecond; raises as `fetch`."""
@@ -58,6 +62,16 @@ class Healer:
             raise DataFetchError(
                 f"expected the time from {self.name}, found {type(error).__name__}: {error}"
             ) from error
+
+    async def _by_id(self, wanted: Wanted) -> list[Trade]:
+        assert self._trades.by_id is not None
+        if not self.recent_only:
+            try:
+                return await self._trades.by_id(self._rest, wanted)
+            except KeyNeededError as error:
+                self.recent_only = True
+                log.warning("healing.limited", exchange=self.name, reason=str(error))
+        return await self._trades.recent(self._rest, wanted.symbol)
 
     async def _asked(self, symbol: str, asking: Awaitable[list[Trade]]) -> list[Trade]:
         try:

@@ -6,14 +6,16 @@ answers agree that there is no more.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.config import HistoryConfig
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.market import Timeframe, get_timeframe
+from alpha_pulse.producers.exchanges.adapter import CandleSource
+from alpha_pulse.producers.exchanges.candles import CandleRequest
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
-from alpha_pulse.producers.history.candle_requests import Asking, CandleSource, candle_source
 from alpha_pulse.producers.history.missing import first_open, missing_windows
 
 # Answers that agree before candles count as absent; and how often a page is asked at all.
@@ -44,20 +46,26 @@ class CandlePages:
     def __init__(self, ask: Asker, settings: HistoryConfig) -> None:
         self._ask = ask
         self._name, self._client = ask.name, ask.client
+        self._source = exchange_of(ask.client.id).candles
         self._settings = settings
+
+    @property
+    def timeframes(self) -> Mapping[str, str]:
+        """Return the exchange's names of the timeframes that it has candles of."""
+        return self._source.timeframes(self._client)
 
     def source(self, timeframe: str) -> tuple[CandleSource, str]:
         """Return how candles of a timeframe are asked for, and the exchange's name of it.
 
         Raises: NotOfferedError when the exchange has no candles of that timeframe.
         """
-        source = candle_source(self._client)
-        if timeframe not in source.names:
+        names = self.timeframes
+        if timeframe not in names:
             raise NotOfferedError(
-                f"expected a timeframe that {self._name} serves, one of {' '.join(source.names)}, "
+                f"expected a timeframe that {self._name} serves, one of {' '.join(names)}, "
                 f"found {timeframe}; fetch a shorter one: longer ones are built from it"
             )
-        return source, source.names[timeframe]
+        return self._source, names[timeframe]
 
     async def pages(
         self, symbol: str, timeframe: str, start_us: int, end_us: int
@@ -84,8 +92,10 @@ class CandlePages:
                 while starts and len(running) < self._settings.pages_ahead_max:
                     first = starts.popleft()
                     page_end = min(first + step_us, end_us)
-                    asking = Asking(self._name, self._client, symbol, frame, first, page_end)
-                    running.append(asyncio.create_task(self._candle_page(source, name, asking)))
+                    request = CandleRequest(
+                        self._name, self._client, symbol, frame, first, page_end
+                    )
+                    running.append(asyncio.create_task(self._candle_page(source, name, request)))
                 page = await running[0]
                 running.popleft()
                 yield page
@@ -94,14 +104,16 @@ class CandlePages:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _candle_page(self, source: CandleSource, name: str, asking: Asking) -> CandlePage:
-        # `asking` shrinks to what is still missing; what came stays.
+    async def _candle_page(
+        self, source: CandleSource, name: str, request: CandleRequest
+    ) -> CandlePage:
+        # `request` shrinks to what is still missing; what came stays.
         found: dict[int, Candle] = {}
-        start_us, end_us, frame = asking.start_us, asking.end_us, asking.timeframe
+        start_us, end_us, frame = request.start_us, request.end_us, request.timeframe
         agreeing = 0
         for _ in range(ANSWERS_MAX):
             before = len(found)
-            for candle in await self._ask_candles(source, name, asking):
+            for candle in await self._ask_candles(source, name, request):
                 if start_us <= candle.open_time_us < end_us:
                     found.setdefault(candle.open_time_us, candle)
             missing = missing_windows(found, frame, start_us, end_us)
@@ -111,26 +123,30 @@ class CandlePages:
             if agreeing >= AGREEING_ANSWERS:
                 break
             first_us, last_us = missing[0].start_us, missing[-1].end_us
-            asking = Asking(self._name, self._client, asking.symbol, frame, first_us, last_us)
+            request = CandleRequest(
+                self._name, self._client, request.symbol, frame, first_us, last_us
+            )
         candles = [found[time_us] for time_us in sorted(found)]
         wanted = (end_us - start_us) // frame.duration_us
         return CandlePage(start_us, end_us, candles, wanted - len(candles))
 
-    async def _ask_candles(self, source: CandleSource, name: str, asking: Asking) -> list[Candle]:
-        what = f"{asking.timeframe} candles of {asking.symbol} from {asking.start_us} µs on"
-        return await self._ask(what, lambda: source.ask(asking, name))
+    async def _ask_candles(
+        self, source: CandleSource, name: str, request: CandleRequest
+    ) -> list[Candle]:
+        what = f"{request.timeframe} candles of {request.symbol} from {request.start_us} µs on"
+        return await self._ask(what, lambda: source.ask(request, name))
 
     async def _newest_candles(
         self, source: CandleSource, name: str, symbol: str, frame: Timeframe, start_us: int,
         end_us: int,
     ) -> AsyncIterator[CandlePage]:  # fmt: skip
         # Whatever is asked for, the newest candles come: one request brings all there are.
-        asking = Asking(self._name, self._client, symbol, frame, frame.duration_us, end_us)
+        request = CandleRequest(self._name, self._client, symbol, frame, frame.duration_us, end_us)
         found: dict[int, Candle] = {}
         agreeing = 0
         for _ in range(ANSWERS_MAX):
             before = len(found)
-            for candle in await self._ask_candles(source, name, asking):
+            for candle in await self._ask_candles(source, name, request):
                 found.setdefault(candle.open_time_us, candle)
             offered_us = min(found, default=end_us)
             if found and not missing_windows(found, frame, max(start_us, offered_us), end_us):
@@ -154,11 +170,7 @@ class CandlePages:
         created = market.get("created")
         if created:
             return int(created) * 1000
-        if self._client.id not in ("binance", "binanceusdm"):
+        ask = self._source.listed_from_us
+        if ask is None:
             return None
-        ask = (
-            self._client.fapiPublicGetKlines if market["contract"] else self._client.publicGetKlines
-        )
-        request = {"symbol": market["id"], "interval": "1m", "startTime": 0, "limit": 1}
-        rows = await self._ask(f"the first candle of {symbol}", lambda: ask(request))
-        return int(rows[0][0]) * 1000 if rows else None
+        return await self._ask(f"the first candle of {symbol}", lambda: ask(self._client, symbol))

@@ -13,14 +13,11 @@ from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig
 from alpha_pulse.producers.connection.client import open_exchange
 from alpha_pulse.producers.connection.limiter import Limiter
 from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.history.asking import Asker
 from alpha_pulse.producers.history.candle_pages import CandlePages
 from alpha_pulse.producers.history.trade_pages import TradePages
-
-# Milliseconds per request where ccxt is slower than what the exchange allows. Source: OKX, "Get
-# candlesticks history": 20 requests in 2 s (ccxt: one in 110 ms).
-_PACE_MS = {"okx": 100.0}
 
 
 class History:
@@ -71,7 +68,8 @@ async def open_history(
     async with open_exchange(producer, lambda socket, frames: None) as client:
         client.enableRateLimit = share > 0
         if share > 0:
-            client.rateLimit = _PACE_MS.get(client.id, client.rateLimit) / share
+            interval_ms = exchange_of(client.id).request_interval_ms or client.rateLimit
+            client.rateLimit = interval_ms / share
             client.tokenBucket = None
             client.init_rest_rate_limiter()
         name = exchange_name(producer)

@@ -2,27 +2,22 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from alpha_pulse.contracts.events import Trade
-from alpha_pulse.contracts.market import SECOND_US
+from alpha_pulse.contracts.market import DAY_US, SECOND_US
+from alpha_pulse.producers.exchanges.adapter import AskMarks
+from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.trades import Mark, Wanted
 from alpha_pulse.producers.healing.healer import Healer
-from alpha_pulse.producers.healing.rest_trades import Wanted
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
 from alpha_pulse.producers.history.candle_pages import AGREEING_ANSWERS
 from alpha_pulse.producers.history.missing import missing_ids
-from alpha_pulse.producers.history.trade_requests import (
-    FIRST_FROM,
-    NEWEST_BEFORE,
-    RAW_COST,
-    Mark,
-)
 
 # A list of trades that is empty is asked for so often before it is believed.
 EMPTY_ANSWERS_MAX = 4
-# Coinbase pages by time: the first step forward from a trade, and the longest.
+# The first step forward in time from a trade, and the longest.
 STEP_US = 60 * SECOND_US
-STEP_US_MAX = 7 * 86_400 * SECOND_US
+STEP_US_MAX = 7 * DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +41,25 @@ class TradePages:
         self._ask_healer = ask_healer
         self._healer = healer
         self._name, self._client = ask.name, ask.client
+        self._source = exchange_of(ask.client.id).trades
 
     async def first_trade_from(self, symbol: str, from_us: int) -> Mark | None:
         """Return the first trade that is not before a time, None when there is none yet.
 
         Raises: NotOfferedError where the exchange does not serve old trades by id or time.
         """
-        first_from = FIRST_FROM.get(self._client.id)
+        first_from, newest_before = self._source.first_from, self._source.newest_before
         if first_from is not None:
             marks = await self._ask_marks(first_from, symbol, from_us)
             return marks[0] if marks else None
-        if self._client.id not in NEWEST_BEFORE:
+        if newest_before is None:
             raise NotOfferedError(
                 f"expected trades of {symbol} from {from_us} µs on, found that {self._name} serves "
                 "only the last ones; backfill its candles instead"
             )
-        return await self._first_by_stepping(symbol, from_us)
+        return await self._first_by_stepping(newest_before, symbol, from_us)
 
-    async def _ask_marks(self, request: Any, symbol: str, time_us: int) -> list[Mark]:
+    async def _ask_marks(self, request: AskMarks, symbol: str, time_us: int) -> list[Mark]:
         what = f"trades of {symbol} around {time_us} µs"
         found: list[Mark] = []
         for _ in range(EMPTY_ANSWERS_MAX):
@@ -72,8 +68,9 @@ class TradePages:
                 break
         return found
 
-    async def _first_by_stepping(self, symbol: str, from_us: int) -> Mark | None:
-        newest_before = NEWEST_BEFORE[self._client.id]
+    async def _first_by_stepping(
+        self, newest_before: AskMarks, symbol: str, from_us: int
+    ) -> Mark | None:
         clock_us = await self._ask_healer("the time", self._healer.clock_us)
         step_us, at_us = SECOND_US, from_us
         while True:
@@ -84,16 +81,18 @@ class TradePages:
                 first = min(at_or_after, key=lambda mark: mark.trade_id)
                 if before:
                     return first
-                return await self._oldest_from(symbol, from_us, first)
+                return await self._oldest_from(newest_before, symbol, from_us, first)
             if at_us >= clock_us:
                 return None
             at_us = min(clock_us, from_us + step_us)
             step_us = min(step_us * 4, STEP_US_MAX)
 
-    async def _oldest_from(self, symbol: str, from_us: int, first: Mark) -> Mark:
+    async def _oldest_from(
+        self, newest_before: AskMarks, symbol: str, from_us: int, first: Mark
+    ) -> Mark:
         # A page of trades that all are in the window: go back until one is before it.
         while True:
-            marks = await self._ask_marks(NEWEST_BEFORE[self._client.id], symbol, first.time_us)
+            marks = await self._ask_marks(newest_before, symbol, first.time_us)
             inside = [mark for mark in marks if mark.time_us >= from_us]
             earliest = min(inside, key=lambda mark: mark.trade_id, default=first)
             if earliest.trade_id >= first.trade_id:
@@ -122,8 +121,9 @@ class TradePages:
             wanted = Wanted(symbol, next_id, None, at_us, until_us)
             trades = await self._ask_trades(wanted)
             if not trades:
-                if self._client.id == "coinbase" and until_us < end_us:
-                    step_us = min(step_us * 4, STEP_US_MAX)
+                # Where an answer ends with its window, later trades may be further on.
+                if self._source.span_us_max is not None and until_us < end_us:
+                    step_us = min(step_us * 4, self._source.span_us_max)
                     continue
                 break
             missing = await self._fill_holes(symbol, next_id, at_us, trades)
@@ -142,7 +142,7 @@ class TradePages:
     async def _ask_trades(self, wanted: Wanted) -> list[Trade]:
         what = f"trades of {wanted.symbol} from id {wanted.first_id} on"
         for _ in range(AGREEING_ANSWERS):
-            cost = RAW_COST.get(self._client.id)
+            cost = self._source.by_id_cost
             if cost is not None and self._client.enableRateLimit:
                 await self._client.throttle(cost)
             trades = await self._ask_healer(what, lambda: self._healer.fetch(wanted))

@@ -14,9 +14,10 @@ from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import ProducerConfig, load_config
 from alpha_pulse.contracts.errors import DataFetchError, MarketWindow, ValidationError, telling
 from alpha_pulse.contracts.interfaces import OnEvents
-from alpha_pulse.contracts.market import ExchangeType, check_symbol
+from alpha_pulse.contracts.market import check_symbol
 from alpha_pulse.contracts.topics import INGEST
 from alpha_pulse.producers.exchanges.names import exchange_name, with_exchange
+from alpha_pulse.producers.exchanges.registry import ExchangeType
 from alpha_pulse.producers.live import LiveProducer
 
 # Told at once at most, so that a flood does not hold the event loop.
@@ -34,7 +35,7 @@ class ExchangeDataProvider:
 
     def __init__(
         self,
-        exchange: ExchangeType | str = ExchangeType.BINANCE,
+        exchange: ExchangeType | str = ProducerConfig.exchange,
         testnet: bool = False,
         config: ProducerConfig | None = None,
         *,

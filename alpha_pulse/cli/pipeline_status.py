@@ -14,8 +14,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from alpha_pulse.cli.stored import connect
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kafka.causes import connecting, explain
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import INGEST, STORED_TOPICS
 
 KAFKA_S_MAX = 10.0

@@ -11,8 +11,8 @@ from alpha_pulse.cli.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import topic_settings
+from alpha_pulse.contracts.kafka.causes import connecting, explain
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TOPICS
 
 KAFKA_S_MAX = 10.0

@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError
+from alpha_pulse.contracts.kafka.causes import connecting, explain
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TOPICS, Topic
 
 DESCRIBE_ATTEMPTS_MAX = 100

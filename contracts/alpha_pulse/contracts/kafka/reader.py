@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError as AiokafkaError
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.config import Config, KafkaConfig, load_config
 from alpha_pulse.contracts.errors import KafkaError, UnknownKindError, ValidationError
+from alpha_pulse.contracts.kafka.causes import connecting, explain
 from alpha_pulse.contracts.kafka.connection import consumer_arguments
-from alpha_pulse.contracts.kafka.refusals import connecting, explain
 from alpha_pulse.contracts.topics import TopicOf
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.errors import KafkaError
+from alpha_pulse.contracts.kafka.causes import connecting
 from alpha_pulse.contracts.kafka.connection import client_arguments
-from alpha_pulse.contracts.kafka.refusals import connecting
 from alpha_pulse.contracts.roles.batches import Record, fill_batch
 from alpha_pulse.contracts.roles.closing import close_within
 

@@ -16,7 +16,7 @@ from alpha_pulse.processors.candles.proof import Span
 from alpha_pulse.processors.candles.rules import Rules
 from alpha_pulse.processors.history.lines import Run, candle_runs, read_lines
 from alpha_pulse.processors.kernel.admission import Refused
-from alpha_pulse.processors.kernel.outputs import Outputs, Publisher
+from alpha_pulse.processors.kernel.outputs import Emitter, Outputs
 from alpha_pulse.processors.kernel.plain_trades import plain_trades
 from alpha_pulse.processors.kernel.records import Intake
 from alpha_pulse.processors.kernel.refusals import Refusals
@@ -54,7 +54,7 @@ class Kernel:
             self.rules, self._epoch, self._outputs, self._change_stream, compiled=config.compiled
         )
         self._refusals = Refusals(config, ingest_topic, partition)
-        self._intake = Intake(self.rules, self.symbols, self.adopt, self._publisher)
+        self._intake = Intake(self.rules, self.symbols, self.adopt, self._emitter)
 
     def take_outputs(self) -> dict[str, RecordsWriter]:
         """Return what came out since the last call."""
@@ -134,7 +134,7 @@ class Kernel:
 
     def _close(self, offset: int, key: bytes | None) -> None:
         assert key is not None
-        symbol, publish = self.symbols[key], self._publisher(key, offset)
+        symbol, publish = self.symbols[key], self._emitter(key, offset)
         self.plain.bring_back(key)
         closing, base = symbol.live.closing, self.rules.timeframes[0]
         from_us = closing.closed_until_us
@@ -182,12 +182,12 @@ class Kernel:
             (CANDLES[job.timeframe], lines.our_lines(revisions)),
         ):
             self._outputs.writer(topic).extend(zip(repeat(run.key), published, strict=False))
-        job.take(lines, revisions, self._publisher(run.key, run.offsets[0]))
+        job.take(lines, revisions, self._emitter(run.key, run.offsets[0]))
         self._change(symbol)
         return True
 
-    def _publisher(self, key: bytes, offset: int) -> Publisher:
-        return Publisher(self._outputs, key, self._epoch + offset)
+    def _emitter(self, key: bytes, offset: int) -> Emitter:
+        return Emitter(self._outputs, key, self._epoch + offset)
 
     def records_were_lost(self) -> None:
         """Note that retention took records before they were read: nothing proves what they held.

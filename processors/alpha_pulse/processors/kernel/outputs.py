@@ -67,7 +67,7 @@ def _nothing() -> None:
     return None
 
 
-class Publisher:
+class Emitter:
     """Puts what one record causes into the outputs, with that record's revision."""
 
     __slots__ = ("_key", "_outputs", "revision")

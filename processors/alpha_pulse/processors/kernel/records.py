@@ -18,7 +18,7 @@ from alpha_pulse.processors.kernel.admission import (
     check_trade_id,
     decode,
 )
-from alpha_pulse.processors.kernel.outputs import Publisher
+from alpha_pulse.processors.kernel.outputs import Emitter
 from alpha_pulse.processors.kernel.symbol import Symbol
 from alpha_pulse.processors.wire.canonical import TRADE_REST_BYTES, start_of_trade
 
@@ -29,7 +29,7 @@ class Intake:
     """Takes in records one by one.
 
     symbols: of the partition. adopt: keeps a symbol's state, and returns what is kept.
-    publisher: what publishes for a key and an offset.
+    emitter: what emits for a key and an offset.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Intake:
         rules: Rules,
         symbols: Mapping[bytes, Symbol],
         adopt: Callable[[Symbol], Symbol],
-        publisher: Callable[[bytes, int], Publisher],
+        emitter: Callable[[bytes, int], Emitter],
     ) -> None:
         self._rules = rules
         self._symbols = symbols
         self._adopt = adopt
-        self._publisher = publisher
+        self._emitter = emitter
 
     def take(
         self, offset: int, key: bytes | None, value: bytes | None, limit_us: int
@@ -77,7 +77,7 @@ class Intake:
         amount_units = _positive(trade.amount, "amount")
         symbol = self._adopt(symbol)
 
-        publish = self._publisher(symbol.key, offset)
+        publish = self._emitter(symbol.key, offset)
         if trade.job is None:
             is_new = live.trade(
                 number, trade.trade_id, trade.price, price_units, amount_units, trade.side,
@@ -90,7 +90,7 @@ class Intake:
 
     def _job_trade(
         self, symbol: Symbol, trade: LeanTrade, number: int, price_units: int, amount_units: int,
-        publish: Publisher,
+        publish: Emitter,
     ) -> bool:  # fmt: skip
         live = symbol.live
         known = live.order.knows(number, trade.trade_id)
@@ -127,7 +127,7 @@ class Intake:
         elif event.end_time_us < event.start_time_us:
             raise Refused("bad_history", "expected a job that ends after its start")
         symbol = self._adopt(symbol)
-        publish = self._publisher(symbol.key, offset)
+        publish = self._emitter(symbol.key, offset)
         if isinstance(event, HistoryMarker):
             self._history(symbol, event, publish)
         else:
@@ -144,9 +144,7 @@ class Intake:
             if first > last:
                 raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
 
-    def _to_stream(
-        self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: Publisher
-    ) -> None:
+    def _to_stream(self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: Emitter) -> None:
         stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
         if isinstance(event, Candle):
             publish.exchange_candle(event)
@@ -162,7 +160,7 @@ class Intake:
         else:
             publish(event)
 
-    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Publisher) -> None:
+    def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Emitter) -> None:
         if marker.edge == "start":
             live = symbol.live
             # A job that begins again begins anew.

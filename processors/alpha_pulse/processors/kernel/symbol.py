@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from alpha_pulse.processors.candles.stream import Stream
 from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.history.lines import Run
-from alpha_pulse.processors.kernel.outputs import Publisher
+from alpha_pulse.processors.kernel.outputs import Emitter
 from alpha_pulse.processors.wire.canonical import start_of_trades
 
 
@@ -34,7 +34,7 @@ class Symbol:
                 return job
         return None
 
-    def settle(self, publish: Publisher) -> None:
+    def settle(self, publish: Emitter) -> None:
         """Publish the windows that changed; let go of the jobs that are done."""
         if self.live.is_touched:
             self.live.settle(publish.revision, publish)

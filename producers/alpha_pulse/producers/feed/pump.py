@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class EventPublisher(Protocol):
-    """What the pump needs of `contracts.kafka.publisher.Publisher`."""
+    """What the pump needs of `contracts.roles.publisher.Publisher`."""
 
     pending_bytes: int
 

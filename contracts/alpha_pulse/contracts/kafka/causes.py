@@ -16,7 +16,7 @@ from alpha_pulse.contracts.kafka.connection import client_arguments
 PROBE_TIMEOUT_MS = 4_000
 
 # Errors that another attempt can't heal: something has to be granted or changed first.
-_REFUSALS: dict[type[BaseException], str] = {
+_NOT_PERMITTED: dict[type[BaseException], str] = {
     errors.TopicAuthorizationFailedError: "grant this user the operation on the topic",
     errors.GroupAuthorizationFailedError: "grant this user READ on the consumer group",
     errors.ClusterAuthorizationFailedError: "grant this user WRITE on the topics it publishes to",
@@ -44,8 +44,8 @@ def explain(kafka: KafkaConfig, error: BaseException) -> str:
     """Return what an error of Kafka's client means and what to do about it."""
     text = " ".join(str(error).split()) or type(error).__name__
     protocol = kafka.security_protocol
-    for refusal, advice in _REFUSALS.items():
-        if isinstance(error, refusal):
+    for error_type, advice in _NOT_PERMITTED.items():
+        if isinstance(error, error_type):
             return f"{type(error).__name__}: {text}; {advice} (docs/security.md)"
     match error:
         case errors.SaslAuthenticationFailed() | errors.AuthenticationFailedError():

@@ -35,6 +35,7 @@ from alpha_pulse.contracts.config import (
     TopicsConfig,
     config_environment,
 )
+from alpha_pulse.contracts.decimals import AMOUNT
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import message_key
@@ -256,7 +257,8 @@ async def kafka_engine(name: str, config: Config, clickhouse: ClickHouse, rows: 
         # table is there and reads.
         if "Shutdown was called" not in str(error):
             raise
-    number = "if(match({0}, '^(0|[1-9][0-9]{{0,19}})([.][0-9]{{1,12}})?$'), "
+    pattern = AMOUNT.sql_pattern.replace("{", "{{").replace("}", "}}")
+    number = f"if(match({{0}}, '{pattern}'), "
     number += "toDecimal128OrZero({0}, 12), toDecimal128(-1, 12)) AS {0}_dec"
     await clickhouse.command(
         f"""CREATE MATERIALIZED VIEW {d}.queue_view TO {d}.trades_log AS

@@ -122,8 +122,7 @@ class MarketWatch:
             # Kafka may be away for a moment; the view goes on with what it has.
             with contextlib.suppress(AlphaPulseError, KafkaError, OSError):
                 async for event in read(OPEN_CANDLES, self._config, from_earliest=False):
-                    if isinstance(event, Candle):
-                        self._open[event.symbol] = event
+                    self._open[event.symbol] = event
             await asyncio.sleep(0.5)
 
     async def _follow_lag(self) -> None:

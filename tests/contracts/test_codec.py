@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import (
+    JOB_MARK,
     EventDecoder,
     decode_event,
     decode_ingest,
     encode,
+    encode_for_job,
     encode_many,
 )
 from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Gap, Trade
 from alpha_pulse.contracts.kinds import EVENT_TYPES
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 
@@ -183,6 +185,21 @@ def test_a_field_of_a_newer_writer_is_ignored() -> None:
     trade = EXAMPLES[Trade]["binance"]
     message = encode(trade)[:-1] + b',"added_later":{"deep":[1,2]}}'
     assert decode_event(message) == trade
+
+
+@pytest.mark.parametrize("event_type", [Trade, Candle])
+def test_events_of_a_job_are_encoded_as_if_they_named_it(event_type: Any) -> None:
+    events: Any = list(EXAMPLES[event_type].values())
+    expected = [encode(msgspec.structs.replace(event, job="a-job_1.x")) for event in events]
+    assert encode_for_job(events, "a-job_1.x") == expected
+    assert all(JOB_MARK in value for value in expected)
+    live = [encode(msgspec.structs.replace(event, job=None)) for event in events]
+    assert not any(JOB_MARK in value for value in live)
+
+
+def test_no_text_of_a_live_event_looks_like_the_mark_of_a_job() -> None:
+    gap = msgspec.structs.replace(EXAMPLES[Gap]["open"], reason='nothing,"job":"x"')
+    assert JOB_MARK not in encode(gap)
 
 
 def test_many_events_are_encoded_as_each_alone() -> None:

@@ -9,9 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from alpha_pulse.contracts.codec import encode, encode_many
+from alpha_pulse.contracts.codec import encode, encode_for_job
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, Trade
@@ -68,10 +66,7 @@ class JobWriter:
 
     async def put(self, job: Job, events: Sequence[Candle | Trade]) -> None:
         """Publish events of the job, in their order; waits while too much is on its way."""
-        # The job is the last field, and left out of events that have none.
-        end = b',"job":"%b"}' % job.name.encode()
-        untagged = [event if event.job is None else replace(event, job=None) for event in events]
-        await self._publish(job, [value[:-1] + end for value in encode_many(untagged)])
+        await self._publish(job, encode_for_job(events, job.name))
 
     async def explain(self, job: Job, window: Window, reason: Reason) -> None:
         """Publish that there is nothing in a window, and why."""

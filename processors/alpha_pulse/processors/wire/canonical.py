@@ -7,6 +7,7 @@ tests/processors/test_canonical.py compares them with the encoder.
 
 import msgspec
 
+from alpha_pulse.contracts.codec import JOB_MARK
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 
 # Times have sixteen digits from 2009 to 2100.
@@ -46,7 +47,7 @@ CANDLE_SOURCE = ',"source":"'
 CANDLE_COVERAGE = '","coverage":"'
 # Behind the coverage a live candle ends, and a job's has its name.
 CANDLE_END = '"' + END
-CANDLE_JOB = '","job":'
+CANDLE_JOB = '"' + JOB_MARK.decode().removesuffix('"')
 NULL = "null"
 
 

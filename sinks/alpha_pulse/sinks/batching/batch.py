@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
+from alpha_pulse.contracts.codec import JOB_MARK
+
 # One block, which ClickHouse stores whole or not at all.
 ROWS_PER_INSERT_MAX = 1_000_000
-# What every event of a history job holds, and no other: quotes inside texts are escaped.
-_HISTORY = b',"job":"'
 
 _PAGE_ROWS = 1_000
 
@@ -157,7 +157,7 @@ class Waiting:
             self._since_s, self._is_history = now_s, True
         self._newest_s = now_s
         # Live rows end this at their first one.
-        self._is_history = self._is_history and all(_HISTORY in (value or b"") for value in values)
+        self._is_history = self._is_history and all(JOB_MARK in (value or b"") for value in values)
         chunk = _Chunk(offsets, values, size_of(values))
         self._chunks.append(chunk)
         self._rows += len(offsets)

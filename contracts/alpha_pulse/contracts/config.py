@@ -234,10 +234,14 @@ class Config:
 
 
 def load_config(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Return the settings of a TOML file (none: the defaults) with the environment on top.
+    """Return the settings.
 
-    Raises: ConfigError naming each setting that is wrong, its line or variable, and what is
-    allowed.
+    Args:
+        path: a TOML file; None: the defaults.
+        environ: environment variables, which stand above the file.
+
+    Raises:
+        ConfigError: names each setting that is wrong, its line or variable, and what is allowed.
     """
     return load_with_places(path, environ)[0]
 
@@ -245,7 +249,18 @@ def load_config(path: Path | None = None, environ: Mapping[str, str] = os.enviro
 def load_with_places(
     path: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> tuple[Config, dict[Key, str]]:
-    """Return the settings, and where each that is not a default comes from; raises likewise."""
+    """Return the settings, and where each that is not a default comes from.
+
+    Args:
+        path: see `load_config`.
+        environ: see `load_config`.
+
+    Returns:
+        The settings, and a place by section and name: `FILE:LINE` or the name of a variable.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     config, places = read_sources(Config(), path, environ, SHORT_NAMES)
     problems = [
         f"{problem} (from {places.get(key, 'the defaults')})"

@@ -91,8 +91,17 @@ def read_sources(
 ) -> tuple[ConfigT, dict[Key, str]]:
     """Return the settings, and the place of each that is not a default.
 
-    A place is `FILE:LINE` or the name of a variable. Raises: ConfigError that names every unknown
-    key and bad value with its place and what is allowed.
+    Args:
+        default: what is not set stays as it is here.
+        path: a TOML file; None: there is none.
+        environ: environment variables, which stand above the file.
+        short_names: variables beside those that a setting's own name gives.
+
+    Returns:
+        The settings, and a place by section and name: `FILE:LINE` or the name of a variable.
+
+    Raises:
+        ConfigError: names every unknown key and bad value with its place and what is allowed.
     """
     found = Found()
     _read_file(default, path, found)

@@ -33,7 +33,12 @@ def ids_are_consecutive(exchange: str) -> bool:
 
 
 def check_exchange(exchange: str) -> str:
-    """Return the exchange's name as it came, or raise ValidationError when it is no such name."""
+    """Return an exchange's name as it came.
+
+    Raises:
+        ValidationError: it is not written as exchange names are (`EXCHANGE_PATTERN`). Whether there
+            is such an exchange is not checked.
+    """
     if not isinstance(exchange, str) or not _EXCHANGE.match(exchange):
         raise ValidationError(
             f"expected an exchange name such as 'binance' (lower case, digits, '-'), found "
@@ -43,7 +48,11 @@ def check_exchange(exchange: str) -> str:
 
 
 def check_symbol(symbol: str) -> str:
-    """Return the symbol as it came, or raise ValidationError when it is not BASE/QUOTE[:SETTLE]."""
+    """Return a symbol as it came.
+
+    Raises:
+        ValidationError: it is not written BASE/QUOTE or BASE/QUOTE:SETTLE.
+    """
     if not isinstance(symbol, str) or not _SYMBOL.match(symbol):
         raise ValidationError(
             f"expected a symbol such as 'BTC/USDT' or 'BTC/USDT:USDT', found {_short(symbol)}; "
@@ -53,7 +62,12 @@ def check_symbol(symbol: str) -> str:
 
 
 def message_key(exchange: str, symbol: str) -> bytes:
-    """Return the Kafka key of a symbol, `exchange:symbol`, which decides its partition."""
+    """Return the Kafka key of a market, `exchange:symbol`, which decides its partition.
+
+    Args:
+        exchange: as its events name it.
+        symbol: as its events name it.
+    """
     return f"{exchange}:{symbol}".encode()
 
 
@@ -62,6 +76,11 @@ class Timeframe:
     """A length of candle: half-open windows `[open, open + duration)` in UTC.
 
     Windows start at multiples of the duration since 1970; a week starts Monday 00:00 UTC.
+
+    Attributes:
+        name: such as `1m`.
+        duration_us: length of a window.
+        offset_us: open time of the first window since 1970.
     """
 
     name: str
@@ -111,7 +130,11 @@ PUBLISHED_TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 
 
 def get_timeframe(name: str) -> Timeframe:
-    """Return the timeframe of that name, or raise ValidationError with the names there are."""
+    """Return the timeframe of a name such as `1m`.
+
+    Raises:
+        ValidationError: there is none; names those that there are (`TIMEFRAMES`).
+    """
     found = TIMEFRAMES.get(name) if isinstance(name, str) else None
     if found is None:
         raise ValidationError(

@@ -23,7 +23,12 @@ HERE = Path(__file__).parent
 def json_schema(event_type: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one event.
 
-    Unknown fields are allowed: a newer writer may add some, and a reader ignores them.
+    Args:
+        event_type: a Struct of `events`.
+
+    Returns:
+        Plain data, ready for JSON. Unknown fields are allowed: a newer writer may add some, and a
+        reader ignores them.
     """
     schema, definitions = msgspec.json.schema_components(
         [event_type], ref_template="#/$defs/{name}"

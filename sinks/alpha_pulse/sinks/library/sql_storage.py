@@ -28,8 +28,15 @@ EventT = TypeVar("EventT", Candle, Trade)
 class SQLAlchemyStorage:
     """Candles and trades, each identity once; of a candle the highest revision stands.
 
-    Saving is idempotent. Tables are made on first use. Every call raises StorageError when the
-    database can't be reached or refuses.
+    Saving is idempotent. Tables are made on first use.
+
+    Args:
+        url: an asynchronous SQLAlchemy address, such as `postgresql+asyncpg://user@host/name`.
+        config: limits; without it, the defaults.
+
+    Raises:
+        StorageError: by every call, when the database can't be reached or refuses.
+        ConfigError: by the first use, when the address is none or its driver is not installed.
     """
 
     def __init__(self, url: str = DEFAULT_URL, config: StorageConfig | None = None) -> None:
@@ -70,17 +77,42 @@ class SQLAlchemyStorage:
         await self.open()
 
     async def save_candles(self, candles: Iterable[Candle]) -> int:
-        """Store candles, newest revisions standing; return how many were given."""
+        """Store candles; of one window the highest revision stands, of equal ones the last.
+
+        Args:
+            candles: of any markets and timeframes, in any order.
+
+        Returns:
+            How many were given, those that changed nothing too.
+        """
         return await self._save(CANDLE, candles)
 
     async def save_trades(self, trades: Iterable[Trade]) -> int:
-        """Store trades that are not there yet; return how many were given."""
+        """Store the trades that are not there yet.
+
+        Args:
+            trades: of any markets, in any order.
+
+        Returns:
+            How many were given, those that changed nothing too.
+        """
         return await self._save(TRADE, trades)
 
     async def load_candles(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
     ) -> list[Candle]:
-        """Return the candles with `start_us <= open_time_us < end_us`, ascending."""
+        """Return the stored candles of a window.
+
+        Args:
+            exchange: as the candles name it.
+            symbol: as the candles name it.
+            timeframe: such as `1m`.
+            start_us: the first open time, Unix us.
+            end_us: exclusive, Unix us.
+
+        Returns:
+            One candle of each open time, ascending.
+        """
         query = (
             _of_market(CANDLES, exchange, symbol)
             .where(CANDLES.c.timeframe == timeframe)
@@ -93,7 +125,17 @@ class SQLAlchemyStorage:
     async def load_trades(
         self, exchange: str, symbol: str, start_us: int, end_us: int
     ) -> list[Trade]:
-        """Return the trades with `start_us <= trade_time_us < end_us`, by time, then by id."""
+        """Return the stored trades of a window.
+
+        Args:
+            exchange: as the trades name it.
+            symbol: as the trades name it.
+            start_us: the first time of a trade, Unix us.
+            end_us: exclusive, Unix us.
+
+        Returns:
+            Trades by time, then by id (shorter ids first).
+        """
         query = (
             _of_market(TRADES, exchange, symbol)
             .where(TRADES.c.trade_time_us >= start_us, TRADES.c.trade_time_us < end_us)
@@ -105,7 +147,11 @@ class SQLAlchemyStorage:
     async def open_times_us(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
     ) -> list[int]:
-        """Return which candles are stored: their open times in `[start_us, end_us)`, ascending."""
+        """Return which candles of a window are stored; arguments are those of `load_candles`.
+
+        Returns:
+            Their open times, ascending, Unix us.
+        """
         query = (
             sa.select(CANDLES.c.open_time_us)
             .where(CANDLES.c.exchange == exchange, CANDLES.c.symbol == symbol)

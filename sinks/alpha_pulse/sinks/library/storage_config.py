@@ -9,8 +9,13 @@ from alpha_pulse.contracts.errors import ConfigError
 class StorageConfig:
     """How a database is used.
 
-    batch_size: rows of one statement and transaction. max_connections: pool size; more callers
-    wait. timeout: seconds for a call, the wait for a connection included.
+    Attributes:
+        batch_size: rows of one statement and transaction.
+        max_connections: pool size; more callers wait.
+        timeout: seconds for a call, the wait for a connection included.
+
+    Raises:
+        ConfigError: one of them is not above 0.
     """
 
     batch_size: int = 1000

@@ -1,7 +1,9 @@
 """What the processors lean on in faust-streaming 0.15.3 and mode."""
 
 import inspect
+import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -46,6 +48,36 @@ def test_the_hooks_that_are_overridden_exist() -> None:
         assert inspect.iscoroutinefunction(getattr(mode.Service, name))
     # What SIGTERM and SIGINT call; `tests/faults/test_processor_cut.py` sends real ones.
     assert callable(faust.Worker._schedule_shutdown)
+    # What would replace the log of the process.
+    assert "self._setup_logging()" in inspect.getsource(mode.Worker.default_on_first_start)
+
+
+def test_every_line_of_a_workers_log_is_one_json_object(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "ALPHA_PULSE_KAFKA": "127.0.0.1:1",
+        "ALPHA_PULSE_DATA_DIR": str(tmp_path),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "alpha_pulse.processors"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stderr is not None
+        lines: list[str] = []
+        while not lines or "kafka.awaited" not in lines[-1]:
+            lines.append(worker.stderr.readline())
+            assert lines[-1], lines
+        worker.send_signal(signal.SIGTERM)
+        output, errors = worker.communicate(timeout=PATIENCE_S)
+        assert worker.returncode == 0
+    assert output == ""
+    said = [json.loads(line) for line in [*lines, *errors.splitlines()]]
+    assert {"aiokafka", None} <= {line.get("logger") for line in said}
+    assert all(line["event"] and line["level"] and line["timestamp"] for line in said)
 
 
 def test_faults_of_a_service_end_the_worker_with_an_exit_code() -> None:

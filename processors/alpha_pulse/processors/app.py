@@ -36,8 +36,12 @@ class EndingWorker(faust.Worker):  # type: ignore[misc]
     """Ends in time, whatever happens to Faust's own consumer.
 
     That one is stopped before the trade path, and while Kafka is away, or gives partitions to
-    another worker just then, it may never end.
+    another worker just then, it may never end. It writes the log that the process has configured.
     """
+
+    def _setup_logging(self) -> None:
+        # Faust would replace the log by lines of its own form, and draw a spinner on stdout.
+        self.spinner = None
 
     def _schedule_shutdown(self, told: signal.Signals) -> None:
         if not self._signal_stop_time:

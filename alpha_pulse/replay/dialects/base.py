@@ -93,6 +93,9 @@ class Dialect:
     hosts: ClassVar[tuple[str, ...]]
     # (pattern of host and path, name of the method that answers)
     routes: ClassVar[tuple[tuple[str, str], ...]]
+    # Patterns of the paths that serve trades and candles: faults of market data meet these.
+    trade_paths: ClassVar[str] = r"[tT]rades"
+    candle_paths: ClassVar[str] = r"candles|klines"
     # (pattern of a path, weight of a request); 1 where none matches
     weights: ClassVar[tuple[tuple[str, int], ...]] = ()
     frame_trades_max: ClassVar[int] = 1

@@ -58,6 +58,8 @@ class Bybit(Dialect):
         (r"/v5/market/kline$", "candles"),
         (r"/v5/market/recent-trade$", "trades"),
     )
+    trade_paths = r"recent-trade"
+    candle_paths = r"/kline"
     frame_trades_max: ClassVar[int] = 1_024
 
     @classmethod

@@ -65,6 +65,7 @@ class Coinbase(Dialect):
         (r"/brokerage/market/products/(?P<product>[^/]+)/ticker$", "trades"),
     )
     # There is a candle channel, of five minutes; ccxt has no way to watch it.
+    trade_paths = r"/ticker"
     has_candle_channel = False
     snapshot_trades = 50
     mixes_symbols = True

@@ -53,6 +53,7 @@ class Kraken(Dialect):
         (r"/0/public/OHLC$", "candles"),
         (r"/0/public/Trades$", "trades"),
     )
+    candle_paths = r"OHLC"
     frame_trades_max: ClassVar[int] = 100
     snapshot_trades = 50
 

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from alpha_pulse.contracts.errors import ConfigError
+from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.markets.market import TradeRow
 
 STREAM_FAULTS = (
@@ -36,11 +37,12 @@ REST_FAULTS = (
     *SHORT_FAULTS,
 )
 
-# Market data; not the listing of markets, without which no client starts.
-TRADE_PATHS = r"[tT]rades|recent-trade|/ticker"
+# Market data of all dialects; not the listing of markets, without which no client starts.
+TRADE_PATHS = "|".join(dict.fromkeys(dialect.trade_paths for dialect in DIALECTS.values()))
+CANDLE_PATHS = "|".join(dict.fromkeys(dialect.candle_paths for dialect in DIALECTS.values()))
+DATA_PATHS = f"{TRADE_PATHS}|{CANDLE_PATHS}"
 # The start of every websocket handshake's path, so that faults can tell it from REST.
 SOCKET_PATHS = "websocket:"
-DATA_PATHS = r"klines|[tT]rades|candles|OHLC|Trades|/kline|recent-trade|/ticker"
 
 
 @dataclass(frozen=True, slots=True)

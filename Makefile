@@ -41,7 +41,7 @@ test: setup
 
 # The long form of the fault tests; SEED=… repeats a run.
 faults: setup
-	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults tests/producers/test_frames.py -s $(ARGS)
+	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults tests/producers/exchanges/test_frames.py -s $(ARGS)
 
 # All that is too long for a day: about two and a half hours, each part with a seed of its own.
 nightly: setup

@@ -5,7 +5,7 @@ a frame costs what its decoder costs and ccxt sees only what it must (acks, ping
 leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_message`,
 `handle_text_or_binary_message`; `Exchange.client`, `on_connected`, `on_error`, `on_close`,
 `ws_dial_delay`);
-`tests/producers/test_ccxt_internals.py` holds it.
+`tests/producers/connection/test_ccxt_internals.py` holds it.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from alpha_pulse.producers.exchanges.registry import ExchangeType, exchange_of
 from alpha_pulse.replay.dialects import DIALECTS
 from tests.rooms import documented_frames
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IDS = tuple(exchange.value for exchange in ExchangeType)
 ROOMS = (
     ROOT / "producers/alpha_pulse/producers/exchanges",

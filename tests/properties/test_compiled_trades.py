@@ -86,16 +86,14 @@ def test_price_times_amount_is_exact_or_goes_the_long_way(
 @many
 @given(st.lists(st.integers(0, 2**126 - 1), max_size=3))
 def test_sums_carry(numbers: list[int]) -> None:
-    sums = np.zeros((1, 2), np.uint64)
+    total = np.zeros(2, np.uint64)
     added = 0
     for number in numbers:
-        if not compiled_numbers.has_room(sums, 0, 0):
+        if not compiled_numbers.has_room(total):
             break
-        compiled_numbers.add_to(
-            sums, 0, 0, np.uint64(number >> 64), np.uint64(number & (2**64 - 1))
-        )
+        compiled_numbers.add_to(total, np.uint64(number >> 64), np.uint64(number & (2**64 - 1)))
         added += number
-    assert (int(sums[0, 0]) << 64) + int(sums[0, 1]) == added
+    assert (int(total[0]) << 64) + int(total[1]) == added
 
 
 def trade(number: int, time_us: int, price: str, amount: str, side: Any) -> Trade:

@@ -23,7 +23,9 @@ FIELDS = (
     ("high_units", "2Q"), ("low_units", "2Q"), ("volume", "2Q"), ("quote", "2Q"), ("buy", "2Q"),
     ("open", "20s"), ("high", "20s"), ("low", "20s"), ("close", "20s"),
 )  # fmt: skip
-LAYOUT = Struct("<" + "".join(form for _, form in FIELDS))
+_TEXTS = 4
+# The texts as one, which is quicker to decode.
+LAYOUT = Struct("<" + "".join(form for _, form in FIELDS[:-_TEXTS]) + f"{_TEXTS * TEXT_BYTES_MAX}s")
 QUOTE_KNOWN, SIDES_KNOWN, COUNT_KNOWN, EMPTY = 1, 2, 4, 8
 ALL_KNOWN = QUOTE_KNOWN | SIDES_KNOWN | COUNT_KNOWN
 
@@ -39,6 +41,9 @@ def offset_of(name: str) -> int:
 
 
 _WORD = Struct("<q")
+_HIGH_TEXT, _LOW_TEXT, _CLOSE_TEXT = (
+    offset_of(name) - offset_of("open") for name in ("high", "low", "close")
+)
 _CLOSE_BYTES_AT, _CLOSE_AT = offset_of("close_bytes"), offset_of("close")
 
 
@@ -68,7 +73,7 @@ def pack(open_us: int, value: Value) -> bytes | None:
         value.count, known, value.coverage, value.source, value.parts, 0, 0, *map(len, texts),
         high >> 64, high & _LOW_HALF, low >> 64, low & _LOW_HALF, volume >> 64, volume & _LOW_HALF,
         quote >> 64, quote & _LOW_HALF, buy >> 64, buy & _LOW_HALF,
-        *[text.ljust(TEXT_BYTES_MAX).encode() for text in texts],
+        "".join([text.ljust(TEXT_BYTES_MAX) for text in texts]).encode(),
     )  # fmt: skip
 
 
@@ -77,14 +82,15 @@ def unpack(packed: bytes) -> tuple[int, Value]:
     (
         open_us, first_us, first_rank, first_id, last_us, last_rank, last_id, count, known,
         coverage, source, parts, _, _, open_bytes, high_bytes, low_bytes, close_bytes, high_up,
-        high_units, low_up, low_units, volume_up, volume, quote_up, quote, buy_up, buy,
-        open_, high, low, close,
+        high_units, low_up, low_units, volume_up, volume, quote_up, quote, buy_up, buy, texts,
     ) = LAYOUT.unpack(packed)  # fmt: skip
+    text = texts.decode("ascii")
     return open_us, Value(
-        first_us, first_rank, None if first_id < 0 else str(first_id), _text(open_, open_bytes),
-        last_us, last_rank, None if last_id < 0 else str(last_id), _text(close, close_bytes),
-        high_up << 64 | high_units, _text(high, high_bytes),
-        low_up << 64 | low_units, _text(low, low_bytes),
+        first_us, first_rank, None if first_id < 0 else str(first_id), text[:open_bytes],
+        last_us, last_rank, None if last_id < 0 else str(last_id),
+        text[_CLOSE_TEXT : _CLOSE_TEXT + close_bytes],
+        high_up << 64 | high_units, text[_HIGH_TEXT : _HIGH_TEXT + high_bytes],
+        low_up << 64 | low_units, text[_LOW_TEXT : _LOW_TEXT + low_bytes],
         volume_up << 64 | volume, quote_up << 64 | quote, buy_up << 64 | buy, count,
         known & QUOTE_KNOWN > 0, known & SIDES_KNOWN > 0, known & COUNT_KNOWN > 0,
         known & EMPTY > 0, coverage, source, parts,
@@ -98,10 +104,6 @@ def open_time_and_close(packed: bytes) -> tuple[int, str]:
         _WORD.unpack_from(packed)[0],
         packed[_CLOSE_AT : _CLOSE_AT + close_bytes].decode("ascii"),
     )
-
-
-def _text(text: bytes, size: int) -> str:
-    return text[:size].decode("ascii")
 
 
 def _id_number(trade_id: str | None) -> int | None:

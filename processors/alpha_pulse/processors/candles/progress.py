@@ -4,11 +4,10 @@ Values in a form of their own, so that the rules need not know who that was, and
 what the stream has not been told yet.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What plain trades changed: each the next of its symbol, in the newest window or the next.
 
     closed: timeframe and packed value of the windows that were closed and published, in that order.

@@ -17,23 +17,6 @@ from alpha_pulse.processors.compiled.numbers import (
     write_quote,
     write_units,
 )
-from alpha_pulse.processors.compiled.rows import (
-    BUY,
-    CLOSE,
-    COUNT,
-    COVERAGE,
-    FIRST_ID,
-    HIGH,
-    KNOWN,
-    LAST_ID,
-    LOW,
-    OPEN,
-    OPEN_US,
-    QUOTE,
-    SOURCE,
-    TEXTS_AT,
-    VOLUME,
-)
 from alpha_pulse.processors.wire import canonical
 from alpha_pulse.processors.wire.compiler import compiled, copy_bytes
 
@@ -84,55 +67,50 @@ def _put_id(out: Any, at: int, number: int) -> int:  # pragma: no cover - compil
 
 
 @compiled
-def _put_sum(
-    out: Any, at: int, unsigned: Any, row: int, which: int, known: int
-) -> int:  # pragma: no cover - compiled
+def _put_sum(out: Any, at: int, total: Any, known: int) -> int:  # pragma: no cover - compiled
     if known == 0:
         return put(out, at, _NULL)
-    high, low = unsigned[row, which], unsigned[row, which + 1]
     out[at] = _QUOTE_MARK
-    if which == QUOTE:
-        at = write_quote(out, at + 1, high, low)
-    else:
-        at = write_units(out, at + 1, high, low)
+    at = write_units(out, at + 1, total[0], total[1])
     out[at] = _QUOTE_MARK
     return at + 1
 
 
 @compiled
-def _put_price(
-    out: Any, at: int, numbers: Any, texts: Any, row: int, which: int
-) -> int:  # pragma: no cover - compiled
-    size = numbers[row, which]
-    start = row * texts.shape[1] + TEXTS_AT + (which - OPEN) * TEXT_BYTES_MAX
-    copy_bytes(out, at, texts, start, size)
-    return int(at + size)
+def _put_quote(out: Any, at: int, total: Any, known: int) -> int:  # pragma: no cover - compiled
+    if known == 0:
+        return put(out, at, _NULL)
+    out[at] = _QUOTE_MARK
+    at = write_quote(out, at + 1, total[0], total[1])
+    out[at] = _QUOTE_MARK
+    return at + 1
 
 
 @compiled
-def put_candle(
-    out: Any, at: int, numbers: Any, unsigned: Any, texts: Any, row: int, revision: int
-) -> int:  # pragma: no cover - compiled
+def _put_price(out: Any, at: int, text: Any, size: int) -> int:  # pragma: no cover - compiled
+    copy_bytes(out, at, text, 0, size)
+    return at + size
+
+
+@compiled
+def put_candle(out: Any, at: int, window: Any, revision: int) -> int:  # pragma: no cover - compiled
     """Write a candle from its open time on; return the position behind it."""
-    at = write_number(out, at, np.uint64(numbers[row, OPEN_US]))
-    at = _put_price(out, put(out, at, _OPEN), numbers, texts, row, OPEN)
-    at = _put_price(out, put(out, at, _HIGH), numbers, texts, row, HIGH)
-    at = _put_price(out, put(out, at, _LOW), numbers, texts, row, LOW)
-    at = _put_price(out, put(out, at, _CLOSE), numbers, texts, row, CLOSE)
+    at = write_number(out, at, np.uint64(window.open_us))
+    at = _put_price(out, put(out, at, _OPEN), window.open, window.open_bytes)
+    at = _put_price(out, put(out, at, _HIGH), window.high, window.high_bytes)
+    at = _put_price(out, put(out, at, _LOW), window.low, window.low_bytes)
+    at = _put_price(out, put(out, at, _CLOSE), window.close, window.close_bytes)
     at = put(out, at, _VOLUME)
-    at = write_units(out, at, unsigned[row, VOLUME], unsigned[row, VOLUME + 1])
-    known = numbers[row, KNOWN]
-    at = put(out, at, _QUOTE)
-    at = _put_sum(out, at, unsigned, row, QUOTE, known & QUOTE_KNOWN)
-    at = put(out, at, _BUY)
-    at = _put_sum(out, at, unsigned, row, BUY, known & SIDES_KNOWN)
+    at = write_units(out, at, window.volume[0], window.volume[1])
+    at = _put_quote(out, put(out, at, _QUOTE), window.quote, window.known & QUOTE_KNOWN)
+    at = _put_sum(out, put(out, at, _BUY), window.buy, window.known & SIDES_KNOWN)
     at = put(out, at, _COUNT)
-    if known & COUNT_KNOWN:
-        at = write_number(out, at, np.uint64(numbers[row, COUNT]))
+    if window.known & COUNT_KNOWN:
+        at = write_number(out, at, np.uint64(window.count))
     else:
         at = put(out, at, _NULL)
-    at = _put_id(out, put(out, at, _FIRST), numbers[row, FIRST_ID])
-    at = _put_id(out, put(out, at, _LAST), numbers[row, LAST_ID])
+    at = _put_id(out, put(out, at, _FIRST), window.first_id)
+    at = _put_id(out, put(out, at, _LAST), window.last_id)
     at = write_number(out, put(out, at, _REVISION), np.uint64(revision))
-    at = put(out, at, _FROM_TRADES if numbers[row, SOURCE] == FROM_TRADES else _MIXED)
-    return put(out, at, _CONTIGUOUS if numbers[row, COVERAGE] == CONTIGUOUS else _EXCHANGE)
+    at = put(out, at, _FROM_TRADES if window.source == FROM_TRADES else _MIXED)
+    return put(out, at, _CONTIGUOUS if window.coverage == CONTIGUOUS else _EXCHANGE)

@@ -1,20 +1,15 @@
-"""Closing in the hot loop: the window that ended, and the longer ones that end with it.
+"""Closing in the compiled loop: the window that ended, and the longer ones that end with it.
 
 Done here when it is plain: one base window ended, nothing is missing, and nothing else may stand
-for it. Every longer window that is open has a row with what its closed parts come to, so a closed
+for it. Every longer window that is open is kept as what its closed parts come to, so a closed
 window is merged once into the next longer one. The candles are written as `contracts.codec` would;
-the windows go into the symbol's log, from where `hot_trades` brings them into the stream. Whatever
-is not plain is closed in Python, which comes to the same candles.
-
-Rows of a symbol: the newest window, the one before it, one for each longer timeframe, the log.
+the windows go into the symbol's log, from where its stream is told of them. Whatever is not plain
+is closed by the rules in Python, which come to the same candles.
 """
 
 from typing import Any
 
-from alpha_pulse.processors.candles.packed import (
-    EMPTY,
-    TEXT_BYTES_MAX,
-)
+from alpha_pulse.processors.candles.packed import EMPTY, TEXT_BYTES_MAX
 from alpha_pulse.processors.candles.value import CONTIGUOUS, EXCHANGE, GAP, PARTIAL
 from alpha_pulse.processors.compiled.candle_text import (
     CANDLE_REST_BYTES_MAX,
@@ -22,189 +17,136 @@ from alpha_pulse.processors.compiled.candle_text import (
     put_candle,
     text_bytes,
 )
-from alpha_pulse.processors.compiled.numbers import add_to
-from alpha_pulse.processors.compiled.rows import (
-    AT_US,
-    BUY,
-    CLOSE,
-    COUNT,
-    COVERAGE,
-    FIRST_ID,
-    FIRST_RANK,
-    FIRST_US,
-    HIGH,
-    HIGH_UNITS,
-    KNOWN,
-    LAST_ID,
-    LAST_RANK,
-    LAST_US,
-    LEVEL,
-    LOW,
-    LOW_UNITS,
-    OPEN,
-    OPEN_US,
-    PARTS,
-    QUOTE,
-    SOURCE,
-    TEXTS_AT,
-    VOLUME,
-)
+from alpha_pulse.processors.compiled.numbers import add_to, compare
+from alpha_pulse.processors.compiled.tables import ENDED, LOG_WINDOWS, LONGER
 from alpha_pulse.processors.wire.audit_candle import audit_value
 from alpha_pulse.processors.wire.compiler import compiled, copy_bytes
 
-# What a symbol is, and where its stream stands. IS_COMPILED: the loop may take its trades.
-# IS_CHANGED:
-# since someone asked. IS_BEHIND: its stream does not know yet. ROLLED: the window before the newest
-# was left behind. IS_PLAIN: its next window may be closed here. LOGGED: rows in its log.
-(
-    IS_COMPILED, IS_CHANGED, IS_BEHIND, ROLLED, LAST_TRADE, WATERMARK_US, CLOSE_AT_US, IS_PLAIN,
-    LOGGED, KNOWN_FROM_US, KEY_AT, KEY_BYTES, START_AT, START_BYTES, CANDLE_AT, CANDLE_BYTES,
-) = range(16)  # fmt: skip
-SYMBOL_COLUMNS = 16
-NEWEST, ENDED, LONGER = range(3)
-LOG_ROWS = 12
-# Columns of the levels: length, offset of open times, and how long the text is that names it.
-DURATION_US, OFFSET_US, NAME_BYTES = range(3)
-# Settings of a run.
-LIMIT_US, WINDOW_US, GRACE_US, REVISION, AUDITED = range(5)
-# Closed candles: a row each. PLACE: its level, or `levels` for what goes to the audit.
-PLACE, KEY_START, KEY_SIZE, VALUE_START, VALUE_SIZE = range(5)
-USED, CLOSED = range(2)
 _AUDIT, _AUDIT_END = map(text_bytes, audit_value("ours", b"|").decode().split("|"))
 
 
-@compiled
-def block_of(number: int, levels: int) -> int:  # pragma: no cover - compiled
-    """Return a symbol's first row."""
-    return number * (LONGER + levels - 1 + LOG_ROWS)
+# --- merging --------------------------------------------------------------------------------------
 
 
 @compiled
-def copy_row(texts: Any, to: int, row: int) -> None:  # pragma: no cover - compiled
-    """Copy a row onto another."""
-    size = texts.shape[1]
-    copy_bytes(texts, to * size, texts, row * size, size)
+def _is_before(us: int, rank: int, other_us: int, other_rank: int) -> bool:  # pragma: no cover
+    return bool(us < other_us or (us == other_us and rank < other_rank))
 
 
 @compiled
-def _is_before(numbers: Any, a: int, b: int, us: int, rank: int) -> bool:  # pragma: no cover
-    if numbers[a, us] != numbers[b, us]:
-        return bool(numbers[a, us] < numbers[b, us])
-    return bool(numbers[a, rank] < numbers[b, rank])
+def _merge_first(merged: Any, part: Any) -> None:  # pragma: no cover - compiled
+    if _is_before(part.first_us, part.first_rank, merged.first_us, merged.first_rank):
+        merged.first_us = part.first_us
+        merged.first_rank = part.first_rank
+        merged.first_id = part.first_id
+        merged.open_bytes = part.open_bytes
+        copy_bytes(merged.open, 0, part.open, 0, TEXT_BYTES_MAX)
 
 
 @compiled
-def _take_text(
-    numbers: Any, texts: Any, to: int, row: int, which: int
-) -> None:  # pragma: no cover - compiled
-    numbers[to, which] = numbers[row, which]
-    size = texts.shape[1]
-    at = TEXTS_AT + (which - OPEN) * TEXT_BYTES_MAX
-    copy_bytes(texts, to * size + at, texts, row * size + at, TEXT_BYTES_MAX)
+def _merge_last(merged: Any, part: Any) -> None:  # pragma: no cover - compiled
+    if _is_before(merged.last_us, merged.last_rank, part.last_us, part.last_rank):
+        merged.last_us = part.last_us
+        merged.last_rank = part.last_rank
+        merged.last_id = part.last_id
+        merged.close_bytes = part.close_bytes
+        copy_bytes(merged.close, 0, part.close, 0, TEXT_BYTES_MAX)
 
 
 @compiled
-def _compare(unsigned: Any, a: int, b: int, at: int) -> int:  # pragma: no cover - compiled
-    if unsigned[a, at] != unsigned[b, at]:
-        return 1 if unsigned[a, at] > unsigned[b, at] else -1
-    if unsigned[a, at + 1] != unsigned[b, at + 1]:
-        return 1 if unsigned[a, at + 1] > unsigned[b, at + 1] else -1
-    return 0
+def _widen(merged: Any, part: Any) -> None:  # pragma: no cover - compiled
+    found = compare(part.high_units[0], part.high_units[1], merged.high_units)
+    if found > 0 or (found == 0 and part.high_bytes < merged.high_bytes):
+        merged.high_units[0], merged.high_units[1] = part.high_units[0], part.high_units[1]
+        merged.high_bytes = part.high_bytes
+        copy_bytes(merged.high, 0, part.high, 0, TEXT_BYTES_MAX)
+    found = compare(part.low_units[0], part.low_units[1], merged.low_units)
+    if found < 0 or (found == 0 and part.low_bytes < merged.low_bytes):
+        merged.low_units[0], merged.low_units[1] = part.low_units[0], part.low_units[1]
+        merged.low_bytes = part.low_bytes
+        copy_bytes(merged.low, 0, part.low, 0, TEXT_BYTES_MAX)
 
 
 @compiled
-def _widen(
-    numbers: Any, unsigned: Any, texts: Any, to: int, row: int, units: int, which: int, sign: int
-) -> None:  # pragma: no cover - compiled
-    found = sign * _compare(unsigned, row, to, units)
-    if found > 0 or (found == 0 and numbers[row, which] < numbers[to, which]):
-        unsigned[to, units], unsigned[to, units + 1] = (
-            unsigned[row, units],
-            unsigned[row, units + 1],
-        )
-        _take_text(numbers, texts, to, row, which)
+def _merge(merged: Any, part: Any) -> None:  # pragma: no cover - compiled
+    """Merge a window with trades into a longer one with trades, as `candles.value.absorb` does."""
+    _merge_first(merged, part)
+    _merge_last(merged, part)
+    _widen(merged, part)
+    add_to(merged.volume, part.volume[0], part.volume[1])
+    add_to(merged.quote, part.quote[0], part.quote[1])
+    add_to(merged.buy, part.buy[0], part.buy[1])
+    merged.count += part.count
+    merged.known &= part.known
+    merged.coverage = max(merged.coverage, part.coverage)
+    merged.source |= part.source
+    merged.parts += part.parts
 
 
 @compiled
-def _absorb(
-    numbers: Any, unsigned: Any, texts: Any, to: int, row: int
-) -> None:  # pragma: no cover - compiled
-    """Merge a window in which something was traded into a longer one, as `candles.absorb` does."""
-    coverage = max(numbers[to, COVERAGE], numbers[row, COVERAGE])
-    source = numbers[to, SOURCE] | numbers[row, SOURCE]
-    parts = numbers[to, PARTS] + numbers[row, PARTS]
-    if numbers[to, KNOWN] & EMPTY:
-        open_us = numbers[to, OPEN_US]
-        copy_row(texts, to, row)
-        numbers[to, OPEN_US] = open_us
-    else:
-        if _is_before(numbers, row, to, FIRST_US, FIRST_RANK):
-            numbers[to, FIRST_US] = numbers[row, FIRST_US]
-            numbers[to, FIRST_RANK] = numbers[row, FIRST_RANK]
-            numbers[to, FIRST_ID] = numbers[row, FIRST_ID]
-            _take_text(numbers, texts, to, row, OPEN)
-        if _is_before(numbers, to, row, LAST_US, LAST_RANK):
-            numbers[to, LAST_US] = numbers[row, LAST_US]
-            numbers[to, LAST_RANK] = numbers[row, LAST_RANK]
-            numbers[to, LAST_ID] = numbers[row, LAST_ID]
-            _take_text(numbers, texts, to, row, CLOSE)
-        _widen(numbers, unsigned, texts, to, row, HIGH_UNITS, HIGH, 1)
-        _widen(numbers, unsigned, texts, to, row, LOW_UNITS, LOW, -1)
-        for total in (VOLUME, QUOTE, BUY):
-            add_to(unsigned, to, total, unsigned[row, total], unsigned[row, total + 1])
-        numbers[to, COUNT] += numbers[row, COUNT]
-        numbers[to, KNOWN] &= numbers[row, KNOWN]
-    numbers[to, COVERAGE] = coverage
-    numbers[to, SOURCE] = source
-    numbers[to, PARTS] = parts
+def _absorb(windows: Any, place: int, part: int) -> None:  # pragma: no cover - compiled
+    """Merge a symbol's window, which has trades, into a longer one, which may be empty."""
+    merged = windows[place]
+    if merged.known & EMPTY == 0:
+        _merge(merged, windows[part])
+        return
+    # An empty window adds its proof and nothing else.
+    open_us, coverage, source, parts = merged.open_us, merged.coverage, merged.source, merged.parts
+    windows[place] = windows[part]
+    merged.open_us = open_us
+    merged.coverage = max(coverage, merged.coverage)
+    merged.source |= source
+    merged.parts += parts
+
+
+# --- publishing -----------------------------------------------------------------------------------
 
 
 @compiled
 def _publish(
-    closed: Any, place: int, at: int, key_bytes: int, end: int
+    tables: Any, place: int, at: int, key_bytes: int, end: int
 ) -> None:  # pragma: no cover - compiled
-    _, index, state = closed
-    count = state[CLOSED]
-    index[count, PLACE] = place
-    index[count, KEY_START] = at
-    index[count, KEY_SIZE] = key_bytes
-    index[count, VALUE_START] = at + key_bytes
-    index[count, VALUE_SIZE] = end - at - key_bytes
-    state[USED] = end
-    state[CLOSED] = count + 1
+    """Note a candle that stands in the room for candles: its key from `at` on, then its value."""
+    room = tables.room[0]
+    candle = tables.candles[room.count]
+    candle.place = place
+    candle.key_at = at
+    candle.key_bytes = key_bytes
+    candle.value_at = at + key_bytes
+    candle.value_bytes = end - at - key_bytes
+    room.used = end
+    room.count += 1
 
 
 @compiled
-def _close_row(
-    tables: Any, timeframes: Any, closed: Any, setting: Any, number: int, level: int, row: int,
-    revision: int,
-) -> None:  # fmt: skip  # pragma: no cover - compiled
+def _close_window(
+    tables: Any, number: int, level: int, place: int, revision: int
+) -> None:  # pragma: no cover - compiled
     """Publish a window that ended, and add it to the symbol's log."""
-    arena, symbols, numbers, unsigned, texts = tables
-    levels, names = timeframes
-    out, _, state = closed
-    at = state[USED]
-    key_bytes = symbols[number, KEY_BYTES]
-    copy_bytes(out, at, arena, symbols[number, KEY_AT], key_bytes)
+    symbol, window = tables.symbols[number], tables.windows[number, place]
+    out, arena = tables.candle_text, tables.arena
+    at = tables.room[0].used
+    key_bytes = symbol.key_bytes
+    copy_bytes(out, at, arena, symbol.key_at, key_bytes)
     end = at + key_bytes
-    copy_bytes(out, end, arena, symbols[number, CANDLE_AT], symbols[number, CANDLE_BYTES])
-    end += symbols[number, CANDLE_BYTES]
-    copy_bytes(out, end, names, level * names.shape[1], levels[level, NAME_BYTES])
-    end += levels[level, NAME_BYTES]
-    end = put_candle(out, end, numbers, unsigned, texts, row, revision)
-    _publish(closed, level, at, key_bytes, end)
-    if level == setting[AUDITED]:
+    copy_bytes(out, end, arena, symbol.candle_at, symbol.candle_bytes)
+    end += symbol.candle_bytes
+    name_bytes = tables.timeframes[level].name_bytes
+    copy_bytes(out, end, tables.names, level * tables.names.shape[1], name_bytes)
+    end = put_candle(out, end + name_bytes, window, revision)
+    _publish(tables, level, at, key_bytes, end)
+    levels = len(tables.timeframes)
+    if level == tables.setting[0].audited:
         start = at + key_bytes
         size = end - start
         copy_bytes(out, end, out, at, key_bytes)
         to = put(out, end + key_bytes, _AUDIT)
         copy_bytes(out, to, out, start, size)
-        _publish(closed, len(levels), end, key_bytes, put(out, to + size, _AUDIT_END))
-    numbers[row, LEVEL] = level
-    numbers[row, AT_US] = symbols[number, WATERMARK_US]
-    log = block_of(number, len(levels)) + LONGER + len(levels) - 1
-    copy_row(texts, log + symbols[number, LOGGED], row)
-    symbols[number, LOGGED] += 1
+        _publish(tables, levels, end, key_bytes, put(out, to + size, _AUDIT_END))
+    window.level = level
+    window.at_us = symbol.watermark_us
+    tables.windows[number, LONGER + levels - 1 + symbol.logged] = window
+    symbol.logged += 1
 
 
 # --- closing --------------------------------------------------------------------------------------
@@ -214,7 +156,7 @@ def _close_row(
 def _rollup_coverage(
     coverage: int, parts: int, open_us: int, close_us: int, known_from_us: int, window_us: int
 ) -> int:  # pragma: no cover - compiled
-    """Return the coverage of a longer window, as `rollup.Windows` says it."""
+    """Return the coverage of a longer window, as `candles.windows.Windows` says it."""
     from_us = open_us
     if known_from_us > open_us:
         from_us = known_from_us
@@ -223,24 +165,21 @@ def _rollup_coverage(
 
 
 @compiled
-def _ended_levels(
-    tables: Any, levels: Any, number: int, limit_us: int
-) -> int:  # pragma: no cover - compiled
+def _ended_levels(tables: Any, number: int, limit_us: int) -> int:  # pragma: no cover - compiled
     """Return how many levels end with a base window, 0: what stands for one is not ours to say."""
-    _, symbols, numbers, _, _ = tables
-    longer = block_of(number, len(levels)) + LONGER - 1
-    window_us = levels[0, DURATION_US]
+    levels = tables.timeframes
+    window_us = levels[0].duration_us
+    known_from_us = tables.symbols[number].known_from_us
     coverage, parts = CONTIGUOUS, 1
     for level in range(1, len(levels)):
-        duration_us = levels[level, DURATION_US]
-        if (limit_us - levels[level, OFFSET_US]) % duration_us != 0:
+        duration_us = levels[level].duration_us
+        if (limit_us - levels[level].offset_us) % duration_us != 0:
             return level
-        row = longer + level
+        window = tables.windows[number, LONGER + level - 1]
         open_us = limit_us - duration_us
-        if numbers[row, PARTS] > 0 and numbers[row, OPEN_US] == open_us:
-            coverage = max(coverage, numbers[row, COVERAGE])
-            parts += numbers[row, PARTS]
-        known_from_us = symbols[number, KNOWN_FROM_US]
+        if window.parts > 0 and window.open_us == open_us:
+            coverage = max(coverage, window.coverage)
+            parts += window.parts
         coverage = _rollup_coverage(coverage, parts, open_us, limit_us, known_from_us, window_us)
         if coverage > EXCHANGE:
             return 0
@@ -248,51 +187,53 @@ def _ended_levels(
 
 
 @compiled
-def close_plain(
-    tables: Any, timeframes: Any, closed: Any, setting: Any, number: int, revision: int
-) -> bool:  # pragma: no cover - compiled
+def _has_room(tables: Any, number: int, ends: int) -> bool:  # pragma: no cover - compiled
+    """Return whether so many windows of a symbol can be closed now."""
+    symbol, room = tables.symbols[number], tables.room[0]
+    candle_bytes = symbol.key_bytes + symbol.candle_bytes + CANDLE_REST_BYTES_MAX
+    return bool(
+        symbol.logged + ends <= LOG_WINDOWS
+        and room.used + (ends + 1) * candle_bytes <= len(tables.candle_text)
+        and room.count + ends + 1 <= len(tables.candles)
+    )
+
+
+@compiled
+def close_plain(tables: Any, number: int, revision: int) -> bool:  # pragma: no cover - compiled
     """Close what the watermark passed where that is plain; return False, and do nothing, else."""
-    _, symbols, numbers, unsigned, texts = tables
-    levels, _ = timeframes
-    window_us = setting[WINDOW_US]
-    block = block_of(number, len(levels))
-    limit_us = symbols[number, CLOSE_AT_US] - setting[GRACE_US]
+    symbol, levels = tables.symbols[number], tables.timeframes
+    windows = tables.windows[number]
+    window_us = tables.setting[0].window_us
+    limit_us = symbol.close_at_us - tables.setting[0].grace_us
     from_us = limit_us - window_us
     if (
-        symbols[number, IS_PLAIN] == 0
-        or symbols[number, ROLLED] == 0
-        or numbers[block + ENDED, OPEN_US] != from_us
-        or symbols[number, WATERMARK_US] >= symbols[number, CLOSE_AT_US] + window_us
+        symbol.closes == 0
+        or symbol.has_ended == 0
+        or windows[ENDED].open_us != from_us
+        or symbol.watermark_us >= symbol.close_at_us + window_us
     ):
         return False
-    ends = _ended_levels(tables, levels, number, limit_us)
-    texts_bytes = symbols[number, KEY_BYTES] + symbols[number, CANDLE_BYTES] + CANDLE_REST_BYTES_MAX
-    out, index, state = closed
-    if (
-        ends == 0
-        or symbols[number, LOGGED] + ends > LOG_ROWS
-        or state[USED] + (ends + 1) * texts_bytes > len(out)
-        or state[CLOSED] + ends + 1 > len(index)
-    ):
+    ends = _ended_levels(tables, number, limit_us)
+    if ends == 0 or not _has_room(tables, number, ends):
         return False
-    row = block + ENDED
+    place = ENDED
     for level in range(len(levels)):
         if level > 0:
-            part, row = row, block + LONGER + level - 1
-            duration_us = levels[level, DURATION_US]
-            open_us = from_us - (from_us - levels[level, OFFSET_US]) % duration_us
-            if numbers[row, PARTS] > 0 and numbers[row, OPEN_US] == open_us:
-                _absorb(numbers, unsigned, texts, row, part)
+            part, place = place, LONGER + level - 1
+            duration_us = levels[level].duration_us
+            open_us = from_us - (from_us - levels[level].offset_us) % duration_us
+            window = windows[place]
+            if window.parts > 0 and window.open_us == open_us:
+                _absorb(windows, place, part)
             else:
-                copy_row(texts, row, part)
-                numbers[row, OPEN_US] = open_us
+                windows[place] = windows[part]
+                window.open_us = open_us
             if level >= ends:
                 break
-            numbers[row, COVERAGE] = _rollup_coverage(
-                numbers[row, COVERAGE], numbers[row, PARTS], open_us, limit_us,
-                symbols[number, KNOWN_FROM_US], window_us,
-            )  # fmt: skip
-        _close_row(tables, timeframes, closed, setting, number, level, row, revision)
-    symbols[number, ROLLED] = 0
-    symbols[number, CLOSE_AT_US] += window_us
+            window.coverage = _rollup_coverage(
+                window.coverage, window.parts, open_us, limit_us, symbol.known_from_us, window_us
+            )
+        _close_window(tables, number, level, place, revision)
+    symbol.has_ended = 0
+    symbol.close_at_us += window_us
     return True

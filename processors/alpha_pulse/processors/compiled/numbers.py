@@ -1,4 +1,4 @@
-"""Exact numbers of the hot loop: decimal text, and unsigned integers of 128 bits in two halves.
+"""Exact numbers in compiled code: decimal text, and unsigned integers of 128 bits in two halves.
 
 What is written has the form that `decimals.units_text` and `value.quote_text` give.
 
@@ -131,18 +131,28 @@ def product_units(
 
 
 @compiled
-def add_to(sums: Any, row: int, at: int, high: Any, low: Any) -> None:  # pragma: no cover
-    """Add a 128-bit number to the one in a row at `at` (high half) and behind it."""
-    total = sums[row, at + 1] + low
-    carry = _ONE if total < low else _ZERO
-    sums[row, at + 1] = total
-    sums[row, at] += high + carry
+def add_to(total: Any, high: Any, low: Any) -> None:  # pragma: no cover - compiled
+    """Add a 128-bit number to a total of two halves, the upper one first."""
+    sum_low = total[1] + low
+    carry = _ONE if sum_low < low else _ZERO
+    total[1] = sum_low
+    total[0] += high + carry
 
 
 @compiled
-def has_room(sums: Any, row: int, at: int) -> bool:  # pragma: no cover - compiled
-    """Return whether what fits may still be added to the sum in a row at `at`."""
-    return bool(sums[row, at] < _HIGH_MAX)
+def has_room(total: Any) -> bool:  # pragma: no cover - compiled
+    """Return whether what fits may still be added to a total."""
+    return bool(total[0] < _HIGH_MAX)
+
+
+@compiled
+def compare(high: Any, low: Any, other: Any) -> int:  # pragma: no cover - compiled
+    """Return 1, 0 or -1: whether a 128-bit number is above, at or below another one."""
+    if high != other[0]:
+        return 1 if high > other[0] else -1
+    if low != other[1]:
+        return 1 if low > other[1] else -1
+    return 0
 
 
 @compiled

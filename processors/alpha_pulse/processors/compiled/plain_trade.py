@@ -4,7 +4,7 @@ The bytes up to the id are the symbol's own, the id is foretold, and what follow
 its bytes then prove exchange, symbol and id, and cannot hold a second key, an escape or a space.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,6 @@ from alpha_pulse.processors.wire.canonical import (
 )
 from alpha_pulse.processors.wire.compiler import compiled, read_eight
 
-# What `read_plain` returns, in this order.
-(
-    TIME_US, SIDE, PRICE_AT, PRICE_BYTES, PRICE, PRICE_FRACTION, AMOUNT, AMOUNT_FRACTION,
-) = range(8)  # fmt: skip
 BUYS, SELLS = ord("b"), ord("s")
 _BRACE, _DIGIT_ZERO = ord(END), ord("0")
 _TIME_US_MIN, _TIME_US_END, _TIME_DIGITS = TIME_US_MIN, TIME_US_MAX, TIME_DIGITS
@@ -44,6 +40,23 @@ _PRICE, _AMOUNT, _SIDE = map(_bytes, (TRADE_PRICE, TRADE_AMOUNT, TRADE_SIDE))
 _BUY, _SELL, _UNKNOWN = (_bytes(side + TRADE_TIME) for side in ("buy", "sell", "unknown"))
 _RECEIVED = _bytes(TRADE_RECEIVED)
 _ZERO = np.uint64(0)
+
+
+class PlainTrade(NamedTuple):
+    """What `read_plain` returns.
+
+    time_us: -1, it is no plain trade. side: the first letter. price_at, price_bytes: where the text
+    is. price, amount: their digits as a number, of which so many are fraction digits.
+    """
+
+    time_us: Any
+    side: Any
+    price_at: int
+    price_bytes: int
+    price: Any
+    price_fraction: int
+    amount: Any
+    amount_fraction: int
 
 
 @compiled
@@ -87,11 +100,11 @@ def _read_time(text: Any, at: int, end: int) -> Any:  # pragma: no cover - compi
 
 @compiled
 def read_plain(text: Any, at: int, end: int, next_id: int) -> Any:  # pragma: no cover - compiled
-    """Return the trade (TIME_US, SIDE, …) whose id begins at `at`; a time of -1: it is not plain.
+    """Return the trade whose id begins at `at`; a time of -1: it is not plain.
 
     end: of the value. next_id: the id that it must have, without leading zeros.
     """
-    nothing = (-1, 0, 0, 0, _ZERO, 0, _ZERO, 0)
+    nothing = PlainTrade(-1, 0, 0, 0, _ZERO, 0, _ZERO, 0)
     if at >= end or (text[at] == _DIGIT_ZERO and next_id != 0):
         return nothing
     at, trade_id = read_digits(text, at, end)
@@ -119,7 +132,7 @@ def read_plain(text: Any, at: int, end: int, next_id: int) -> Any:  # pragma: no
     # The closing brace is the last byte, or the value is something else.
     if at < 0 or at != end - 1 or text[at] != _BRACE:
         return nothing
-    return (
+    return PlainTrade(
         time_us, side, price_at, price_end - price_at, price, price_fraction, amount,
         amount_fraction,
     )  # fmt: skip

@@ -6,7 +6,6 @@ that it closed, the newest, and the one before that.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,22 @@ from alpha_pulse.processors.candles.packed import pack
 from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.rules import Rules
 from alpha_pulse.processors.candles.stream import Stream
-from alpha_pulse.processors.compiled import closing as columns
 from alpha_pulse.processors.compiled import loop
 from alpha_pulse.processors.compiled.closed_candles import ClosedCandles
-from alpha_pulse.processors.compiled.rows import AT_US, LEVEL, PARTS, ROW_WORDS
+from alpha_pulse.processors.compiled.closing import close_plain
+from alpha_pulse.processors.compiled.tables import (
+    CONTROL,
+    ENDED,
+    LOG_WINDOWS,
+    LONGER,
+    NEWEST,
+    SETTING,
+    SYMBOL,
+    TIMEFRAME,
+    WINDOW,
+    Tables,
+    windows_of,
+)
 from alpha_pulse.processors.wire.audit_candle import AUDITED
 from alpha_pulse.processors.wire.canonical import (
     start_of_candles,
@@ -33,6 +44,13 @@ _SYMBOLS_FIRST = 64
 _ARENA_FIRST = 16 * 1024
 _NAME_BYTES_MAX = 40
 _SINGLES_MIN = 3
+# The first fields of a symbol: what `hand_over` sets, all at once.
+_STATE = [
+    "is_handed_over", "is_changed", "is_behind", "has_ended", "last_id", "watermark_us",
+    "close_at_us", "closes", "logged", "known_from_us",
+]  # fmt: skip
+
+Structured = npt.NDArray[np.void]
 
 
 class CompiledTrades:
@@ -63,25 +81,25 @@ class CompiledTrades:
         self._closed = ClosedCandles(self.topics)
         names = [timeframe.name for timeframe in rules.timeframes]
         audited = names.index(AUDITED) if audits else -1
-        self._setting = np.array(
-            [0, rules.timeframes[0].duration_us, rules.grace_us, revisions_from, audited], np.int64
+        self._setting: Structured = np.array(
+            [(0, rules.timeframes[0].duration_us, rules.grace_us, revisions_from, audited)], SETTING
         )
+        self._limit_us = self._setting["limit_us"]
+        self._revisions_from = revisions_from
         self._names = names
-        self._block = columns.block_of(1, len(names))
-        self._timeframes = _timeframes(rules.timeframes)
+        self._timeframes, self._timeframe_texts = _timeframes(rules.timeframes)
         self._streams: list[Stream] = []
         self._keys: list[bytes] = []
         self._rows: dict[bytes, int] = {}
-        # Of each symbol: the state of its windows that the rows of its longer ones are of; and how
-        # many times in a row Python closed a single window.
+        # Of each symbol: the state of its windows that its longer windows here are of; and how many
+        # times in a row Python closed a single window.
         self._merged_at: list[int] = []
         self._singles: list[int] = []
         self._arena: npt.NDArray[np.uint8] = np.zeros(_ARENA_FIRST, np.uint8)
         self._arena_used = 0
-        self._control: npt.NDArray[np.int64] = np.zeros(3, np.int64)
-        self._slots: npt.NDArray[np.int32] = np.zeros(4 * _SYMBOLS_FIRST, np.int32)
-        self._symbols: npt.NDArray[np.int64] = np.zeros((0, columns.SYMBOL_COLUMNS), np.int64)
-        self._numbers: npt.NDArray[np.int64] = np.zeros((0, ROW_WORDS), np.int64)
+        self._control: Structured = np.zeros(1, CONTROL)
+        self._symbols: Structured = np.zeros(0, SYMBOL)
+        self._windows: Structured = np.zeros((0, windows_of(len(names))), WINDOW)
         self._make_tables(_SYMBOLS_FIRST)
 
     def add(self, key: bytes, stream: Stream) -> None:
@@ -97,7 +115,7 @@ class CompiledTrades:
         candles = start_of_candles(stream.exchange, stream.symbol).encode()
         texts = (key, start_of_trades(stream.exchange, stream.symbol), candles)
         places = [place for text in texts for place in (self._keep(text), len(text))]
-        self._symbols[row, columns.KEY_AT :] = places
+        self._symbols[row] = (*[0] * len(_STATE), *places)
         self._enter(row)
 
     def run(self, records: EncodedRecords, row: int, limit_us: int) -> tuple[int, int, bool]:
@@ -109,16 +127,15 @@ class CompiledTrades:
         """
         writer = self._writer_of(TRADES)
         writer.open_buffer()
-        control, closed = self._control, self._closed
-        control[loop.ROW], control[loop.TRADES] = row, 0
-        self._setting[columns.LIMIT_US] = limit_us
+        control = self._control
+        control[0] = (row, loop.DONE, 0)
+        self._limit_us[0] = limit_us
         while True:
             loop.run(
-                records.bytes, records.index, control, self._setting, self._slots, self._tables,
-                self._timeframes, closed.arrays, writer.buffer, writer.state,
-            )  # fmt: skip
-            closed.note()
-            row, reason, trades = control.tolist()
+                records.bytes, records.index, control, self._tables, writer.buffer, writer.state
+            )
+            self._closed.note()
+            row, reason, trades = control[0].item()
             if reason == loop.FULL:
                 _, _, key_bytes, _, value_bytes = records.index[row].tolist()
                 writer.room_for(key_bytes + value_bytes)
@@ -133,15 +150,12 @@ class CompiledTrades:
         assert key is not None
         self.deliver()
         number = self._rows[key]
-        closed = self._progress(number, newest=False)
-        if closed is not None:
-            self._symbols[number, columns.LOGGED] = 0
+        if self._symbols[number]["logged"]:
+            closed = self._progress(number, newest=False)
+            self._symbols[number]["logged"] = 0
             self._streams[number].follow(closed)
             self._on_change(key)
-        revision = int(self._setting[columns.REVISION]) + offset
-        done: bool = columns.close_plain(
-            self._tables, self._timeframes, self._closed.arrays, self._setting, number, revision
-        )
+        done: bool = close_plain(self._tables, number, self._revisions_from + offset)
         self._closed.note()
         return done
 
@@ -151,41 +165,47 @@ class CompiledTrades:
 
     def changed(self) -> list[bytes]:
         """Return the keys of the symbols that the loop changed since the last call."""
-        column = self._symbols[: len(self._streams), columns.IS_CHANGED]
-        rows = np.flatnonzero(column).tolist()
-        column[:] = 0
+        changed = self._symbols["is_changed"][: len(self._streams)]
+        rows = np.flatnonzero(changed).tolist()
+        changed[:] = 0
         return [self._keys[row] for row in rows]
 
     def progress(self, key: bytes) -> Progress | None:
         """Return what the symbol's stream does not know yet; None: it knows all."""
         row = self._rows[key]
-        return self._progress(row, newest=True) if self._symbols[row, columns.IS_BEHIND] else None
+        return self._progress(row, newest=True) if self._symbols[row]["is_behind"] else None
 
-    def _progress(self, row: int, *, newest: bool) -> Progress | None:
+    def _progress(self, row: int, *, newest: bool) -> Progress:
         """Return what the loop changed of a symbol, or only what it closed."""
-        _, _, _, rolled, last_id, watermark_us, close_at_us, _, count, *_ = self._symbols[
+        # Asked of every symbol at each commit: few calls of NumPy, and bytes cut by Python.
+        _, _, _, has_ended, last_id, watermark_us, close_at_us, _, logged, *_ = self._symbols[
             row
-        ].tolist()
-        if not count and not newest:
-            return None
-        log = self._log(row, count)
-        names = [self._names[level] for level in log[:, LEVEL].tolist()]
-        first = row * self._block
-        rows = (first + columns.ENDED, first + columns.NEWEST)[0 if rolled else 1 :]
-        return Progress(
-            last_id, watermark_us, close_at_us,
-            [(name, words.tobytes()) for name, words in zip(names, log, strict=True)],
-            int(log[-1, AT_US]) if count else 0,
-            [self._numbers[at].tobytes() for at in rows] if newest else [],
-        )  # fmt: skip
+        ].item()
+        windows, size = self._windows[row], WINDOW.itemsize
+        closed: list[tuple[str, bytes]] = []
+        closed_at_us = 0
+        if logged:
+            log_at = len(windows) - LOG_WINDOWS
+            log = windows[log_at : log_at + logged]
+            names, packed = self._names, log.tobytes()
+            closed = [
+                (names[level], packed[at * size : (at + 1) * size])
+                for at, level in enumerate(log["level"].tolist())
+            ]
+            closed_at_us = int(log["at_us"][-1])
+        open_windows: list[bytes] = []
+        if newest:
+            packed = windows[: ENDED + 1].tobytes()
+            open_windows = [packed[size:], packed[:size]] if has_ended else [packed[:size]]
+        return Progress(last_id, watermark_us, close_at_us, closed, closed_at_us, open_windows)
 
     def bring_back(self, key: bytes) -> None:
         """Tell the symbol's stream what the loop changed."""
         progress = self.progress(key)
         if progress is not None:
             row = self._rows[key]
-            self._symbols[row, columns.LOGGED] = 0
-            self._symbols[row, columns.IS_BEHIND] = self._symbols[row, columns.ROLLED] = 0
+            symbol = self._symbols[row]
+            symbol["logged"] = symbol["is_behind"] = symbol["has_ended"] = 0
             self._streams[row].follow(progress)
             self._on_change(key)
 
@@ -207,14 +227,13 @@ class CompiledTrades:
         if newest is not None and newest.trades is not None:
             packed = pack(newest.open_us, newest.trades)
         if packed is None:
-            self._symbols[row, columns.IS_COMPILED] = 0
+            self._symbols[row]["is_handed_over"] = 0
             return
-        self._put(row * self._block, packed)
+        self._put(row, NEWEST, packed)
         closes = _closes_plainly(stream) and self._merged_at[row] == stream.windows.changes
-        self._symbols[row, : columns.KEY_AT] = (
-            1, 0, 0, 0, stream.order.last_id,
-            stream.closing.watermark_us, stream.closing.close_at_us,
-            closes, 0, stream.windows.followed_from_us or 0,
+        self._states[row] = (
+            1, 0, 0, 0, stream.order.last_id, stream.closing.watermark_us,
+            stream.closing.close_at_us, closes, 0, stream.windows.followed_from_us or 0,
         )  # fmt: skip
 
     def _merge_longer(self, row: int, ended: int) -> None:
@@ -226,10 +245,9 @@ class CompiledTrades:
         self._singles[row] = self._singles[row] + 1 if ended == 1 else 0
         if self._singles[row] < _SINGLES_MIN or not _closes_plainly(stream):
             return
-        longer = row * self._block + columns.LONGER
         for level in range(1, len(self._names)):
-            at = longer + level - 1
-            self._numbers[at, PARTS] = 0
+            place = LONGER + level - 1
+            self._windows[row, place]["parts"] = 0
             window = stream.windows.get(level, stream.closing.closed_until_us)
             merged = None if window is None else stream.windows.merged(level, window)
             if window is None or merged is None:
@@ -237,16 +255,11 @@ class CompiledTrades:
             packed = pack(window.open_us, merged)
             if packed is None:
                 return
-            self._put(at, packed)
+            self._put(row, place, packed)
         self._merged_at[row] = stream.windows.changes
 
-    def _log(self, row: int, count: int) -> npt.NDArray[np.int64]:
-        """Return the first rows of a symbol's log, to read and to write."""
-        at = (row + 1) * self._block - columns.LOG_ROWS
-        return self._numbers[at : at + count]
-
-    def _put(self, at: int, packed: bytes) -> None:
-        self._texts[at] = np.frombuffer(packed, np.uint8)
+    def _put(self, row: int, place: int, packed: bytes) -> None:
+        self._windows[row, place] = np.frombuffer(packed, WINDOW)[0]
 
     def _keep(self, text: bytes) -> int:
         at, used = self._arena_used, self._arena_used + len(text)
@@ -260,22 +273,23 @@ class CompiledTrades:
         return at
 
     def _make_tables(self, symbols: int) -> None:
-        def grown(table: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
-            larger = np.zeros((rows, table.shape[1]), np.int64)
+        def grown(table: Structured) -> Structured:
+            larger = np.zeros((symbols, *table.shape[1:]), table.dtype)
             larger[: len(table)] = table
             return larger
 
-        self._symbols = grown(self._symbols, symbols)
-        self._numbers = grown(self._numbers, symbols * self._block)
-        self._texts = self._numbers.view(np.uint8)
+        self._symbols, self._windows = grown(self._symbols), grown(self._windows)
+        self._states = self._symbols[_STATE]
+        self._slots: npt.NDArray[np.int32] = np.zeros(4 * symbols, np.int32)
         self._bind()
-        self._slots = np.zeros(4 * symbols, np.int32)
         for row in range(len(self._streams)):
             self._enter(row)
 
     def _bind(self) -> None:
-        self._tables = (
-            self._arena, self._symbols, self._numbers, self._numbers.view(np.uint64), self._texts
+        closed = self._closed
+        self._tables = Tables(
+            self._setting, self._slots, self._arena, self._symbols, self._windows,
+            self._timeframes, self._timeframe_texts, closed.text, closed.candles, closed.room,
         )  # fmt: skip
 
     def _enter(self, row: int) -> None:
@@ -313,12 +327,14 @@ def _closes_plainly(stream: Stream) -> bool:
     )
 
 
-def _timeframes(timeframes: tuple[Timeframe, ...]) -> tuple[Any, Any]:
-    """Return lengths and offsets of the levels, and the text that names each in a candle."""
-    names = np.zeros((len(timeframes), _NAME_BYTES_MAX), np.uint8)
-    levels = np.zeros((len(timeframes), 3), np.int64)
+def _timeframes(
+    timeframes: tuple[Timeframe, ...],
+) -> tuple[Structured, npt.NDArray[np.uint8]]:
+    """Return the levels, and the text that names each in a candle."""
+    texts = np.zeros((len(timeframes), _NAME_BYTES_MAX), np.uint8)
+    levels = np.zeros(len(timeframes), TIMEFRAME)
     for level, timeframe in enumerate(timeframes):
         text = timeframe_in_candle(timeframe.name).encode()
-        names[level, : len(text)] = np.frombuffer(text, np.uint8)
+        texts[level, : len(text)] = np.frombuffer(text, np.uint8)
         levels[level] = (timeframe.duration_us, timeframe.offset_us, len(text))
-    return levels, names
+    return levels, texts

@@ -137,8 +137,8 @@ def test_a_broken_message_names_what_was_expected(message: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        b'{"event":"quote","exchange":"binance","symbol":"BTC/USDT","bid":"1.5"}',
-        b' { "bid" : {"deep":[1,{}]}, "event" : "quote" } ',
+        b'{"event":"tide","exchange":"binance","symbol":"BTC/USDT","bid":"1.5"}',
+        b' { "bid" : {"deep":[1,{}]}, "event" : "tide" } ',
         b'{"event":"trade-v2"}',
     ],
 )
@@ -152,11 +152,11 @@ def test_a_kind_that_is_not_known_is_told_from_a_broken_message(message: bytes) 
     "message",
     [
         b'{"event":"trade","exchange":"binance"}',
-        b'{"event":"quote"',
-        b'{"event":"quote"}}',
+        b'{"event":"tide"',
+        b'{"event":"tide"}}',
         b'{"event":7}',
-        b'{"kind":"quote"}',
-        b'["quote"]',
+        b'{"kind":"tide"}',
+        b'["tide"]',
     ],
 )
 def test_a_broken_message_is_of_no_unknown_kind(message: bytes) -> None:

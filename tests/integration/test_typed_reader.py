@@ -87,17 +87,17 @@ async def test_a_kind_that_is_not_known_is_skipped_and_said_once(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     # As a newer producer would write it: of a kind, and with fields, that nobody here knows.
-    quote = (
-        b'{"event":"quote","exchange":"binance","symbol":"BTC/USDT","bid":"1.5","ask":{"a":[1]}}'
+    tide = (
+        b'{"event":"tide","exchange":"binance","symbol":"BTC/USDT","bid":"1.5","ask":{"a":[1]}}'
     )
-    values = [encode(trade(1)), quote, encode(trade(2)), quote, quote]
+    values = [encode(trade(1)), tide, encode(trade(2)), tide, tide]
     await publish(config, TRADES, [("BTC/USDT", value) for value in values])
     group = f"{config.namespace}.older"
     found = [e.trade_id async for e in read(TRADES, config, group=group, until_end=True)]
     assert found == ["1", "2"]
     said = [record.getMessage() for record in caplog.records if "kinds.skipped" in record.msg]
     assert len(said) == 1
-    assert "'quote' is none of trade" in said[0]
+    assert "'tide' is none of trade" in said[0]
     # What was skipped counts as read.
     caplog.clear()
     assert [e async for e in read(TRADES, config, group=group, until_end=True)] == []

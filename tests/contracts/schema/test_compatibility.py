@@ -152,15 +152,15 @@ def test_words_and_optional_fields_and_new_topics_and_events_are_free() -> None:
 def test_a_kind_may_come_to_a_topic_and_may_not_leave_it() -> None:
     def added(document: dict[str, Any]) -> None:
         for channel in ("ingestEventsV1", "marketTradesV1"):
-            document["channels"][channel]["messages"]["quote"] = {}
-        document["components"]["messages"]["quote"] = {"payload": {"type": "object"}}
+            document["channels"][channel]["messages"]["tide"] = {}
+        document["components"]["messages"]["tide"] = {"payload": {"type": "object"}}
 
     assert changed(added) == []
 
     with_it = asyncapi_document()
     added(with_it)
     assert breaking_changes(with_it, asyncapi_document()) == [
-        "topic ingest.events.v1 carries no quote any more",
-        "topic market.trades.v1 carries no quote any more",
-        "event quote was removed or renamed",
+        "topic ingest.events.v1 carries no tide any more",
+        "topic market.trades.v1 carries no tide any more",
+        "event tide was removed or renamed",
     ]

@@ -69,7 +69,7 @@ def test_what_breaks_the_contract_becomes_a_dead_letter(
     assert reason_of(feed.raw(value.replace(change[0], change[1], 1))) == reason
     assert not feed.kernel.symbols, "a refused record leaves nothing behind"
     assert len(feed.trade(1, 10)) == 1, "and the feed goes on"
-    # Once more as the next trade of a feed that runs, where the hot path sees it first.
+    # Once more as the next trade of a feed that runs, where the compiled loop sees it first.
     value = encode(feed.make_trade(2, 11)).replace(b'"trade_id":"2"', b'"trade_id":"1"')
     broken = value.replace(change[0], change[1], 1).replace(b'"trade_id":"1"', b'"trade_id":"2"')
     if reason != "bad_trade_id":

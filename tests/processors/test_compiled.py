@@ -17,29 +17,39 @@ def test_what_is_compiled_is_kept_under_a_digest_of_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kept = Path(_cache_dir())
+    kept = Path(_cache_dir(""))
     assert kept.is_dir()
     assert kept.parent == tmp_path / "alpha-pulse" / "compiled"
-    assert Path(_cache_dir()) == kept
+    assert Path(_cache_dir("")) == kept
     # numba would not see that a function which another file's function calls has changed.
     changed = tmp_path / "market.py"
     changed.write_text(Path(market.__file__).read_text() + "# changed\n")
     monkeypatch.setattr(market, "__file__", str(changed))
-    assert Path(_cache_dir()) != kept
+    assert Path(_cache_dir("")) != kept
 
 
 def test_without_a_place_to_keep_it_every_start_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    assert _cache_dir() == ""
+    assert _cache_dir("") == ""
+    assert _cache_dir("/dev/null/cache") == ""
     # A whole start: a function that nobody compiled before, and no file of it anywhere.
     code = """
-from alpha_pulse.processors.wire.compiler import compiled
-from alpha_pulse.processors.compiled import numbers as hot_numbers
-assert hot_numbers.eight_digits(0x3030303030303030) is True
-assert type(hot_numbers.eight_digits._cache).__name__ == "NullCache"
+from alpha_pulse.processors.compiled import numbers
+assert numbers.eight_digits(0x3030303030303030) is True
+assert type(numbers.eight_digits._cache).__name__ == "NullCache"
 """
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=PATIENCE_S)
+    for nowhere in ({}, {"NUMBA_CACHE_DIR": "/dev/null/cache"}):
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, env=environment | nowhere, timeout=PATIENCE_S
+        )
+
+
+def test_a_directory_that_somebody_named_holds_it_by_digest_too(tmp_path: Path) -> None:
+    kept = Path(_cache_dir(str(tmp_path / "named")))
+    assert kept.is_dir()
+    assert kept.parent == tmp_path / "named"
+    assert kept.name == Path(_cache_dir("")).name
 
 
 def test_eight_bytes_are_read_from_any_place() -> None:

@@ -1,4 +1,4 @@
-"""What one record means that the hot loop does not take: admitted, and into its streams."""
+"""What one record means: admitted, and into its streams."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,10 +1,10 @@
-"""The compiler of the hot loops: numba, with what it makes kept on disk.
+"""numba, with what it compiles kept on disk.
 
 The first start on a machine compiles for some seconds. What is kept stands in the user's cache
-directory under a digest of these sources, since numba looks for changes only in the file of the
-function that it compiles, not in those that are called; where there is no such directory, every
-start compiles. `NUMBA_CACHE_DIR` names another one. Beside the compiler stand the two instructions
-that Python has no words for: reading eight bytes at once, and copying bytes.
+directory, or in the one that `NUMBA_CACHE_DIR` names, under a digest of these sources: numba looks
+for changes only in the file of the function that it compiles, not in those that it calls. Where
+there is no such directory, or it can't be written, every start compiles. Beside the compiler stand
+the two instructions that Python has no words for: reading eight bytes at once, and copying bytes.
 """
 
 import hashlib
@@ -21,30 +21,33 @@ from numba.core.imputils import impl_ret_untracked
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from alpha_pulse.contracts import decimals, market
+from alpha_pulse.contracts import market
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _cache_dir() -> str:
-    """Return where compiled code is kept, "" where it can't be."""
+def _cache_dir(named: str) -> str:
+    """Return where compiled code is kept, "" where it can't be.
+
+    named: the directory that somebody named, "": nobody did.
+    """
     found = hashlib.sha256()
-    for source in (
-        *map(Path, (market.__file__, decimals.__file__)),
-        *sorted(Path(__file__).parents[1].rglob("*.py")),
-    ):
+    for source in (Path(market.__file__), *sorted(Path(__file__).parents[1].rglob("*.py"))):
         found.update(source.read_bytes())
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = base / "alpha-pulse" / "compiled" / found.hexdigest()[:16]
+        if named:
+            base = Path(named)
+        else:
+            caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            base = caches / "alpha-pulse" / "compiled"
+        directory = base / found.hexdigest()[:16]
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home, or a file system that is read-only
         return ""
     return str(directory) if os.access(directory, os.W_OK) else ""
 
 
-if not numba.config.CACHE_DIR:
-    numba.config.CACHE_DIR = _cache_dir()
+numba.config.CACHE_DIR = _cache_dir(numba.config.CACHE_DIR)
 _IS_KEPT = bool(numba.config.CACHE_DIR)
 
 

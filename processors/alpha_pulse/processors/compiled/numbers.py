@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alpha_pulse.contracts.decimals import FRACTION_DIGITS_MAX
+from alpha_pulse.contracts.decimals import FRACTION_DIGITS_MAX, UNITS
 from alpha_pulse.processors.wire.compiler import compiled, read_eight
 
 # More digits than this may not fit 64 bits: such a number goes the long way.
@@ -21,9 +21,10 @@ _UPPER_HALVES, _SIXES = np.uint64(0xF0F0F0F0F0F0F0F0), np.uint64(0x0606060606060
 _THREES, _ZEROS = np.uint64(0x3333333333333333), np.uint64(0x3030303030303030)
 _PAIRS = np.uint64(0x000000FF000000FF)
 _TIMES_FIRST, _TIMES_LAST = np.uint64(0x000F424000000064), np.uint64(0x0000271000000001)
+assert UNITS == 10**12, "units are divided by a million twice"
 # No sum comes near: what would be larger goes the long way.
 _HIGH_MAX = np.uint64(1 << 62)
-_MILLION, _TRILLION = np.uint64(10**6), np.uint64(10**12)
+_MILLION, _TRILLION = np.uint64(10**6), np.uint64(UNITS)
 _DIGIT_ZERO, _POINT = 48, 46
 # The longest number written: 39 digits and a point.
 NUMBER_BYTES_MAX = 40

@@ -48,14 +48,16 @@ class ClassArchive:
 
     def options(self) -> list[str]:
         """Return the Java options that use the archives, or make what is missing."""
-        if self._kafka.exists():
-            return [*_QUIET, f"-XX:SharedArchiveFile={self._kafka}"]
-        if self._base.exists():
-            return [
-                *_QUIET,
-                f"-XX:SharedArchiveFile={self._base}",
-                f"-XX:ArchiveClassesAtExit={self._made}",
-            ]
+        found = self.reading_options()
+        if found and not self._kafka.exists():
+            return [*found, f"-XX:ArchiveClassesAtExit={self._made}"]
+        return found
+
+    def reading_options(self) -> list[str]:
+        """Return the Java options that use what is there, for a program that is not Kafka."""
+        for archive in (self._kafka, self._base):
+            if archive.exists():
+                return [*_QUIET, f"-XX:SharedArchiveFile={archive}"]
         return []
 
     def keep(self) -> None:

@@ -178,6 +178,7 @@ class KafkaServer:
     def _format(self, settings: Path, cluster_id: str) -> None:
         command = [
             *self._java(),
+            *self._archive.reading_options(),
             "-cp",
             self._classpath,
             "kafka.tools.StorageTool",

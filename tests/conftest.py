@@ -1,15 +1,17 @@
-"""Shared by all tests: one real Kafka and ClickHouse for the session, a namespace for each test."""
+"""Shared by all tests: one real Kafka and ClickHouse for the run, a namespace for each test."""
 
-import asyncio
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
 from alpha_pulse.embedded.runtime import Runtime
+from tests.servers import Owner, shared, started
 
 # The same examples in every run: a test that fails now fails again. HYPOTHESIS_PROFILE=random looks
 # further. No deadlines: a busy machine is no failure.
@@ -22,25 +24,32 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-@pytest.fixture(scope="session")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """The session's Kafka and ClickHouse: embedded, or those of ALPHA_PULSE_KAFKA and _CLICKHOUSE.
+OWNER = pytest.StashKey[Owner]()
 
-    Everything in them is shared: keep to names inside `namespace`.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker where it finds the servers that all of them share."""
+    config = node.config
+    if OWNER not in config.stash:
+        folder = config._tmp_path_factory.mktemp("shared")
+        config.stash[OWNER] = Owner(folder)
+        config.add_cleanup(config.stash[OWNER].end)
+    node.workerinput["servers"] = str(config.stash[OWNER].folder)
+
+
+@pytest.fixture(scope="session")
+def runtime(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runtime]:
+    """The run's Kafka and ClickHouse: embedded, or those of ALPHA_PULSE_KAFKA and _CLICKHOUSE.
+
+    Everything in them is shared, with other processes too: keep to names inside `namespace`.
     """
-    with asyncio.Runner() as runner:
-        start = Runtime.start(
-            tmp_path_factory.mktemp("runtime"),
-            kafka=os.environ.get("ALPHA_PULSE_KAFKA"),
-            clickhouse=os.environ.get("ALPHA_PULSE_CLICKHOUSE"),
-            kafka_port=0,
-            clickhouse_port=0,
-        )
-        running = runner.run(start.__aenter__())
-        try:
-            yield running
-        finally:
-            runner.run(start.__aexit__(None, None, None))
+    worker = getattr(request.config, "workerinput", None)
+    servers = shared(Path(worker["servers"])) if worker else started(tmp_path_factory.mktemp("own"))
+    with servers as runtime:
+        yield runtime
 
 
 @pytest.fixture

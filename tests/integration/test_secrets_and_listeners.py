@@ -3,6 +3,7 @@
 The secrets are wrong on purpose: what goes wrong is where they could get into a log.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -111,11 +112,23 @@ def environment(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.fixture(scope="module")
-def run(environment: dict[str, str]) -> Run:
-    return run_up(environment)
+def run(runtime: Runtime, environment: dict[str, str]) -> Run:
+    return run_up(runtime, environment)
 
 
-def run_up(environment: dict[str, str]) -> Run:
+def servers(runtime: Runtime) -> list[int]:
+    """Return the processes of Kafka and ClickHouse, whoever has started them."""
+    directory = str(runtime.data_dir).encode()
+    commands = Path("/proc").glob("[0-9]*/cmdline")
+    found = []
+    for command in commands:
+        with contextlib.suppress(OSError):
+            if directory in command.read_bytes():
+                found.append(int(command.parent.name))
+    return found
+
+
+def run_up(runtime: Runtime, environment: dict[str, str]) -> Run:
     data_dir = Path(environment["ALPHA_PULSE_DATA_DIR"])
     data_dir.mkdir()
     output = data_dir.parent / "output"
@@ -129,7 +142,7 @@ def run_up(environment: dict[str, str]) -> Run:
             assert time.monotonic() < give_up_at_s, output.read_text()[-2000:]
             time.sleep(0.2)
         pids = family(process.pid)
-        listening = listeners([*pids, *family(os.getpid())])
+        listening = listeners([*pids, *servers(runtime)])
         said = {
             f"{path} of {port}": get(port, path)
             for _, port in listeners(pids)
@@ -140,7 +153,7 @@ def run_up(environment: dict[str, str]) -> Run:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            exit_code = process.wait(40)
+            exit_code = process.wait(PATIENCE_S)
         finally:
             process.kill()
     said["output"] = output.read_text()

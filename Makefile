@@ -39,9 +39,12 @@ WORKERS ?= 3
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+# What holds a promise of time in the long form alone, besides tests/faults.
+PROMISES := tests/producers/test_exchange_traps.py tests/end_to_end/test_up.py \
+  tests/integration/test_operations.py tests/integration/test_security.py
 # The long form of the fault tests; SEED=… repeats a run.
 faults: setup
-	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults tests/producers/exchanges/test_frames.py -s $(ARGS)
+	ALPHA_PULSE_FAULTS=full $(if $(SEED),SEED=$(SEED)) $(BIN)/python -m pytest tests/faults tests/producers/exchanges/test_frames.py $(PROMISES) -s $(ARGS)
 
 # All that is too long for a day: about two and a half hours, each part with a seed of its own.
 nightly: setup

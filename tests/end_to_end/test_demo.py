@@ -17,7 +17,6 @@ from alpha_pulse.cli.demo import SYMBOLS
 from tests.patience import PATIENCE_S
 from tests.processes import descendants, started
 
-END_S_MAX = 60.0
 PAGE = "candles in a browser: "
 # Minutes of the past that history brings before it counts as there; the hour has sixty.
 PAST_MINUTES = 50
@@ -83,7 +82,7 @@ def show_and_end(directory: Path) -> None:
         everything = {pid: started(pid) for pid in descendants(process.pid)}
         assert len(everything) > 5, "Kafka, ClickHouse, the exchange and the roles"
         process.send_signal(signal.SIGINT)
-        assert process.wait(END_S_MAX) == 0, said.read_text()
+        assert process.wait(PATIENCE_S) == 0, said.read_text()
     finally:
         if process.poll() is None:
             process.kill()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from alpha_pulse.embedded.runtime import Runtime
+from tests.patience import PATIENCE_S
 
 
 def run(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +21,7 @@ def run(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE_S,
         check=False,
     )
 

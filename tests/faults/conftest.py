@@ -34,7 +34,7 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from tests.faults.clickhouse_proxy import Proxy
-from tests.patience import PATIENCE_S
+from tests.patience import FULL, PATIENCE_S
 
 WAIT_S = PATIENCE_S  # without any progress
 MEET_S = 600.0
@@ -42,7 +42,6 @@ ROWS_PER_S = 10_000
 SYMBOLS = [f"S{number}/USDT" for number in range(4)]
 TRADE: Any = EXAMPLES[Trade]["binance"]
 FAILED = pytest.StashKey[bool]()
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # How long Kafka waits for a killed member. A broker of somebody else's may allow no less than 6 s.
 SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 4.0
 

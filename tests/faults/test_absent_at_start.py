@@ -32,9 +32,8 @@ from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from tests.faults.link import Link
-from tests.patience import PATIENCE_S
+from tests.patience import FULL, PATIENCE_S
 
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # The short form is what the three need to notice.
 ABSENT_S = 60.0 if FULL else 1.0
 ROLES = ("producers", "processors", "sinks")

@@ -18,11 +18,10 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.replay.markets.synthetic import SyntheticMarket
 from alpha_pulse.replay.markets.write_recording import write_recording
 from alpha_pulse.replay.verdict import recompute_minutes
-from tests.patience import PATIENCE_S
+from tests.patience import FULL, PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MINUTE_US = 60_000_000
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 # Where `datetime.now` or `utcnow` would read the clock past `time`.
 OTHER_CLOCKS = {"now", "utcnow", "today"}
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.patience import FULL
+
 ROOT = Path(__file__).parents[2]
 ROLES = ("producers", "processors", "sinks")
 LONG_S = 900
 
 pytestmark = [
     pytest.mark.skipif(
-        os.environ.get("ALPHA_PULSE_FAULTS") != "full",
+        not FULL,
         reason="minutes each: make faults, or ALPHA_PULSE_FAULTS=full",
     ),
     pytest.mark.timeout(LONG_S),

@@ -26,6 +26,7 @@ from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.replay.markets.long_market import LongMarket
 from alpha_pulse.replay.markets.synthetic import BEGIN_US
+from tests.patience import FULL
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 # A quick look at the same: HISTORY_MINUTES=6000.
@@ -74,9 +75,7 @@ def expected(symbol: str) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.skipif(
-    os.environ.get("ALPHA_PULSE_FAULTS") != "full", reason="long form: ALPHA_PULSE_FAULTS=full"
-)
+@pytest.mark.skipif(not FULL, reason="long form: ALPHA_PULSE_FAULTS=full")
 @pytest.mark.timeout(7_200)
 async def test_a_year_of_three_symbols_through_faults_and_two_kills(
     runtime: Runtime, tmp_path: Path

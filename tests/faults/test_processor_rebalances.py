@@ -23,7 +23,7 @@ from alpha_pulse.contracts.config import Config, KafkaConfig, ProcessorConfig
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.embedded.runtime import Runtime
-from tests.patience import PATIENCE_S
+from tests.patience import FULL, PATIENCE_S
 from tests.processors.workers import (
     PARTITIONS,
     Market,
@@ -34,7 +34,6 @@ from tests.processors.workers import (
     worker,
 )
 
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 SEED = int(os.environ.get("SEED", "7"))
 # A broker of somebody else's may allow no session below 6 s.
 SESSION_S = 6.0 if FULL or os.environ.get("ALPHA_PULSE_KAFKA") else 2.0

@@ -16,6 +16,7 @@ from tests.faults.soak.__main__ import soak
 from tests.faults.soak.pipeline import Load
 from tests.faults.soak.plan import ROLES, SCENARIOS, plan_scenario
 from tests.faults.soak.small_disk import can_mount
+from tests.patience import FULL
 
 SEED = int(os.environ.get("SEED", "20261122"))
 TRADES = int(os.environ.get("TRADES", "0"))
@@ -24,7 +25,7 @@ LOAD = Load(symbols=4, rate=300.0, seed=SEED)
 
 pytestmark = [
     pytest.mark.skipif(
-        os.environ.get("ALPHA_PULSE_FAULTS") != "full",
+        not FULL,
         reason="minutes each: make faults, or ALPHA_PULSE_FAULTS=full",
     ),
     pytest.mark.timeout(1_800),

@@ -1,7 +1,6 @@
 """ClickHouse away for a while: memory stays bounded, partitions are paused, all is stored later."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,10 @@ from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
-from tests.patience import PATIENCE_S
+from tests.patience import FULL, PATIENCE_S
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
 ROWS = 400_000
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 AWAY_S = 600.0
 # By then the buffers are full many times over: from here on memory is what the limits leave it.
 FILLED_S = 60.0

@@ -65,13 +65,12 @@ from alpha_pulse.producers.feed.resume import last_trades
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.lanes.consumer import Sink
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, check_promise
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 PASSWORD = "canary-7f3a91c2-of-kafka"
 USERS = ("producer", "processor", "sink", "reader", "nobody")
-# What tries again for ever takes no end; a busy machine needs more than the ten that are meant.
-REFUSED_WITHIN_S = 60.0
+REFUSED_WITHIN_S = 10.0
 START_US = 1_763_942_400_000_000
 # The wire's numbers of what kafka-acls.sh calls by name. Source: KIP-140.
 RESOURCES = {"--topic": 2, "--group": 3, "--transactional-id": 5}
@@ -249,12 +248,12 @@ def clickhouse_url(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -
 
 @asynccontextmanager
 async def refused(words: str) -> AsyncIterator[None]:
-    """Hold that what is done inside ends in time with an error of ours that says the words."""
+    """Hold that what is done inside ends with an error of ours that says the words."""
     began_s = time.monotonic()
     with pytest.raises(AlphaPulseError, match=words) as raised:
-        async with asyncio.timeout(REFUSED_WITHIN_S):
+        async with asyncio.timeout(PATIENCE_S):
             yield
-    assert time.monotonic() - began_s < REFUSED_WITHIN_S
+    check_promise(time.monotonic() - began_s, REFUSED_WITHIN_S)
     assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
@@ -322,9 +321,7 @@ REFUSALS: dict[str, tuple[Callable[[Secured], KafkaConfig], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-async def test_whoever_can_not_prove_who_he_is_is_told_so_in_time(
-    secured: Secured, case: str
-) -> None:
+async def test_whoever_can_not_prove_who_he_is_is_told_so(secured: Secured, case: str) -> None:
     how, words = REFUSALS[case]
     kafka = how(secured)
     async with refused(words):
@@ -461,7 +458,7 @@ async def test_every_role_does_its_work_with_the_rights_of_the_page(
             raise
         finally:
             stop.set()
-            await asyncio.wait([sink], timeout=20)
+            await asyncio.wait([sink], timeout=PATIENCE_S)
             sink.cancel()
             await connection.close()
             await migrator.close()
@@ -479,7 +476,7 @@ async def test_clickhouse_refuses_what_a_user_may_not_and_whoever_can_not_prove_
         user="reader",
         password=PASSWORD,
         tls_ca_file=str(secured.authority.file),
-        connect_timeout_s=3.0,
+        connect_timeout_s=30.0,
     )
     cases = {
         r"Authentication failed": replace(good, password=f"{PASSWORD}-wrong"),

@@ -1,6 +1,7 @@
 """SQLAlchemyStorage on SQLite and a real PostgreSQL: exact, idempotent, bounded, clear errors."""
 
 import asyncio
+import contextlib
 import glob
 import os
 import shutil
@@ -25,6 +26,7 @@ from alpha_pulse.sinks.library import sql_storage, sql_tables
 from alpha_pulse.sinks.library.sql_storage import SQLAlchemyStorage
 from alpha_pulse.sinks.library.sql_tables import CANDLES
 from alpha_pulse.sinks.library.storage_config import StorageConfig
+from tests.patience import PATIENCE_S
 
 MINUTE_US = 60_000_000
 START_US = 1_794_700_800_000_000
@@ -213,7 +215,12 @@ async def test_a_timeout_is_an_error_that_says_what_was_asked(postgresql: str) -
             await other.execute(sa.text("LOCK TABLE candles IN ACCESS EXCLUSIVE MODE"))
             with pytest.raises(StorageError, match=r"read candles.*0\.3 s.*binance BTC/USDT 1m"):
                 await load(storage)
-        assert await load(storage) == []
+        # It works again; a busy machine may need more than one call of 0.3 s.
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(StorageError):
+                    assert await load(storage) == []
+                    break
 
 
 @pytest.mark.parametrize(

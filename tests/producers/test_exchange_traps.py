@@ -14,7 +14,7 @@ from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.exchange.faults import SOCKET_PATHS, FaultPlan, RestFault, StreamFault
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, check_promise
 from tests.rooms import a_decoder
 
 MINUTE_US = 60_000_000
@@ -64,7 +64,7 @@ async def test_a_lost_socket_is_said_and_its_trades_are_fetched(kind: str, follo
         assert states == ["live", "disconnected", "live", "live"]
 
 
-async def test_a_half_open_socket_is_found_within_ten_seconds(follow: Any) -> None:
+async def test_a_half_open_socket_is_found_and_its_trades_are_fetched(follow: Any) -> None:
     plan = FaultPlan(stream=[StreamFault("no-pong", at_trade=50)])
     async with ReplayExchange(
         [market(minutes=4, per_minute=600)], speed=4.0, faults=plan
@@ -76,7 +76,7 @@ async def test_a_half_open_socket_is_found_within_ten_seconds(follow: Any) -> No
         await following.until(
             lambda: any(b.state == "disconnected" for b in following.published.heartbeats())
         )
-        assert loop.time() - broken_at <= 10
+        check_promise(loop.time() - broken_at, 10)
         await following.until(lambda: following.published.heartbeats()[-1].state == "live")
         await following.end()
         found = [trade.trade_id for trade in following.published.trades()]
@@ -84,9 +84,7 @@ async def test_a_half_open_socket_is_found_within_ten_seconds(follow: Any) -> No
         assert found == ids_sent(exchange)[: len(found)]
 
 
-async def test_after_a_storm_of_closes_every_stream_is_back_within_five_seconds(
-    follow: Any,
-) -> None:
+async def test_after_a_storm_of_closes_every_stream_is_back(follow: Any) -> None:
     plan = FaultPlan(stream=[StreamFault("close", at_trade=50 + number) for number in range(100)])
     markets = [market(minutes=60, per_minute=1_200), market("ETH/USDT", seed=6, minutes=60)]
     async with ReplayExchange(markets, speed=1.0, faults=plan) as exchange:
@@ -102,7 +100,7 @@ async def test_after_a_storm_of_closes_every_stream_is_back_within_five_seconds(
         await following.until(
             lambda: not exchange.conductor.missing and is_live("BTC/USDT") and is_live("ETH/USDT")
         )
-        assert loop.time() - healed_at <= 5
+        check_promise(loop.time() - healed_at, 5)
         # Far fewer sockets than closes: most of them found nobody.
         assert exchange.state()["sockets_opened"] < 20
         await following.end()

@@ -25,6 +25,7 @@ from alpha_pulse.page.chart import Chart
 from alpha_pulse.page.history import History
 from alpha_pulse.page.live import LiveMarket
 from alpha_pulse.page.server import Page, plotly_js
+from tests.patience import PATIENCE_S
 
 Client = TestClient[web.Request, web.Application]
 HOSTILE = (
@@ -211,7 +212,9 @@ def test_the_open_window_is_made_of_its_minutes_each_once(tmp_path: Path) -> Non
     file = Path(server.__file__).parent / "static" / "candles.js"
     (tmp_path / "candles.mjs").write_bytes(file.read_bytes())
     script.write_text(SCRIPT.replace("FILE", "./candles.mjs"))
-    run = subprocess.run([node, script], capture_output=True, text=True, check=True, timeout=60)
+    run = subprocess.run(
+        [node, script], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     assert json.loads(run.stdout) == {
         # The base reaches to minute 4; 5 was closed before an older state of it came.
         "pending": [

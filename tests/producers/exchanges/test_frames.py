@@ -1,6 +1,5 @@
 """Decoders against real frames, and against frames that are none."""
 
-import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,11 +20,11 @@ from alpha_pulse.producers.exchanges.tick import (
     Refusal,
     Tick,
 )
+from tests.patience import FULL
 from tests.rooms import a_decoder, documented_frames
 
 RECEIVED_US = 1_790_000_000_000_000
 # In the long form 10,000 of all decoders together; atheris goes further (`make fuzz`).
-FULL = os.environ.get("ALPHA_PULSE_FAULTS") == "full"
 FRAMES_EACH = -(-10_000 // len(ExchangeType)) if FULL else 200
 decoder = a_decoder
 

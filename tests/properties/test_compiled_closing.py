@@ -146,7 +146,8 @@ def check(values: list[bytes], batch: int, **config: Any) -> int:
         open_only, kernel = taken_in(values, len(values), config)
     assert open_only == expected
     assert state == state_of(kernel)
-    # Each batch in a new kernel: the same one, and the two in turn.
+    # Each batch in a new kernel, of which forty are enough: the same one, and the two in turn.
+    batch = max(batch, len(values) // 40)
     for configs in ([config], [config, by_rules]):
         restarted, kernel = taken_in(values, batch, *configs, restarts=True)
         assert restarted == expected

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from alpha_pulse.cli.running import fitting_partitions
+from alpha_pulse.cli.pipeline.servers import fitting_partitions
 from alpha_pulse.embedded.runtime import Runtime
 from benchmarks.end_to_end_run import Load, run
 from benchmarks.processes import fit

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alpha_pulse.cli.role_processes import role_processes
+from alpha_pulse.cli.pipeline.role_processes import role_processes
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
     Config,

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
+from alpha_pulse.cli.pipeline.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.market import MINUTE_US

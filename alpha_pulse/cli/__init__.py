@@ -1,1 +1,1 @@
-"""The command line: one module per command."""
+"""The command line: one folder per kind of command, one module per command (`main.COMMANDS`)."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alpha_pulse.cli.demo import SYMBOLS
+from alpha_pulse.cli.run.demo import SYMBOLS
 from tests.patience import PATIENCE_S
 from tests.processes import descendants, started
 

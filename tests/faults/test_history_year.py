@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from alpha_pulse.cli.role_processes import RoleProcesses, role_processes
+from alpha_pulse.cli.pipeline.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import Config, config_environment
 from alpha_pulse.contracts.errors import format_us
 from alpha_pulse.contracts.kafka.admin import ensure_topics

@@ -21,11 +21,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from alpha_pulse.cli.checks.kafka import check_kafka
-from alpha_pulse.cli.doctor import run_checks
+from alpha_pulse.cli.inspect.pipeline_status import read_status
 from alpha_pulse.cli.main import make_app
-from alpha_pulse.cli.pipeline_status import read_status
-from alpha_pulse.cli.role_processes import role_processes
+from alpha_pulse.cli.pipeline.role_processes import role_processes
+from alpha_pulse.cli.setup.checks.kafka import check_kafka
+from alpha_pulse.cli.setup.doctor import run_checks
 from alpha_pulse.contracts.config import Config, TopicsConfig, config_environment, load_config
 from alpha_pulse.contracts.roles.metrics import probe
 from alpha_pulse.contracts.topics import TOPICS

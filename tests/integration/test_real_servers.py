@@ -14,8 +14,8 @@ import yaml
 from clickhouse_connect import get_client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from alpha_pulse.cli.checks.kafka import check_kafka
-from alpha_pulse.cli.stored import connect
+from alpha_pulse.cli.pipeline.stored import connect
+from alpha_pulse.cli.setup.checks.kafka import check_kafka
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, SetupConfig
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.embedded.ports import free_port

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from alpha_pulse.cli.stored import connect
+from alpha_pulse.cli.pipeline.stored import connect
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,

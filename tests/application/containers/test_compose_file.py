@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alpha_pulse.cli.role_processes import ROLE_MODULES
+from alpha_pulse.cli.pipeline.role_processes import ROLE_MODULES
 from alpha_pulse.contracts.config import SHORT_NAMES, Config, load_config
 from alpha_pulse.contracts.config_sources import list_settings
 from alpha_pulse.contracts.roles.metrics.probe import ROLES

@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 
-from alpha_pulse.cli.role_processes import RoleProcesses
+from alpha_pulse.cli.pipeline.role_processes import RoleProcesses
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import DataFetchError, StorageError
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade

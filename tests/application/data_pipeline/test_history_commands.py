@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alpha_pulse.cli.main import make_app
-from alpha_pulse.cli.role_processes import RoleProcesses
+from alpha_pulse.cli.pipeline.role_processes import RoleProcesses
 from alpha_pulse.contracts.config import config_environment
 from alpha_pulse.contracts.errors import ValidationError
 

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpha_pulse.cli.show_page import page_beside, page_reader
+from alpha_pulse.cli.run.page import page_beside, page_reader
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.market import check_exchange, check_symbol

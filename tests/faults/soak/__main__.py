@@ -22,8 +22,8 @@ from typing import Any
 
 import orjson
 
-from alpha_pulse.cli.accidents import Accident
-from alpha_pulse.cli.stored import connect
+from alpha_pulse.cli.pipeline.stored import connect
+from alpha_pulse.cli.replay.accidents import Accident
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from tests.faults.soak.found import newest_minutes, unseen
 from tests.faults.soak.judge import judge, ledger_of

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from alpha_pulse.cli.accidents import Accident
-from alpha_pulse.cli.stored import connect, count_gaps, count_trades
+from alpha_pulse.cli.pipeline.stored import connect, count_gaps, count_trades
+from alpha_pulse.cli.replay.accidents import Accident
 from alpha_pulse.contracts.market import MINUTE_US
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.recording import GRACE_US

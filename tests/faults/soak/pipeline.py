@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
-from alpha_pulse.cli.accidents import Accident
+from alpha_pulse.cli.replay.accidents import Accident
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
     Config,

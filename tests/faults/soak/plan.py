@@ -2,7 +2,7 @@
 
 from random import Random
 
-from alpha_pulse.cli.accidents import Accident
+from alpha_pulse.cli.replay.accidents import Accident
 
 ROLES = ("producer", "processor-1", "processor-2", "sink")
 STREAM_KINDS = ("close", "abort", "no-pong", "duplicate", "swap", "drop", "garbage", "stall")

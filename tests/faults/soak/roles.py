@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from random import Random
 
-from alpha_pulse.cli.accidents import Accident
+from alpha_pulse.cli.replay.accidents import Accident
 from tests.faults.soak.plan import ROLES
 from tests.faults.soak.samples import catches, read_process
 from tests.processes import children

@@ -1,0 +1,1 @@
+"""Commands for the past of a market: `backfill` it, find `gaps`, `verify` it."""

@@ -1,0 +1,1 @@
+"""The command `replay`: a recording through the whole path, accidents on the way, a verdict."""

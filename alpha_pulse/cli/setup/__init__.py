@@ -1,0 +1,1 @@
+"""Commands for before anything runs: `config`, `schema`, `migrate`, and the checks of `doctor`."""

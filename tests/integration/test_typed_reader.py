@@ -87,9 +87,7 @@ async def test_a_kind_that_is_not_known_is_skipped_and_said_once(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     # As a newer producer would write it: of a kind, and with fields, that nobody here knows.
-    tide = (
-        b'{"event":"tide","exchange":"binance","symbol":"BTC/USDT","bid":"1.5","ask":{"a":[1]}}'
-    )
+    tide = b'{"event":"tide","exchange":"binance","symbol":"BTC/USDT","bid":"1.5","ask":{"a":[1]}}'
     values = [encode(trade(1)), tide, encode(trade(2)), tide, tide]
     await publish(config, TRADES, [("BTC/USDT", value) for value in values])
     group = f"{config.namespace}.older"

@@ -54,7 +54,10 @@ class Feed:
     def trade(self, trade_id: int | str, at_s: float, *rest: Any, **named: Any) -> list[Any]:
         return self.event(self.make_trade(trade_id, at_s, *rest, **named))
 
-    def heartbeat(self, until_s: float, state: Any = "live", job: str | None = None) -> list[Any]:
+    def heartbeat(
+        self, until_s: float, state: Any = "live", job: str | None = None,
+        ids_are_consecutive: bool | None = None,
+    ) -> list[Any]:  # fmt: skip
         return self.event(
             Heartbeat(
                 exchange=self.exchange,
@@ -62,6 +65,7 @@ class Feed:
                 complete_until_us=MONDAY_US + round(until_s * SECOND_US),
                 state=state,
                 job=job,
+                ids_are_consecutive=ids_are_consecutive,
             )
         )
 
@@ -96,7 +100,10 @@ class Feed:
         )  # fmt: skip
         return self.event(Candle(**{**fields, **changes}))
 
-    def history(self, edge: Any, start_s: float, end_s: float, job: str = "j") -> list[Any]:
+    def history(
+        self, edge: Any, start_s: float, end_s: float, job: str = "j",
+        ids_are_consecutive: bool | None = None,
+    ) -> list[Any]:  # fmt: skip
         return self.event(
             HistoryMarker(
                 exchange=self.exchange,
@@ -106,6 +113,7 @@ class Feed:
                 timeframe=None,
                 start_time_us=MONDAY_US + round(start_s * SECOND_US),
                 end_time_us=MONDAY_US + round(end_s * SECOND_US),
+                ids_are_consecutive=ids_are_consecutive,
             )
         )
 

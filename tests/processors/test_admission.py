@@ -82,6 +82,32 @@ def test_rubbish_becomes_a_dead_letter(feed: Any, value: bytes | None) -> None:
     assert reason_of(feed.raw(value)) == "bad_schema"
 
 
+def test_a_kind_of_a_newer_version_is_skipped_and_counted(feed: Any) -> None:
+    quote = b'{"event":"quote","exchange":"binance","symbol":"BTC/USDT","bid":"1"}'
+    feed.trade(1, 10)
+    for number in range(300):  # no refusals, or so many of them would stop the process
+        assert feed.raw(quote) == []
+        if number == 150:
+            assert reason_of(feed.raw(b"rubbish")) == "bad_schema"
+    assert feed.kernel.counters.unknown_kinds == 300
+    assert len(feed.trade(2, 11)) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"event":"status"}',
+        b'{"event":"quote"',
+        b'{"event":7}',
+        b'["quote"]',
+        b'{"Event":"quote"}',
+    ],
+)
+def test_what_is_malformed_or_belongs_elsewhere_is_no_newer_kind(feed: Any, value: bytes) -> None:
+    assert reason_of(feed.raw(value)) == "bad_schema"
+    assert feed.kernel.counters.unknown_kinds == 0
+
+
 def test_a_key_that_is_no_market_leaves_no_state(feed: Any) -> None:
     value = encode(feed.make_trade(1, 10)).replace(b"BTC/USDT", b"'; DROP TABLE")
     assert reason_of(feed.raw(value, b"binance:'; DROP TABLE")) == "bad_schema"

@@ -66,7 +66,7 @@ def candles(draw: Callable[[Any], Any]) -> list[Candle]:
 
 
 def general(rows: list[Candle], start_us: int, end_us: int) -> list[Candle | Gap]:
-    stream = Stream.new("binance", "BTC/USDT", RULES, Job("j", start_us, end_us))
+    stream = Stream.new("binance", "BTC/USDT", RULES, True, Job("j", start_us, end_us))
     published = Published()
     for revision, candle in enumerate(rows, 1):
         published.revision = revision

@@ -102,14 +102,33 @@ class Order:
         for hole in self.proof.give_up(long_ago_us):
             publish(self._gap_of(hole))
 
+    def learn_ids(self, are_consecutive: bool) -> None:
+        """Go on by numbers, from the highest id that is known; or by the recent ids."""
+        if not are_consecutive:
+            self.last_trade_id = self.newest_trade_id
+            return
+        known = [trade_id for trade_id in (*self.recent, self.newest_trade_id or "")]
+        numbers = [int(trade_id) for trade_id in known if _is_number(trade_id)]
+        if numbers:
+            self.first_id = self.last_id = max(*numbers, self.last_id)
+            self.last_trade_id = None
+
     def _place_by_time(self, trade_id: str, time_us: int) -> Rank | None:
-        if trade_id in self.recent:
+        if trade_id in self.recent or self._had_number(trade_id):
             return None
         if self.proof.proven_from_us is None:
             self.proof.proven_from_us = time_us
         if time_us >= self.last_trade_us:
             self.last_trade_us, self.last_trade_id = time_us, trade_id
         return len(trade_id), trade_id
+
+    def _had_number(self, trade_id: str) -> bool:
+        # While the exchange was taken for one that numbers its trades, nobody kept recent ids.
+        if self.first_id is None or not _is_number(trade_id):
+            return False
+        number = int(trade_id)
+        is_inside = self.first_id <= number <= self.last_id
+        return is_inside and self.proof.missing.find(number) is None
 
     def _follow_ids(self, number: int, time_us: int, publish: Publish) -> None:
         proof = self.proof
@@ -143,7 +162,8 @@ class Order:
             return False
         # Before the range shrinks: what it overlaps may change, even if it is old.
         self.closing.touch(found.start_us, found.end_us)
-        self.closing.window(0, self.closing.rules.timeframes[0].open_time_us(time_us))
+        level = self.closing.windows.base_at(time_us)
+        self.closing.window(level, self.closing.rules.timeframes[level].open_time_us(time_us))
         self.proof.missing.fill(found, number, time_us)
         # Minutes that the shrunk range no longer overlaps had no trade, as is proven now.
         if number == found.first:
@@ -157,3 +177,7 @@ class Order:
 
     def _gap_of(self, hole: Hole) -> Gap:
         return hole.as_gap(self.exchange, self.symbol, None if self.job is None else self.job.name)
+
+
+def _is_number(trade_id: str) -> bool:
+    return trade_id.isascii() and trade_id.isdigit() and len(trade_id) <= 19

@@ -7,7 +7,6 @@ windows that were touched and publishes those whose values changed, each at most
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Side
-from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.candles.closing import Closing
 from alpha_pulse.processors.candles.order import Order
 from alpha_pulse.processors.candles.packed import open_time_and_close, unpack
@@ -52,9 +51,11 @@ class Stream:
         return cls(exchange, symbol, rules, proof, windows, versions, closing, order, job)
 
     @classmethod
-    def new(cls, exchange: str, symbol: str, rules: Rules, job: Job | None = None) -> "Stream":
-        """Return the stream of a symbol of which nothing is known yet."""
-        proof, windows = Proof(ids_are_consecutive(exchange)), Windows(rules.timeframes)
+    def new(
+        cls, exchange: str, symbol: str, rules: Rules, consecutive: bool, job: Job | None = None
+    ) -> "Stream":
+        """Return the stream of a symbol of which nothing is known but its ids."""
+        proof, windows = Proof(consecutive), Windows(rules.timeframes)
         stream = cls.of(exchange, symbol, rules, proof, windows, job)
         if job is not None:
             # The job promises to bring everything between its start and its end.
@@ -85,6 +86,14 @@ class Stream:
         if self.closing.move(time_us):
             self.close(True, publish)
         return True
+
+    def learn_ids(self, are_consecutive: bool) -> None:
+        """Judge the ids of the trades that follow as the log says; what was published stands."""
+        if are_consecutive and self.proof.proven_from_us is not None:
+            self.proof.proven_from_us = self.closing.watermark_us
+        self.proof.consecutive = are_consecutive
+        self.proof.unproven_from_us = None
+        self.order.learn_ids(are_consecutive)
 
     def follow(self, progress: Progress) -> None:
         """Catch up with trades that were taken in elsewhere, by the same rules."""
@@ -124,6 +133,8 @@ class Stream:
         if level is None:
             return
         open_us = candle.open_time_us
+        if open_us < self.windows.begins_us[level]:
+            return
         close_us = open_us + self.rules.timeframes[level].duration_us
         self.closing.begin(open_us)
         window = self.closing.window(level, open_us)
@@ -159,8 +170,9 @@ class Stream:
         self, rank: Rank, trade_id: str, price: str, price_units: int, amount_units: int,
         side: Side, time_us: int,
     ) -> None:  # fmt: skip
-        open_us = self.rules.timeframes[0].open_time_us(time_us)
-        window = self.closing.window(0, open_us)
+        level = self.windows.base_at(time_us)
+        open_us = self.rules.timeframes[level].open_time_us(time_us)
+        window = self.closing.window(level, open_us)
         if window is None:
             self.late += 1
             return
@@ -179,7 +191,7 @@ class Stream:
                 window.trades, time_us, rank, trade_id, price, price_units, amount_units, side
             )
         if window.closed:
-            self.versions.touch(0, window)
+            self.versions.touch(level, window)
 
     def close(self, by_trade: bool, publish: Publish) -> None:
         """Close what the watermark passed by the grace.

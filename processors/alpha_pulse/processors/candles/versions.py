@@ -43,6 +43,8 @@ class Versions:
 
     def settle(self, revision: int, publish: Publish) -> None:
         """Judge what the record touched; publish each window that changed, from base to week."""
+        if self.touched[self.windows.former_base] and self.windows.begins_us[0]:
+            self._carry_over_seam()
         for level, touched in enumerate(self.touched):
             if not touched:
                 continue
@@ -63,30 +65,75 @@ class Versions:
                     above = self.windows.get(level + 1, window.open_us)
                     if above is not None and above.closed:
                         self.touch(level + 1, above)
-                if level == 0 and moved:
-                    self._carry_price(window, value.close, touched, queue)
+                if moved and self.windows.holds_trades(level, window):
+                    self._carry_price(level, window, value.close, touched, queue)
             touched.clear()
 
     def _judge(self, level: int, window: Window) -> Value | None:
         if level:
-            return self.windows.judge_rollup(level, window)
+            own = self._before_seam(window) if self.windows.holds_trades(level, window) else None
+            return self.windows.judge_rollup(level, window, own)
+        return better(self._of_trades(window, window.close_us), window.exchange)
+
+    def _of_trades(self, window: Window, until_us: int) -> Value | None:
         ours: Value | None = None
         if window.trades is not None:
-            coverage = self.proof.coverage(window.open_us, window.close_us)
+            coverage = self.proof.coverage(window.open_us, until_us)
             ours = copy_value(window.trades)
             ours.coverage = coverage
         elif window.price is not None:
             ours = empty_value(window.open_us, window.close_us, window.price)
-            ours.coverage = self.proof.coverage(window.open_us, window.close_us)
-        return better(ours, window.exchange)
+            ours.coverage = self.proof.coverage(window.open_us, until_us)
+        return ours
+
+    def _before_seam(self, window: Window) -> Value | None:
+        """Return what trades say of a window up to where a new base timeframe begins."""
+        until_us = min(window.close_us, self.windows.begins_us[0])
+        own = self._of_trades(window, until_us)
+        if own is None and window.close_us > until_us:
+            # No trade yet, as ids or heartbeats will prove of the whole window.
+            first = next(self.windows.children(self.windows.former_base, window), None)
+            if first is None or first.standing is None:
+                return None
+            own = empty_value(window.open_us, until_us, first.standing.open)
+            own.coverage = self.proof.coverage(window.open_us, until_us)
+        if own is not None:
+            own.parts = (until_us - window.open_us) // self.rules.timeframes[0].duration_us
+        return own
+
+    def price_at_seam(self) -> str | None:
+        """Return the last price before the base timeframe began, as far as the state knows it."""
+        windows, seam_us = self.windows.levels[self.windows.former_base], self.windows.begins_us[0]
+        price = None
+        for window in windows.values():
+            if window.open_us >= seam_us:
+                break
+            if window.trades is not None:
+                price = window.trades.close
+            elif window.close_us <= seam_us and window.standing is not None:
+                price = window.standing.close
+        return price
+
+    def _carry_over_seam(self) -> None:
+        # The same where the base timeframe began: what follows is of another level.
+        price, seam_us = self.price_at_seam(), self.windows.begins_us[0]
+        following = self.windows.levels[0].get(seam_us)
+        if price is None:
+            return
+        if self.price_open_us < seam_us:
+            self.price = price
+        if following is not None and following.trades is None and following.price is not None:
+            following.price = price
+            self.touch(0, following)
 
     def _carry_price(
-        self, window: Window, price: str, touched: dict[int, Window], queue: list[int]
+        self, level: int, window: Window, price: str, touched: dict[int, Window], queue: list[int]
     ) -> None:
         # An empty candle repeats the close before it: when that moves, it moves too.
-        if window.open_us >= self.price_open_us:
+        is_over = level == 0 or window.close_us <= self.windows.begins_us[0]
+        if is_over and window.open_us >= self.price_open_us:
             self.price, self.price_open_us = price, window.open_us
-        following = self.windows.levels[0].get(window.close_us)
+        following = self.windows.levels[level].get(window.close_us)
         if following is not None and following.trades is None and following.price is not None:
             following.price, following.encoded = price, None
             if following.open_us not in touched:
@@ -97,6 +144,8 @@ class Versions:
         self, level: int, window: Window, value: Value, revision: int, publish: Publish
     ) -> None:
         job = self.job
+        if window.open_us < self.windows.begins_us[level]:
+            return
         if job is not None and (window.open_us < job.start_us or window.close_us > job.end_us):
             return
         publish(
@@ -118,7 +167,10 @@ class Versions:
         if level is None or window is None or window.closed:
             return None
         value: Value | None = None
-        for part in (window,) if level == 0 else self.windows.children(level, window):
+        parts = [window] if self.windows.holds_trades(level, window) else []
+        if level:
+            parts += self.windows.children(level, window)
+        for part in parts:
             if part.trades is not None:
                 found = copy_value(part.trades)
                 found.coverage = self.proof.coverage(part.open_us, part.close_us)

@@ -127,6 +127,11 @@ class Windows:
     it makes a rollup partial, what is missing later a gap. promised_from_us: from here on nothing
     is missing even before the first trade, because a history job says so. changes: how often what
     stands was changed, `Stream.follow` left aside.
+
+    A timeframe may be turned on while the stream runs. begins_us: per timeframe, when its first
+    candle opens; an earlier window is never published and only hands on what lies in it. Before
+    the base timeframe begins, windows of level `former_base` hold the trades. whole_from_us:
+    windows that open from here on know nothing of all that.
     """
 
     timeframes: tuple[Timeframe, ...]
@@ -134,10 +139,44 @@ class Windows:
     followed_from_us: int | None = None
     promised_from_us: int | None = None
     changes: int = 0
+    begins_us: list[int] = field(default_factory=list)
+    former_base: int = 0
+    whole_from_us: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.levels:
             self.levels = [{} for _ in self.timeframes]
+        if not self.begins_us:
+            self.begins_us = [0] * len(self.timeframes)
+        former = self.timeframes[self.former_base]
+        seam_us = self.begins_us[0]
+        over_us = former.close_time_us(former.open_time_us(seam_us)) if seam_us else 0
+        self.whole_from_us = max(*self.begins_us, over_us)
+
+    def base_at(self, time_us: int) -> int:
+        """Return the level whose windows hold the trades of a time."""
+        return 0 if time_us >= self.begins_us[0] else self.former_base
+
+    def holds_trades(self, level: int, window: Window) -> bool:
+        """Return whether trades of its own lie in a window, not only in those below it."""
+        return level == 0 or (level == self.former_base and window.open_us < self.begins_us[0])
+
+    def bases(self, from_us: int, until_us: int) -> Iterator[tuple[int, int]]:
+        """Yield level and open time of the windows that hold the trades of `[from_us, until_us)`.
+
+        Whether they are in the state or not; ascending. The one in which a new base timeframe
+        begins is among them.
+        """
+        seam_us = self.begins_us[0]
+        if from_us < seam_us:
+            former = self.timeframes[self.former_base]
+            start_us, end_us = former.open_time_us(from_us), min(until_us, seam_us)
+            for open_us in range(start_us, end_us, former.duration_us):
+                yield self.former_base, open_us
+            from_us = seam_us
+        base = self.timeframes[0]
+        for open_us in range(base.open_time_us(from_us), until_us, base.duration_us):
+            yield 0, open_us
 
     def level_of(self, timeframe: str) -> int | None:
         """Return the level of a timeframe, 0 for the base; None when it is not among them."""
@@ -215,10 +254,15 @@ class Windows:
             )
         return merged
 
-    def judge_rollup(self, level: int, window: Window) -> Value | None:
-        """Return what stands for a window above the base: its parts, or the exchange's candle."""
+    def judge_rollup(self, level: int, window: Window, own: Value | None) -> Value | None:
+        """Return what stands for a window above the base: its parts, or the exchange's candle.
+
+        own: its own trades, from before the base timeframe began.
+        """
         merged = self.merged(level, window)
-        if merged is not None:
+        if own is not None:
+            merged = own if merged is None else absorb(own, merged)
+        if merged is not None and window.open_us >= self.begins_us[level]:
             merged.coverage = self._rollup_coverage(window, merged)
         return better(merged, window.exchange)
 
@@ -233,7 +277,7 @@ class Windows:
         return GAP if merged.parts < expected else coverage
 
     def drop(self, keep_from_us: int, keeps: Callable[[int, int], bool] | None) -> list[Window]:
-        """Let go of closed windows that can't change; return those of the base timeframe.
+        """Let go of closed windows that can't change; return those that held trades.
 
         keep_from_us: windows that close later stay. keeps: asked about the others; None: none.
         """
@@ -245,7 +289,7 @@ class Windows:
                     break
                 if window.closed and (keeps is None or not keeps(window.open_us, window.close_us)):
                     old.append(window)
-            if not old:
+            if not old and level >= self.former_base:
                 return gone
             for window in old:
                 if self._is_needed(level, window):
@@ -255,16 +299,17 @@ class Windows:
                     above = self.get(level + 1, window.open_us)
                     if above is not None:
                         above.settle(window)
-                if level == 0:
+                if self.holds_trades(level, window):
                     gone.append(window)
         return gone
 
     def _is_needed(self, level: int, window: Window) -> bool:
-        if level:
-            return any(True for _ in self.children(level, window))
+        if level and any(True for _ in self.children(level, window)):
+            return True
         # An empty candle repeats the close before it, and changes with that.
-        is_empty = window.price is not None and window.trades is None
-        return is_empty and window.open_us - (window.close_us - window.open_us) in self.levels[0]
+        if window.price is None or window.trades is not None:
+            return False
+        return window.open_us - (window.close_us - window.open_us) in self.levels[level]
 
 
 def better(ours: Value | None, exchange: Value | None) -> Value | None:

@@ -320,6 +320,7 @@ def _closes_plainly(stream: Stream) -> bool:
         not proof.missing.ranges
         and proof.unproven_from_us is None
         and not any(span.kind == "gap" for span in proof.spans)
+        and stream.windows.whole_from_us <= closed_until_us
         and proof.followed_from_us is not None
         and proof.followed_from_us <= closed_until_us
         and proof.proven_from_us is not None

@@ -38,6 +38,7 @@ class CandleJob:
 
     timeframes: those that are published, ascending; timeframe: of the job's candles. next_us: what
     opens earlier came before, and is ignored. longer: the open window of each timeframe above.
+    begins_us: of those that were turned on while the job ran, when their first candle opens.
     """
 
     exchange: str
@@ -51,6 +52,7 @@ class CandleJob:
     longer: dict[int, tuple[int, Value]] = field(default_factory=dict)
     late: int = 0
     is_finished: bool = False
+    begins_us: dict[int, int] = field(default_factory=dict)
     _form: Form | None = None
 
     @property
@@ -213,10 +215,11 @@ class CandleJob:
         close_us = open_us + timeframe.duration_us
         if open_us < self.start_us or close_us > self.end_us:
             return  # then nothing above it lies inside either
-        base = self.timeframes[self._level or 0]
-        if value.parts < timeframe.duration_us // base.duration_us:
-            value.coverage = GAP
-        self._publish(level, open_us, value, publish)
+        if open_us >= self.begins_us.get(level, 0):
+            base = self.timeframes[self._level or 0]
+            if value.parts < timeframe.duration_us // base.duration_us:
+                value.coverage = GAP
+            self._publish(level, open_us, value, publish)
         self._add(level + 1, open_us, close_us, value, publish)
 
     def _publish(self, level: int, open_us: int, value: Value, publish: Publish) -> None:

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from alpha_pulse.contracts.errors import ValidationError
+from alpha_pulse.contracts.codec import kind_in
+from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Side
+from alpha_pulse.contracts.kinds import EVENT_TYPES, event_name
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, TRADE_ID_PATTERN
 from alpha_pulse.contracts.validation import validate_candle
 
@@ -38,7 +40,9 @@ class LeanTrade(Struct, gc=False, tag_field="event", tag="trade"):
     job: str | None = None
 
 
-_decode_any = msgspec.json.Decoder(LeanTrade | Candle | Heartbeat | Gap | HistoryMarker).decode
+Admitted = LeanTrade | Candle | Heartbeat | Gap | HistoryMarker
+_decode_any = msgspec.json.Decoder(Admitted).decode
+_KINDS = frozenset(map(event_name, EVENT_TYPES))
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELDS = LeanTrade.__struct_fields__
 
@@ -51,13 +55,24 @@ class Refused(ValidationError):
         self.reason = reason
 
 
-def decode(value: bytes | None) -> LeanTrade | Candle | Heartbeat | Gap | HistoryMarker:
-    """Return the event of a value, or raise Refused."""
+def decode(value: bytes | None) -> Admitted:
+    """Return the event of a value.
+
+    Raises:
+        Refused: it is no event, or not one of the ingest log.
+        UnknownKindError: it is of a kind that this version does not know; a newer producer may
+            write such events.
+    """
     if value is None:
         raise Refused("bad_schema", "expected an event, found a record without a value")
     try:
-        event: LeanTrade | Candle | Heartbeat | Gap | HistoryMarker = _decode_any(value)
+        event: Admitted = _decode_any(value)
     except _DECODE_ERRORS as error:
+        kind = kind_in(value)
+        if kind is not None and kind not in _KINDS:
+            raise UnknownKindError(
+                f"expected one of the kinds {', '.join(sorted(_KINDS))}, found {kind[:80]!r}"
+            ) from error
         raise Refused(
             "bad_schema", f"expected an event of the ingest log, found: {error}"[:2000]
         ) from error

@@ -9,9 +9,9 @@ from itertools import repeat
 
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.errors import UnknownKindError
 from alpha_pulse.contracts.market import SECOND_US, get_timeframe
 from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, EXCHANGE_CANDLES, TRADES
-from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.proof import Span
 from alpha_pulse.processors.candles.rules import Rules
 from alpha_pulse.processors.history.lines import Run, candle_runs, read_lines
@@ -35,6 +35,7 @@ class Counters:
     duplicates: int = 0
     late: int = 0
     dead_letters: int = 0
+    unknown_kinds: int = 0
 
 
 class Kernel:
@@ -113,11 +114,9 @@ class Kernel:
         self.plain.add(symbol.key, symbol.live)
         return symbol
 
-    def restore(self, symbol: Symbol, progress: Progress | None) -> None:
-        """Add a symbol of the state: its streams, and what its live stream did not know yet."""
+    def restore(self, symbol: Symbol) -> None:
+        """Add a symbol of the state."""
         self.adopt(symbol)
-        if progress is not None:
-            symbol.live.follow(progress)
         self.plain.hand_over(symbol.key)
 
     def bring_all_back(self) -> None:
@@ -149,7 +148,10 @@ class Kernel:
         if key in self.symbols:
             self.plain.bring_back(key)
         try:
-            is_new = self._intake.take(offset, key, value, limit_us)
+            is_new = self._intake.ingest(offset, key, value, limit_us)
+        except UnknownKindError:
+            self.counters.unknown_kinds += 1
+            return
         except Refused as refused:
             letter = self._refusals.letter(offset, key, value, timestamp_ms, refused)
             self._outputs.writer(DEAD_LETTERS).append((letter.identity.encode(), encode(letter)))

@@ -1,6 +1,7 @@
 """What one record means: admitted, and into its streams."""
 
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 from alpha_pulse.contracts.decimals import parse_units
 from alpha_pulse.contracts.errors import ValidationError
@@ -18,6 +19,7 @@ from alpha_pulse.processors.kernel.admission import (
     check_trade_id,
     decode,
 )
+from alpha_pulse.processors.kernel.earlier_logs import had_consecutive_ids
 from alpha_pulse.processors.kernel.outputs import Emitter
 from alpha_pulse.processors.kernel.symbol import Symbol
 from alpha_pulse.processors.wire.canonical import TRADE_REST_BYTES, start_of_trade
@@ -26,7 +28,7 @@ JOBS_MAX = 16
 
 
 class Intake:
-    """Takes in records one by one.
+    """Hands records to the streams of their symbols, one by one.
 
     symbols: of the partition. adopt: keeps a symbol's state, and returns what is kept.
     emitter: what emits for a key and an offset.
@@ -44,12 +46,12 @@ class Intake:
         self._adopt = adopt
         self._emitter = emitter
 
-    def take(
+    def ingest(
         self, offset: int, key: bytes | None, value: bytes | None, limit_us: int
     ) -> bool | None:
-        """Take in a record; return whether it is a new trade, None: it is no trade.
+        """Hand a record to its streams; return whether it is a new trade, None: it is no trade.
 
-        Raises: Refused, and nothing was taken in.
+        Raises: Refused or UnknownKindError, and nothing has changed.
         """
         event = decode(value)
         if not isinstance(event, LeanTrade):
@@ -116,23 +118,50 @@ class Intake:
         limit_us: int,
     ) -> None:
         symbol = self._check_key(key, event.exchange, event.symbol)
-        if isinstance(event, Candle):
-            check_exchange_candle(event)
-            duration_us = get_timeframe(event.timeframe).duration_us
-            check_not_ahead(event.open_time_us + duration_us, limit_us)
-        elif isinstance(event, Heartbeat):
-            check_not_ahead(event.complete_until_us, limit_us)
-        elif isinstance(event, Gap):
-            self._check_gap(event, symbol, limit_us)
-        elif event.end_time_us < event.start_time_us:
-            raise Refused("bad_history", "expected a job that ends after its start")
+        self._check(event, symbol, limit_us)
         symbol = self._adopt(symbol)
         publish = self._emitter(symbol.key, offset)
-        if isinstance(event, HistoryMarker):
-            self._history(symbol, event, publish)
-        else:
-            self._to_stream(symbol, event, publish)
+        stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
+        match event:
+            case Candle():
+                publish.exchange_candle(event)
+                if stream is not None:
+                    stream.exchange_candle(event, publish)
+            case Heartbeat():
+                symbol.learn_ids(event.ids_are_consecutive)
+                if stream is not None:
+                    stream.heartbeat(event, publish)
+                if event.job is None:
+                    publish.status(event, symbol.live)
+            case Gap():
+                if stream is not None:
+                    stream.gap(event, publish)
+                else:
+                    publish(event)
+            case HistoryMarker():
+                symbol.learn_ids(event.ids_are_consecutive)
+                self._history(symbol, event, publish)
+            case _:
+                assert_never(event)
         symbol.settle(publish)
+
+    def _check(
+        self, event: Candle | Heartbeat | Gap | HistoryMarker, symbol: Symbol, limit_us: int
+    ) -> None:
+        match event:
+            case Candle():
+                check_exchange_candle(event)
+                duration_us = get_timeframe(event.timeframe).duration_us
+                check_not_ahead(event.open_time_us + duration_us, limit_us)
+            case Heartbeat():
+                check_not_ahead(event.complete_until_us, limit_us)
+            case Gap():
+                self._check_gap(event, symbol, limit_us)
+            case HistoryMarker():
+                if event.end_time_us < event.start_time_us:
+                    raise Refused("bad_history", "expected a job that ends after its start")
+            case _:
+                assert_never(event)
 
     def _check_gap(self, gap: Gap, symbol: Symbol, limit_us: int) -> None:
         check_not_ahead(gap.end_time_us, limit_us)
@@ -144,26 +173,10 @@ class Intake:
             if first > last:
                 raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
 
-    def _to_stream(self, symbol: Symbol, event: Candle | Heartbeat | Gap, publish: Emitter) -> None:
-        stream = symbol.live if event.job is None else symbol.jobs.get(event.job)
-        if isinstance(event, Candle):
-            publish.exchange_candle(event)
-            if stream is not None:
-                stream.exchange_candle(event, publish)
-        elif isinstance(event, Heartbeat):
-            if stream is not None:
-                stream.heartbeat(event, publish)
-            if event.job is None:
-                publish.status(event, symbol.live)
-        elif stream is not None:
-            stream.gap(event, publish)
-        else:
-            publish(event)
-
     def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Emitter) -> None:
         if marker.edge == "start":
             live = symbol.live
-            # A job that begins again begins anew.
+            # A job that begins again starts from nothing.
             symbol.jobs.pop(marker.job, None)
             while len(symbol.jobs) >= JOBS_MAX:
                 symbol.jobs.pop(next(iter(symbol.jobs)))
@@ -176,7 +189,8 @@ class Intake:
     def _new_job(self, live: Stream, marker: HistoryMarker) -> Stream | CandleJob:
         name, start_us, end_us = marker.job, marker.start_time_us, marker.end_time_us
         if marker.timeframe is None:
-            return Stream.new(live.exchange, live.symbol, self._rules, Job(name, start_us, end_us))
+            job = Job(name, start_us, end_us)
+            return Stream.new(live.exchange, live.symbol, self._rules, live.proof.consecutive, job)
         return CandleJob(
             live.exchange, live.symbol, self._rules.timeframes, name, marker.timeframe, start_us,
             end_us,
@@ -194,10 +208,8 @@ class Intake:
             except ValidationError as error:
                 raise Refused("bad_schema", str(error)[:2000]) from error
             # Kept only once the event is admitted, so that rubbish leaves nothing behind.
-            found = Symbol(
-                expected,
-                Stream.new(exchange, symbol, self._rules),
-            )
+            consecutive = had_consecutive_ids(exchange)  # until the log says so itself
+            found = Symbol(expected, Stream.new(exchange, symbol, self._rules, consecutive))
         return found
 
 

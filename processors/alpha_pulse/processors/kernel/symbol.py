@@ -34,6 +34,15 @@ class Symbol:
                 return job
         return None
 
+    def learn_ids(self, are_consecutive: bool | None) -> None:
+        """Note what the log says of the exchange's trade ids; None: nothing."""
+        if are_consecutive is None or are_consecutive == self.live.proof.consecutive:
+            return
+        self.live.learn_ids(are_consecutive)
+        for job in self.jobs.values():
+            if isinstance(job, Stream):
+                job.learn_ids(are_consecutive)
+
     def settle(self, publish: Emitter) -> None:
         """Publish the windows that changed; let go of the jobs that are done."""
         if self.live.is_touched:

@@ -1,13 +1,13 @@
-"""State of one symbol as bytes, and back: nested lists, in the order of the fields. Pure."""
+"""State of one symbol as bytes, and back: fields and timeframes by name. Pure.
 
-from struct import Struct
+Windows and their values, of which there are many, are lists in the order of their fields.
+"""
+
 from typing import Any
 
 import msgspec
 
-from alpha_pulse.contracts.market import ids_are_consecutive
 from alpha_pulse.processors.candles.missing import Hole, MissingIds, Range
-from alpha_pulse.processors.candles.packed import LAYOUT, offset_of
 from alpha_pulse.processors.candles.progress import Progress
 from alpha_pulse.processors.candles.proof import Proof, Span
 from alpha_pulse.processors.candles.rules import Job, Rules
@@ -16,11 +16,10 @@ from alpha_pulse.processors.candles.value import Value
 from alpha_pulse.processors.candles.windows import Window, Windows
 from alpha_pulse.processors.history.job import CandleJob
 from alpha_pulse.processors.kernel.symbol import Symbol
+from alpha_pulse.processors.state.timeframes import longer_of, with_rules
 
 _encode = msgspec.msgpack.Encoder().encode
-# How commit 4d9f32e began what a stream had not been told; packed values follow, the newest first,
-# those of closed windows with the number of their timeframe and the watermark that closed them.
-_SAVED, _NOTE = Struct("<5q"), Struct("<2q")
+_PARTS = frozenset({"key", "live", "jobs"})
 
 
 def encode_symbol(symbol: Symbol) -> bytes:
@@ -29,59 +28,70 @@ def encode_symbol(symbol: Symbol) -> bytes:
         _candle_job(job) if isinstance(job, CandleJob) else _stream(job)
         for job in symbol.jobs.values()
     ]
-    return _encode([symbol.key, _stream(symbol.live), jobs])
+    return _encode({"key": symbol.key, "live": _stream(symbol.live), "jobs": jobs})
 
 
-def restore_symbol(parts: list[Any], rules: Rules) -> Symbol:
-    """Return the symbol of which these are the decoded bytes."""
-    key, live_parts, jobs = parts
-    live = _restore_stream(live_parts, rules)
-    symbol = Symbol(key, live)
-    for job_parts in jobs:
-        if job_parts[0] == _CANDLE_JOB:
-            candle_job = _restore_candle_job(job_parts, rules)
+def restore_symbol(
+    parts: dict[str, Any], ahead: dict[str, Any] | None, written: Rules, rules: Rules
+) -> Symbol:
+    """Return a symbol under today's rules.
+
+    Args:
+        parts: its decoded bytes.
+        ahead: what its live stream had not been told, of `encode_progress`.
+        written: the rules that they were written with.
+        rules: today's.
+
+    Raises: ValidationError when it can't be brought to today's timeframes.
+    """
+    live = _restore_stream(parts["live"], written)
+    progress = _restore_progress(ahead, written)
+    if progress is not None:
+        live.follow(progress)
+    symbol = Symbol(parts["key"], with_rules(live, rules))
+    for job_parts in parts["jobs"]:
+        if "timeframe" in job_parts:
+            candle_job = _restore_candle_job(job_parts, written, rules)
             symbol.jobs[candle_job.name] = candle_job
             continue
-        job = _restore_stream(job_parts, rules)
+        job = with_rules(_restore_stream(job_parts, written), rules)
         assert job.job is not None
         symbol.jobs[job.job.name] = job
     return symbol
 
 
-def encode_progress(progress: Progress | None) -> list[Any] | None:
+def unknown_parts(parts: dict[str, Any]) -> set[str]:
+    """Return the names of what a symbol's state holds and this version does not know."""
+    return parts.keys() - _PARTS
+
+
+def encode_progress(progress: Progress | None, rules: Rules) -> dict[str, Any] | None:
     """Return what a live stream has not been told yet, as parts."""
     if progress is None:
         return None
-    return [
-        progress.last_id, progress.watermark_us, progress.close_at_us, progress.closed,
-        progress.closed_at_us, progress.newest,
-    ]  # fmt: skip
+    return {
+        "last_id": progress.last_id,
+        "watermark_us": progress.watermark_us,
+        "closed_until_us": progress.close_at_us - _closes_after_us(rules),
+        "closed": progress.closed,
+        "closed_at_us": progress.closed_at_us,
+        "newest": progress.newest,
+    }
 
 
-def restore_progress(parts: list[Any] | bytes | None, rules: Rules) -> Progress | None:
-    """Return the progress of its parts, or of the rows that commit 4d9f32e wrote."""
+def _restore_progress(parts: dict[str, Any] | None, rules: Rules) -> Progress | None:
     if parts is None:
         return None
-    if isinstance(parts, bytes):
-        return _progress_of_rows(parts, rules)
-    last_id, watermark_us, close_at_us, closed, closed_at_us, newest = parts
     return Progress(
-        last_id, watermark_us, close_at_us, [(name, packed) for name, packed in closed],
-        closed_at_us, newest,
+        parts["last_id"], parts["watermark_us"], parts["closed_until_us"] + _closes_after_us(rules),
+        [(name, packed) for name, packed in parts["closed"]], parts["closed_at_us"],
+        parts["newest"],
     )  # fmt: skip
 
 
-def _progress_of_rows(saved: bytes, rules: Rules) -> Progress:
-    last_id, watermark_us, close_at_us, rolled, logged = _SAVED.unpack_from(saved)
-    rows = [saved[at : at + LAYOUT.size] for at in range(_SAVED.size, len(saved), LAYOUT.size)]
-    newest, log = rows[: 1 + rolled], rows[1 + rolled :]
-    assert len(log) == logged
-    notes = [_NOTE.unpack_from(row, offset_of("level")) for row in log]
-    return Progress(
-        last_id, watermark_us, close_at_us,
-        [(rules.timeframes[level].name, row) for (level, _), row in zip(notes, log, strict=True)],
-        notes[-1][1] if notes else 0, newest[::-1],
-    )  # fmt: skip
+def _closes_after_us(rules: Rules) -> int:
+    # From the end of what is closed to the watermark that closes the next base window.
+    return rules.timeframes[0].duration_us + rules.grace_us
 
 
 def _number(number: int) -> int | str:
@@ -171,63 +181,105 @@ def _restore_proof(parts: list[Any], consecutive: bool) -> Proof:
     return Proof(consecutive, MissingIds(ranges), [Span(*span) for span in span_parts], *rest)
 
 
-def _stream(stream: Stream) -> list[Any]:
-    job, closing, order = stream.job, stream.closing, stream.order
-    return [
-        stream.exchange, stream.symbol,
-        None if job is None else [job.name, job.start_us, job.end_us],
-        _proof(stream.proof), stream.windows.followed_from_us,
-        [[_window(window) for window in level.values()] for level in stream.windows.levels],
-        order.first_id, order.last_id, order.last_trade_us, order.last_trade_id,
-        closing.watermark_us, closing.closed_until_us, closing.close_at_us,
-        stream.versions.price, stream.versions.price_open_us, stream.late,
-    ]  # fmt: skip
+def _stream(stream: Stream) -> dict[str, Any]:
+    job, closing, order, windows = stream.job, stream.closing, stream.order, stream.windows
+    names = [timeframe.name for timeframe in windows.timeframes]
+    parts: dict[str, Any] = {
+        "exchange": stream.exchange,
+        "symbol": stream.symbol,
+        "job": None if job is None else [job.name, job.start_us, job.end_us],
+        "ids_are_consecutive": stream.proof.consecutive,
+        "proof": _proof(stream.proof),
+        "followed_from_us": windows.followed_from_us,
+        "levels": {
+            name: [_window(window) for window in level.values()]
+            for name, level in zip(names, windows.levels, strict=True)
+        },
+        "first_id": order.first_id,
+        "last_id": order.last_id,
+        "last_trade_us": order.last_trade_us,
+        "last_trade_id": order.last_trade_id,
+        "watermark_us": closing.watermark_us,
+        "closed_until_us": closing.closed_until_us,
+        "price": stream.versions.price,
+        "price_open_us": stream.versions.price_open_us,
+        "late": stream.late,
+    }
+    begins_us = {n: begin for n, begin in zip(names, windows.begins_us, strict=True) if begin}
+    if begins_us:
+        parts["begins_us"] = begins_us
+        parts["former_base"] = names[windows.former_base]
+    if closing.gone_until_us:
+        parts["gone_until_us"] = closing.gone_until_us
+    return parts
 
 
-def _restore_stream(parts: list[Any], rules: Rules) -> Stream:
-    exchange, symbol, job_parts, proof_parts, followed_from_us, levels, *rest = parts
-    job = None if job_parts is None else Job(*job_parts)
+def _restore_stream(parts: dict[str, Any], rules: Rules) -> Stream:
+    job = None if parts["job"] is None else Job(*parts["job"])
+    names = [timeframe.name for timeframe in rules.timeframes]
+    former_base = names.index(parts.get("former_base", names[0]))
+    levels = [
+        {
+            window[0]: _restore_window(window, is_base=level == 0)
+            for window in parts["levels"].get(name, ())
+        }
+        for level, name in enumerate(names)
+    ]
+    begins_us = parts.get("begins_us", {})
     windows = Windows(
-        rules.timeframes,
-        [
-            {parts[0]: _restore_window(parts, is_base=level == 0) for parts in windows}
-            for level, windows in enumerate(levels)
-        ],
-        followed_from_us,
-        None if job is None else job.start_us,
-    )
-    proof = _restore_proof(proof_parts, ids_are_consecutive(exchange))
-    stream = Stream.of(exchange, symbol, rules, proof, windows, job)
-    closing, order = stream.closing, stream.order
-    (
-        order.first_id, order.last_id, order.last_trade_us, order.last_trade_id,
-        closing.watermark_us, closing.closed_until_us, closing.close_at_us,
-        stream.versions.price, stream.versions.price_open_us, stream.late,
-    ) = rest  # fmt: skip
-    for open_us, window in stream.windows.levels[0].items():
-        for trade_id in window.ids or ():
-            order.recent[trade_id] = open_us
+        rules.timeframes, levels, parts["followed_from_us"], None if job is None else job.start_us,
+        begins_us=[begins_us.get(name, 0) for name in names], former_base=former_base,
+    )  # fmt: skip
+    proof = _restore_proof(parts["proof"], parts["ids_are_consecutive"])
+    stream = Stream.of(parts["exchange"], parts["symbol"], rules, proof, windows, job)
+    closing, order, versions = stream.closing, stream.order, stream.versions
+    order.first_id, order.last_id = parts["first_id"], parts["last_id"]
+    order.last_trade_us, order.last_trade_id = parts["last_trade_us"], parts["last_trade_id"]
+    closing.watermark_us = parts["watermark_us"]
+    closing.closed_until_us = parts["closed_until_us"]
+    closing.gone_until_us = parts.get("gone_until_us", 0)
+    closing.resume()
+    versions.price, versions.price_open_us = parts["price"], parts["price_open_us"]
+    stream.late = parts["late"]
+    for level in windows.levels:
+        for open_us, window in level.items():
+            for trade_id in window.ids or ():
+                order.recent[trade_id] = open_us
     return stream
 
 
-# How the parts of a job of candles begin, where those of a job of trades have their exchange.
-_CANDLE_JOB = 1
+def _candle_job(job: CandleJob) -> dict[str, Any]:
+    names = [timeframe.name for timeframe in job.timeframes]
+    parts: dict[str, Any] = {
+        "exchange": job.exchange,
+        "symbol": job.symbol,
+        "name": job.name,
+        "timeframe": job.timeframe,
+        "start_us": job.start_us,
+        "end_us": job.end_us,
+        "next_us": job.next_us,
+        "late": job.late,
+        "longer": {
+            names[level]: [open_us, _value(value)] for level, (open_us, value) in job.longer.items()
+        },
+    }
+    if job.begins_us:
+        parts["begins_us"] = {names[level]: begin for level, begin in job.begins_us.items()}
+    return parts
 
 
-def _candle_job(job: CandleJob) -> list[Any]:
-    return [
-        _CANDLE_JOB, job.exchange, job.symbol, job.name, job.timeframe, job.start_us, job.end_us,
-        job.next_us, job.late,
-        [[level, open_us, _value(value)] for level, (open_us, value) in job.longer.items()],
-    ]  # fmt: skip
-
-
-def _restore_candle_job(parts: list[Any], rules: Rules) -> CandleJob:
-    _, exchange, symbol, name, timeframe, start_us, end_us, next_us, late, longer = parts
-    job = CandleJob(exchange, symbol, rules.timeframes, name, timeframe, start_us, end_us, next_us)
-    job.late = late
-    for level, open_us, value_parts in longer:
+def _restore_candle_job(parts: dict[str, Any], written: Rules, rules: Rules) -> CandleJob:
+    job = CandleJob(
+        parts["exchange"], parts["symbol"], rules.timeframes, parts["name"], parts["timeframe"],
+        parts["start_us"], parts["end_us"], parts["next_us"],
+    )  # fmt: skip
+    job.late = parts["late"]
+    longer: dict[str, tuple[int, Value]] = {}
+    for name, (open_us, value_parts) in parts["longer"].items():
         value = _restore_value(value_parts)
         assert value is not None
-        job.longer[level] = (open_us, value)
+        longer[name] = (open_us, value)
+    job.longer, job.begins_us = longer_of(
+        longer, parts.get("begins_us", {}), written.timeframes, rules.timeframes, job.next_us
+    )
     return job

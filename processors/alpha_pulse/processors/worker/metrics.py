@@ -34,6 +34,9 @@ TRADES = _counter("trades", "Trades admitted.")
 DUPLICATES = _counter("duplicate_trades", "Trades that came again and changed nothing.")
 LATE = _counter("late_trades", "Trades too late for a candle that is still kept.")
 REJECTED = _counter("rejected_records", "Records that became dead letters, by reason.", ("reason",))
+UNKNOWN = _counter(
+    "unknown_kinds", "Records of kinds that this version does not know; they are skipped."
+)
 PUBLISHED = _counter("published_records", "Records committed, by topic.", ("topic",))
 COMMITS_FAILED = _counter("failed_commits", "Transactions that did not come through.")
 AUDITS = _counter(
@@ -61,6 +64,7 @@ METRICS = (
     DUPLICATES,
     LATE,
     REJECTED,
+    UNKNOWN,
     PUBLISHED,
     COMMITS_FAILED,
     AUDITS,
@@ -126,6 +130,7 @@ class ProcessorMetrics:
             TRADES: kernel.counters.trades,
             DUPLICATES: kernel.counters.duplicates,
             LATE: _late(kernel) - self._late_before[number],
+            UNKNOWN: kernel.counters.unknown_kinds,
         }
 
     def _read(self) -> Mapping[Metric, Values]:
@@ -141,7 +146,7 @@ class ProcessorMetrics:
             COMMITS_FAILED: {(): self._failed},
             PARTITIONS: {(): len(self._kernels)},
         }
-        for metric in (TRADES, DUPLICATES, LATE):
+        for metric in (TRADES, DUPLICATES, LATE, UNKNOWN):
             found[metric] = {(): counts[metric]}
         if self._newest_ms:
             found[LAST_TIME] = {(): self._newest_ms / 1000}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiokafka
+import structlog
 from aiokafka import TopicPartition
 
 from alpha_pulse.contracts.config import Config
@@ -25,6 +26,8 @@ from alpha_pulse.processors.state.partition_state import HEAD_KEY, StateWriter, 
 from alpha_pulse.processors.wire.ready_batch import ReadyBatch
 from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 from alpha_pulse.processors.worker.metrics import ProcessorMetrics
+
+log = structlog.get_logger()
 
 STATE_TAIL_RECORDS = 64
 DISCARD_S_MAX = 1.0
@@ -80,7 +83,14 @@ class Partition:
         self.kernel = self._new_kernel()
         self._writer = StateWriter(config.processor.state_record_bytes_max)
         if records:
-            self._writer = restore(self.kernel, records)
+            writer = self._writer = restore(self.kernel, records)
+            if writer.dropped or writer.begun:
+                log.info(
+                    "state.opened_with_other_settings",
+                    partition=self.number,
+                    dropped=writer.dropped,
+                    begun=writer.begun,
+                )
         self.committed = self.begun = self.kernel.position
         if self._metrics is not None:
             self._metrics.opened(self)

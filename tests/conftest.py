@@ -11,7 +11,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from alpha_pulse.embedded.runtime import Runtime
-from tests.servers import Owner, shared, started
+from tests.servers import GIVEN, Owner, shared, started
 
 # The same examples in every run: a test that fails now fails again. HYPOTHESIS_PROFILE=random looks
 # further. No deadlines: a busy machine is no failure.
@@ -47,8 +47,8 @@ def runtime(
     Everything in them is shared, with other processes too: keep to names inside `namespace`.
     """
     worker = getattr(request.config, "workerinput", None)
-    servers = shared(Path(worker["servers"])) if worker else started(tmp_path_factory.mktemp("own"))
-    with servers as runtime:
+    own = tmp_path_factory.mktemp("own")
+    with shared(Path(worker["servers"])) if worker else started(own, **GIVEN) as runtime:
         yield runtime
 
 

@@ -1,8 +1,8 @@
-"""The Kafka and ClickHouse that all processes of a test run share.
+"""Servers for tests: those that all processes of a run share, and a test's own.
 
-xdist's controller owns them: it starts them when the first worker asks, and ends them when all
-workers have. Worker and controller meet in a folder: `asked` is the worker's question, `addresses`
-the controller's answer.
+xdist's controller owns the shared ones: it starts them when the first worker asks, and ends them when
+all workers have. They meet in a folder: `asked` is a worker's question, `addresses` the
+controller's answer.
 """
 
 import asyncio
@@ -13,21 +13,23 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from alpha_pulse.embedded.runtime import Runtime
 from tests.patience import PATIENCE_S
 
 LOOK_INTERVAL_S = 0.05
-KAFKA, CLICKHOUSE = os.environ.get("ALPHA_PULSE_KAFKA"), os.environ.get("ALPHA_PULSE_CLICKHOUSE")
+GIVEN = {
+    "kafka": os.environ.get("ALPHA_PULSE_KAFKA"),
+    "clickhouse": os.environ.get("ALPHA_PULSE_CLICKHOUSE"),
+}
 
 
 @contextlib.contextmanager
-def started(folder: Path) -> Iterator[Runtime]:
-    """Start embedded servers, except those that ALPHA_PULSE_KAFKA and _CLICKHOUSE name."""
+def started(folder: Path, **arguments: Any) -> Iterator[Runtime]:
+    """Run embedded servers on free ports; the arguments are those of `Runtime.start`."""
     with asyncio.Runner() as runner:
-        start = Runtime.start(
-            folder, kafka=KAFKA, clickhouse=CLICKHOUSE, kafka_port=0, clickhouse_port=0
-        )
+        start = Runtime.start(folder, kafka_port=0, clickhouse_port=0, **arguments)
         runtime = runner.run(start.__aenter__())
         try:
             yield runtime
@@ -68,7 +70,7 @@ class Owner:
             if self._ended.wait(LOOK_INTERVAL_S):
                 return
         try:
-            with started(self.folder / "servers") as runtime:
+            with started(self.folder / "servers", **GIVEN) as runtime:
                 self._answer(kafka=runtime.kafka, clickhouse=runtime.clickhouse)
                 self._ended.wait()
         except Exception as error:

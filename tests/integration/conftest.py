@@ -54,6 +54,7 @@ from alpha_pulse.sinks.clickhouse.tables import (
 )
 from tests.integration.market import SYMBOL, candle
 from tests.patience import PATIENCE_S
+from tests.servers import started
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 LOOK_INTERVAL_S = 0.05
@@ -196,14 +197,9 @@ def filled(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     It has a reader (READER) and holds an hour of SYMBOL up to the last whole minute.
     """
-    with asyncio.Runner() as runner:
-        start = Runtime.start(
-            tmp_path_factory.mktemp("filled"),
-            kafka=runtime.kafka,
-            clickhouse_port=0,
-            clickhouse_logins=[Login("default", "", Role.ADMIN), READER],
-        )
-        own = runner.run(start.__aenter__())
+    folder = tmp_path_factory.mktemp("filled")
+    logins = [Login("default", "", Role.ADMIN), READER]
+    with started(folder, kafka=runtime.kafka, clickhouse_logins=logins) as own:
         config = Config(
             namespace=f"filled-{time.time_ns()}",
             kafka=KafkaConfig(bootstrap=runtime.kafka),
@@ -213,12 +209,9 @@ def filled(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 port=0, clickhouse_user=READER.name, clickhouse_password=READER.password
             ),
         )
-        try:
-            runner.run(ensure_topics(config))
-            runner.run(_fill(config, time.time_ns() // 60_000_000_000 * MINUTE_US))
-            yield config
-        finally:
-            runner.run(start.__aexit__(None, None, None))
+        asyncio.run(ensure_topics(config))
+        asyncio.run(_fill(config, time.time_ns() // 60_000_000_000 * MINUTE_US))
+        yield config
 
 
 class BrowserTab:

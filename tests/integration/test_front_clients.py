@@ -17,7 +17,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from alpha_pulse.embedded.front.users import Login, Role
-from alpha_pulse.embedded.runtime import Runtime
+from tests.servers import started
 
 LOGINS = [Login("admin", "secret", Role.ADMIN), Login("reader", "secret", Role.READER)]
 TOOL_TIMEOUT_S = 600
@@ -26,33 +26,24 @@ TOOL_TIMEOUT_S = 600
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a ClickHouse with users; without name and password."""
-    with asyncio.Runner() as runner:
-        start = Runtime.start(
-            tmp_path_factory.mktemp("clients"),
-            kafka="127.0.0.1:1",
-            clickhouse_port=0,
-            clickhouse_logins=LOGINS,
-        )
-        runtime = runner.run(start.__aenter__())
+    folder = tmp_path_factory.mktemp("clients")
+    with started(folder, kafka="127.0.0.1:1", clickhouse_logins=LOGINS) as runtime:
         parts = urlsplit(runtime.clickhouse)
-        try:
-            client = connect(f"http://{parts.hostname}:{parts.port}")
-            client.command("CREATE DATABASE d ENGINE = Atomic")
-            client.command(
-                "CREATE TABLE d.t (id UInt64, at DateTime64(6, 'UTC'), price Decimal(38, 12), "
-                "symbol LowCardinality(String), note Nullable(String), tags Array(String)) "
-                "ENGINE = MergeTree ORDER BY id"
-            )
-            client.command(
-                "INSERT INTO d.t SELECT number, toDateTime64('2024-01-01 00:00:00', 6, 'UTC') + "
-                "number, number / 4, ['BTC/USDT', 'ETH/USDT'][number % 2 + 1], "
-                "if(number % 3 = 0, NULL, toString(number)), [toString(number), 'x'] "
-                "FROM numbers(100000)"
-            )
-            client.close()
-            yield f"http://{parts.hostname}:{parts.port}"
-        finally:
-            runner.run(start.__aexit__(None, None, None))
+        client = connect(f"http://{parts.hostname}:{parts.port}")
+        client.command("CREATE DATABASE d ENGINE = Atomic")
+        client.command(
+            "CREATE TABLE d.t (id UInt64, at DateTime64(6, 'UTC'), price Decimal(38, 12), "
+            "symbol LowCardinality(String), note Nullable(String), tags Array(String)) "
+            "ENGINE = MergeTree ORDER BY id"
+        )
+        client.command(
+            "INSERT INTO d.t SELECT number, toDateTime64('2024-01-01 00:00:00', 6, 'UTC') + "
+            "number, number / 4, ['BTC/USDT', 'ETH/USDT'][number % 2 + 1], "
+            "if(number % 3 = 0, NULL, toString(number)), [toString(number), 'x'] "
+            "FROM numbers(100000)"
+        )
+        client.close()
+        yield f"http://{parts.hostname}:{parts.port}"
 
 
 def connect(url: str, user: str = "admin", **options: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,18 @@ from alpha_pulse.embedded.front.server import QUERIES_AT_ONCE_MAX
 from alpha_pulse.embedded.runtime import Runtime
 from tests.patience import PATIENCE_S
 from tests.processes import children
+from tests.servers import started
 
 FOREVER = "SELECT count() FROM system.numbers"
 # Runs until it is cancelled, and takes nothing from the machine.
 IDLE = "SELECT sum(sleepEachRow(0.1)) FROM numbers(100000) SETTINGS max_block_size = 1"
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """A ClickHouse that nobody else asks: what runs there is counted, and its process weighed."""
+    with started(tmp_path_factory.mktemp("streaming"), kafka="127.0.0.1:1") as runtime:
+        yield runtime
 
 
 @pytest.fixture

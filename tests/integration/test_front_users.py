@@ -1,6 +1,5 @@
 """Users of the embedded engine: what each role may do, and what none but an administrator may."""
 
-import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from alpha_pulse.embedded.front.users import Login, Role
 from alpha_pulse.embedded.runtime import Runtime
+from tests.servers import started
 
 PASSWORD = "correct horse: battery/staple@"
 LOGINS = [Login(role.value, PASSWORD, role) for role in Role]
@@ -41,13 +41,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = tmp_path_factory.mktemp("users")
     secret = path / "secret.csv"
     secret.write_text("a\n1\n")
-    with asyncio.Runner() as runner:
-        start = Runtime.start(
-            path / "data", kafka="127.0.0.1:1", clickhouse_port=0, clickhouse_logins=LOGINS
-        )
-        runtime = runner.run(start.__aenter__())
+    with started(path / "data", kafka="127.0.0.1:1", clickhouse_logins=LOGINS) as runtime:
         yield Server(runtime, secret)
-        runner.run(start.__aexit__(None, None, None))
 
 
 @pytest.fixture

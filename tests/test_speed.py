@@ -77,7 +77,7 @@ def records() -> list[bytes]:
     feed = SymbolFeed("binance", SYMBOL, ConsecutiveIds(), grace_us=2_000_000)
     place = 0
     while place < len(trades):
-        place = feed.take_run(trades, place, 0)
+        place = feed.add_run(trades, place, 0)
     return [value for value in feed.outbox if b'"event":"trade"' in value]
 
 
@@ -112,7 +112,7 @@ def test_a_frame_becomes_a_record_much_faster_than_ccxt_takes_it(exchange: Any) 
             trades = decoder.trades(raw[start : start + BATCH], (TIME_MS + 3_600_000) * 1000)
             place = 0
             while trades and place < len(trades):
-                place = feed.take_run(trades, place, 0)
+                place = feed.add_run(trades, place, 0)
         return feed.trades
 
     def ccxts() -> int:

@@ -62,7 +62,7 @@ async def test_an_open_socket_answers_when_it_is_asked_how_far_it_is(
     async with ReplayExchange([market()], dialect=name, speed=1.0) as exchange:
         following = await follow(config(exchange, clock="exchange", until_us=0))
         await following.until(lambda: following.published.trades())
-        for socket in following.producer._watchdog.open_sockets():
+        for socket in following.producer._sockets.values():
             payload = socket.heard.ask(BEGIN_US, time.monotonic_ns() // 1000)
             assert payload is not None
             socket.ping(payload)

@@ -35,7 +35,7 @@ arrivals = st.lists(st.integers(1, 60), max_size=150)
 @given(arrivals)
 def test_published_ids_are_a_run_without_hole_or_duplicate(order: list[int]) -> None:
     tracker = ConsecutiveIds(last_id=0)
-    published = [event for one in order for event in tracker.take(trade(one), 0)]
+    published = [event for one in order for event in tracker.add(trade(one), 0)]
     found = ids(published)
     assert found == list(range(1, len(found) + 1))
     assert len(found) + tracker.held == len(set(order))
@@ -44,10 +44,10 @@ def test_published_ids_are_a_run_without_hole_or_duplicate(order: list[int]) -> 
 @given(arrivals)
 def test_everything_is_published_once_the_holes_are_filled(order: list[int]) -> None:
     tracker = ConsecutiveIds(last_id=0)
-    published = [event for one in order for event in tracker.take(trade(one), 0)]
+    published = [event for one in order for event in tracker.add(trade(one), 0)]
     for hole in tracker.holes():
         for missing in range(hole.first, hole.last + 1):
-            published += tracker.take(trade(missing), 0)
+            published += tracker.add(trade(missing), 0)
     assert ids(published) == list(range(1, max(order, default=0) + 1))
     assert tracker.held == 0
     assert tracker.holes() == []
@@ -56,7 +56,7 @@ def test_everything_is_published_once_the_holes_are_filled(order: list[int]) -> 
 @given(arrivals)
 def test_holes_and_held_trades_are_exactly_the_ids_up_to_the_highest(order: list[int]) -> None:
     tracker = ConsecutiveIds(last_id=0)
-    published = ids([event for one in order for event in tracker.take(trade(one), 0)])
+    published = ids([event for one in order for event in tracker.add(trade(one), 0)])
     missing = [number for hole in tracker.holes() for number in range(hole.first, hole.last + 1)]
     assert sorted({*published, *missing, *(set(order) - set(published))}) == list(
         range(1, max(order, default=0) + 1)
@@ -71,7 +71,7 @@ def test_what_is_given_up_is_in_a_gap_until_it_is_found(
     tracker = ConsecutiveIds(last_id=0)
     events: list[Trade | Gap] = []
     for one in order:
-        events += tracker.take(trade(one), 0)
+        events += tracker.add(trade(one), 0)
     while tracker.holes():
         events += tracker.give_up(0, "test")
     opened = {
@@ -82,7 +82,7 @@ def test_what_is_given_up_is_in_a_gap_until_it_is_found(
     }
     assert opened == set(range(1, max(order, default=0) + 1)) - set(order)
     late = data.draw(st.permutations(sorted(opened)))
-    found = [event for one in late for event in tracker.take(trade(one), 0)]
+    found = [event for one in late for event in tracker.add(trade(one), 0)]
     assert sorted(ids(found)) == sorted(opened)
     gaps = [event for event in events if isinstance(event, Gap)]
     assert len([gap for gap in found if isinstance(gap, Gap)]) == len(gaps)
@@ -100,12 +100,12 @@ def test_taking_runs_is_the_same_as_taking_one_by_one(order: list[int], size: in
     one_by_one, in_runs = feed(), feed()
     trades = [trade(number) for number in order]
     for single in trades:
-        one_by_one.take_trade(single, 0)
+        one_by_one.add_trade(single, 0)
     for start in range(0, len(trades), size):
         batch = trades[start : start + size]
         place = 0
         while place < len(batch):
-            place = in_runs.take_run(batch, place, 0)
+            place = in_runs.add_run(batch, place, 0)
     assert in_runs.outbox == one_by_one.outbox
     assert in_runs.published_until_us == one_by_one.published_until_us
     assert in_runs.trades == one_by_one.trades
@@ -117,5 +117,5 @@ def test_ids_that_prove_nothing_are_published_once_in_the_order_they_come(
     order: list[str],
 ) -> None:
     tracker = SeenIds()
-    published = [event.trade_id for one in order for event in tracker.take(trade(one), 0)]
+    published = [event.trade_id for one in order for event in tracker.add(trade(one), 0)]
     assert published == list(dict.fromkeys(order))

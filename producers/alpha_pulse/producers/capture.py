@@ -13,12 +13,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from alpha_pulse.contracts.codec import decode_event
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.errors import ConfigError
-from alpha_pulse.contracts.events import Candle, Gap, Trade
+from alpha_pulse.contracts.errors import ConfigError, ValidationError
+from alpha_pulse.contracts.events import (
+    Audit,
+    Candle,
+    DeadLetter,
+    Gap,
+    Heartbeat,
+    HistoryMarker,
+    StreamStatus,
+    Trade,
+)
 from alpha_pulse.producers.connection.tap import Frame
 from alpha_pulse.producers.exchanges.names import exchange_name
 from alpha_pulse.producers.live import LiveProducer
@@ -28,10 +37,18 @@ CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "tra
 
 
 async def capture(config: ProducerConfig, out: Path, stop: asyncio.Event) -> list[Path]:
-    """Record the symbols of a configuration until `stop`; return the recordings' folders.
+    """Record the symbols of a configuration until `stop`.
 
-    One symbol is recorded in `out` itself, several in folders below it. Raises: ConfigError when
-    `out` holds a recording already.
+    Args:
+        config: the producer's settings.
+        out: an empty or new folder: one symbol is recorded in it, several in folders below it.
+        stop: set by the caller.
+
+    Returns:
+        The recordings' folders.
+
+    Raises:
+        ConfigError: `out` holds files already.
     """
     files = _Files(config, _empty(out))
     try:
@@ -51,7 +68,7 @@ def _empty(out: Path) -> Path:
 
 
 class _Files:
-    """A publisher that writes recordings."""
+    """An event log that writes recordings."""
 
     def __init__(self, config: ProducerConfig, out: Path) -> None:
         self.pending_bytes = 0
@@ -65,8 +82,15 @@ class _Files:
         """Write trades and candles; dead letters stand among the frames."""
         for value in values:
             event = decode_event(value)
-            if isinstance(event, Trade | Candle | Gap):
-                self._recording(event.symbol).add(event)
+            match event:
+                case Trade() | Candle() | Gap():
+                    self._recording(event.symbol).add(event)
+                case Heartbeat() | DeadLetter():
+                    pass  # bad frames stand among the frames
+                case HistoryMarker() | StreamStatus() | Audit():
+                    raise ValidationError(f"expected what a live producer says, found {value!r}")
+                case _:
+                    assert_never(event)
 
     async def flush(self) -> None:
         """Do nothing: files are written when they are closed."""
@@ -120,16 +144,15 @@ class _Recording:
 
     def add(self, event: Trade | Candle | Gap) -> None:
         """Write a trade, keep a candle, note a gap."""
-        if isinstance(event, Candle):
-            self._candles.append(event)
-        elif isinstance(event, Gap):
-            self._contiguous = False
-        elif self._is_next(event):
-            self._first = self._first or event
-            self._last = event
-            self._count += 1
-            row = (event.trade_id, event.trade_time_us, event.price, event.amount, event.side)
-            self._trades.writerow(row)
+        match event:
+            case Candle():
+                self._candles.append(event)
+            case Gap():
+                self._contiguous = False
+            case Trade():
+                self._add_trade(event)
+            case _:
+                assert_never(event)
 
     def close(self) -> Path:
         """Write what is known at the end; candles only of minutes that were followed whole."""
@@ -152,6 +175,15 @@ class _Recording:
             }
         (self._folder / "recording.json").write_text(json.dumps(self._about, indent=2) + "\n")
         return self._folder
+
+    def _add_trade(self, trade: Trade) -> None:
+        if not self._is_next(trade):
+            return
+        self._first = self._first or trade
+        self._last = trade
+        self._count += 1
+        row = (trade.trade_id, trade.trade_time_us, trade.price, trade.amount, trade.side)
+        self._trades.writerow(row)
 
     def _is_next(self, trade: Trade) -> bool:
         # A recording stands in the exchange's order: what filled a published gap comes too late.

@@ -1,17 +1,15 @@
-"""What a producer counts."""
+"""What a producer counts and measures: the names, and a reading as their values.
 
-from collections import Counter
+Nothing here knows a producer: it hands in a function that returns its reading.
+"""
+
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from alpha_pulse.contracts.roles.metrics.metric import Metric, Readings, Values, histogram
-from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
-
-if TYPE_CHECKING:  # both count by this file
-    from alpha_pulse.contracts.roles.publisher import Publisher
-    from alpha_pulse.producers.live import LiveProducer
+from alpha_pulse.contracts.roles.publisher import Publisher
 
 _BY_EXCHANGE = ("exchange",)
 
@@ -82,40 +80,58 @@ METRICS = (
 STATES = ("live", "disconnected", "halted", "starting", "quarantined")
 
 
-class FeedTotals:
-    """The counters of all feeds that there were, so that one that is removed takes none away."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerReading:
+    """A producer at one moment; counts are since it began.
 
-    def __init__(self) -> None:
-        self.trades = 0
-        self.duplicates = 0
-        self.gaps: Counter[str] = Counter()
-        self.gap_us: Counter[str] = Counter()
+    Args:
+        is_listed: whether the exchange's list of markets has been read.
+        is_reading: whether the sockets are read.
+        symbols: how many are followed.
+        states: symbols by what the log says of their stream, `starting` where it says nothing yet;
+            and those that the exchange refuses or does not list, as `quarantined`.
+        frames: websocket frames read.
+        rejected: frames that became dead letters, by reason.
+        reconnects: subscriptions that were lost.
+        limited: how often the exchange said that we must wait.
+        rest_calls: calls over REST.
+        trades: trades put into the log.
+        duplicates: trades that came again.
+        gaps: gaps published, by status.
+        gap_us: their length in µs, by status.
+        held_back: trades that wait behind a hole.
+        last_trade_us: time of the newest trade, Unix µs by the exchange's clock; 0: none yet.
+    """
 
-    def add(self, feed: SymbolFeed) -> "FeedTotals":
-        """Count a feed in; returns itself."""
-        self.trades += feed.trades
-        self.duplicates += feed.tracker.duplicates
-        self.gaps.update(feed.gaps)
-        self.gap_us.update(feed.gap_us)
-        return self
-
-    def plus(self, feeds: Mapping[str, SymbolFeed]) -> "FeedTotals":
-        """Return these totals and those of feeds that there are."""
-        both = FeedTotals()
-        both.trades, both.duplicates = self.trades, self.duplicates
-        both.gaps, both.gap_us = self.gaps.copy(), self.gap_us.copy()
-        for feed in feeds.values():
-            both.add(feed)
-        return both
+    is_listed: bool
+    is_reading: bool
+    symbols: int
+    states: Mapping[str, int]
+    frames: int
+    rejected: Mapping[str, int]
+    reconnects: int
+    limited: int
+    rest_calls: int
+    trades: int
+    duplicates: int
+    gaps: Mapping[str, int]
+    gap_us: Mapping[str, int]
+    held_back: int
+    last_trade_us: int
 
 
 class ProducerMetrics:
-    """Reads a producer when somebody asks; `delay` alone is told of each batch."""
+    """Reads a producer when somebody asks; `delay` alone is observed with each batch.
+
+    Args:
+        registry: where the metrics are registered.
+        exchange: the exchange's name in the log, a label of each.
+    """
 
     def __init__(self, registry: CollectorRegistry, exchange: str) -> None:
         self.exchange = exchange
         self.publisher: Publisher | None = None
-        self.producer: LiveProducer | None = None
+        self.read_producer: Callable[[], ProducerReading] | None = None
         self.delay = histogram(DELAY, registry).labels(exchange)
         registry.register(Readings([m for m in METRICS if m is not DELAY], self._read))
 
@@ -129,17 +145,21 @@ class ProducerMetrics:
         }
 
     def _exchange_problem(self) -> str:
-        if self.producer is None or not self.producer.listing.is_loaded:
+        reading = self._reading()
+        if reading is None or not reading.is_listed:
             return f"waiting for the markets of {self.exchange}"
-        feeds = self.producer.feeds.values()
-        if feeds and not any(feed.state == "live" for feed in feeds):
-            return f"none of {len(feeds)} symbols is live"
+        if reading.symbols and not reading.states.get("live"):
+            return f"none of {reading.symbols} symbols is live"
         return ""
 
     def _reading_problem(self) -> str:
-        if self.producer is not None and not self.producer.gate_is_open:
+        reading = self._reading()
+        if reading is not None and not reading.is_reading:
             return "paused: Kafka is behind, or a hole is being filled"
         return ""
+
+    def _reading(self) -> ProducerReading | None:
+        return self.read_producer() if self.read_producer is not None else None
 
     def _read(self) -> Mapping[Metric, Values]:
         found: dict[Metric, Values] = {}
@@ -148,35 +168,28 @@ class ProducerMetrics:
             found[PUBLISHED] = {one: self.publisher.acknowledged}
             found[PUBLISH_RETRIES] = {one: self.publisher.retries}
             found[PENDING_BYTES] = {one: self.publisher.pending_bytes}
-        if self.producer is not None:
-            found |= _read_producer(self.producer, self.exchange)
+        reading = self._reading()
+        if reading is not None:
+            found |= _values(reading, self.exchange)
         return found
 
 
-def _read_producer(producer: "LiveProducer", exchange: str) -> dict[Metric, Values]:
+def _values(reading: ProducerReading, exchange: str) -> dict[Metric, Values]:
     one = (exchange,)
-    totals = producer.gone.plus(producer.feeds)
-    feeds = producer.feeds.values()
-    states: Counter[str] = Counter(feed.state or "starting" for feed in feeds)
-    states["quarantined"] = len(producer.quarantined)
-    newest_us = max((feed.tracker.last_time_us for feed in feeds), default=0)
     found: dict[Metric, Values] = {
-        FRAMES: {one: producer.intake.frames},
-        TRADES: {one: totals.trades},
-        DUPLICATES: {one: totals.duplicates},
-        REJECTED: {
-            (exchange, reason): count
-            for reason, count in producer.intake.dead_letters.reasons.items()
-        },
-        RECONNECTS: {one: producer.reconnects},
-        GAPS: {(exchange, status): count for status, count in totals.gaps.items()},
-        GAP_SECONDS: {(exchange, status): us / 1e6 for status, us in totals.gap_us.items()},
-        LIMITED: {one: producer.limiter.limited},
-        REST_CALLS: {one: producer.limiter.calls},
-        SYMBOLS: {(exchange, state): states[state] for state in STATES},
-        HELD_BACK: {one: sum(feed.tracker.held for feed in feeds)},
-        PAUSED: {one: not producer.gate_is_open},
+        FRAMES: {one: reading.frames},
+        TRADES: {one: reading.trades},
+        DUPLICATES: {one: reading.duplicates},
+        REJECTED: {(exchange, reason): count for reason, count in reading.rejected.items()},
+        RECONNECTS: {one: reading.reconnects},
+        GAPS: {(exchange, status): count for status, count in reading.gaps.items()},
+        GAP_SECONDS: {(exchange, status): us / 1e6 for status, us in reading.gap_us.items()},
+        LIMITED: {one: reading.limited},
+        REST_CALLS: {one: reading.rest_calls},
+        SYMBOLS: {(exchange, state): reading.states.get(state, 0) for state in STATES},
+        HELD_BACK: {one: reading.held_back},
+        PAUSED: {one: not reading.is_reading},
     }
-    if newest_us:
-        found[LAST_TRADE_TIME] = {one: newest_us / 1e6}
+    if reading.last_trade_us:
+        found[LAST_TRADE_TIME] = {one: reading.last_trade_us / 1e6}
     return found

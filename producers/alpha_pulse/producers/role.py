@@ -77,7 +77,7 @@ async def _produce(
             resume=resume,
             on_delay=metrics.delay.observe,
         )
-        metrics.producer = producer
+        metrics.read_producer = producer.reading
         if on_started is not None:
             on_started(producer)
         running = asyncio.create_task(producer.run(stop))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ccxt.pro
@@ -13,9 +13,11 @@ from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.producers.connection.tap import Socket
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds
 from alpha_pulse.producers.feed.pump import Gate
+from alpha_pulse.producers.feed.state import Event, State
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
-from alpha_pulse.producers.healing.catch_up import CatchUp
+from alpha_pulse.producers.liveness.heard import REST_LAG_US
 from alpha_pulse.producers.liveness.heartbeat import ExchangeClock
+from alpha_pulse.producers.streams import Streams
 
 log = structlog.get_logger()
 
@@ -23,8 +25,6 @@ TICK_S = 0.25
 # A subscription without a frame for so long works all the same: the market is quiet.
 SUBSCRIBED_AFTER_US = 1_000_000
 VERIFY_EVERY_US = 10_000_000
-# REST may lag this far behind the stream.
-REST_LAG_US = 1_000_000
 # A heartbeat that nothing else allows is asked for over REST this often.
 PROVE_EVERY_US = 5_000_000
 
@@ -33,8 +33,15 @@ class Watchdog:
     """Looks at every feed a few times a second.
 
     Sends heartbeats that are due, gives holes up in time, sees that a quiet symbol is subscribed,
-    and compares a silent one with REST. on_subscribed: a symbol's subscription works. on_progress:
-    a feed may have something to publish.
+    and compares a silent one with REST.
+
+    Args:
+        client: the tapped ccxt exchange.
+        config: the producer's settings.
+        clock: the exchange's time.
+        sockets: the exchange's connections by address.
+        gate: whether they are read.
+        streams: the symbols' feeds.
     """
 
     def __init__(
@@ -42,39 +49,20 @@ class Watchdog:
         client: Any,
         config: ProducerConfig,
         clock: ExchangeClock,
+        sockets: Mapping[str, Socket],
         gate: Gate,
-        catch_up: CatchUp,
-        *,
-        feeds: Mapping[str, SymbolFeed],
-        on_subscribed: Callable[[SymbolFeed], None],
-        on_progress: Callable[[SymbolFeed], None],
+        streams: Streams,
     ) -> None:
         self._client = client
         self._config = config
         self._event_clock = config.clock == "event"
         self._clock = clock
+        self._sockets = sockets
         self._gate = gate
-        self._catch_up = catch_up
-        self._feeds = feeds
-        self._on_subscribed = on_subscribed
-        self._on_progress = on_progress
-        self._sockets: dict[str, Socket] = {}
-        self._subscribing_us: dict[str, int] = {}
+        self._streams = streams
         self._verified_us: dict[str, int] = {}
         self._proved_us: dict[str, int] = {}
         self._probes: set[asyncio.Task[None]] = set()
-
-    def add_socket(self, socket: Socket) -> None:
-        """Take note of a new socket of an address."""
-        self._sockets[socket.url] = socket
-
-    def subscribing(self, symbols: Iterable[str]) -> None:
-        """Take note that symbols are being subscribed to now."""
-        self._subscribing_us |= dict.fromkeys(symbols, _now_us())
-
-    def lost(self, symbol: str) -> None:
-        """Take note that a symbol is not subscribed any more."""
-        self._subscribing_us.pop(symbol, None)
 
     async def run(self) -> None:
         """Look at the feeds for ever."""
@@ -96,72 +84,57 @@ class Watchdog:
         await asyncio.gather(*self._probes, return_exceptions=True)
 
     def _check(self, now_us: int) -> None:
-        clock_us = self._clock.now_us(now_us)
         # After a pause the socket's backlog is read first: its frames are older than the clock.
         opened_us = self._gate.opened_at_us
         reading = self._gate.is_open and now_us - opened_us > SUBSCRIBED_AFTER_US
         for socket in self._sockets.values():
             silence = socket.heard.silence
             silence.sample(socket.heard.frames, now_us) if reading else silence.heard(now_us)
-        for feed in self._feeds.values():
-            tracker = feed.tracker
-            if isinstance(tracker, ConsecutiveIds) and tracker.must_give_up(now_us):
-                reason = f"not filled over REST within {self._config.hold_back_s_max:g} s"
-                log.warning("gap.opened", symbol=feed.symbol, reason=reason)
-                feed.take_events(tracker.give_up(now_us, reason))
+        for feed in self._streams.feeds.values():
+            self._give_up_holes(feed, now_us)
             if not reading:
                 feed.silence.heard(now_us)
-            elif feed.state == "halted":
-                pass  # only a trade shows that it goes on
-            elif feed.state != "live":
-                if self._is_subscribed(feed, now_us):
-                    self._on_subscribed(feed)
-            else:
-                if not self._event_clock and feed.is_beat_due(clock_us):
-                    self._beat(feed, clock_us, now_us)
-                feed.silence.sample(feed.trades + tracker.duplicates + tracker.held, now_us)
-                if feed.silence.must_ask(now_us) or self._must_verify(feed, now_us):
-                    self._probe(feed)
-            self._on_progress(feed)
+            elif feed.state is State.LIVE:
+                self._check_live(feed, now_us)
+            elif self._is_subscribed(feed, now_us):
+                self._streams.send(feed, Event.SUBSCRIBED)
+            self._streams.mark(feed)
 
-    def heard_us(self, feed: SymbolFeed, now_us: int) -> int:
-        """Return the exchange's time before which all trades of a feed are known to have arrived.
+    def _give_up_holes(self, feed: SymbolFeed, now_us: int) -> None:
+        tracker = feed.tracker
+        if isinstance(tracker, ConsecutiveIds) and tracker.must_give_up(now_us):
+            reason = f"not filled over REST within {self._config.hold_back_s_max:g} s"
+            log.warning("gap.opened", symbol=feed.symbol, reason=reason)
+            feed.emit(tracker.give_up(now_us, reason))
 
-        By its connection, unless the symbol is silent for longer than it usually is; or by REST.
-        """
-        clock_us = self._clock.now_us(now_us)
-        heard_us = 0
-        if feed.checked_at_us:
-            heard_us = clock_us - (now_us - feed.checked_at_us) - REST_LAG_US
-        sockets = self.open_sockets()
-        if sockets and not feed.silence.is_suspicious(now_us):
-            # Which of them carries the symbol is not known for every exchange.
-            heard_us = max(heard_us, min(socket.heard.until_us(now_us) for socket in sockets))
-        return min(heard_us, clock_us)
+    def _check_live(self, feed: SymbolFeed, now_us: int) -> None:
+        if not self._event_clock and feed.is_heartbeat_due(self._clock.now_us(now_us)):
+            self._beat(feed, now_us)
+        tracker = feed.tracker
+        feed.silence.sample(feed.trades + tracker.duplicates + tracker.held, now_us)
+        if feed.silence.must_ask(now_us) or self._must_verify(feed, now_us):
+            self._probe(feed)
 
-    def _beat(self, feed: SymbolFeed, clock_us: int, now_us: int) -> None:
-        if feed.beat_if_due(self.heard_us(feed, now_us)):
+    def _beat(self, feed: SymbolFeed, now_us: int) -> None:
+        if feed.emit_heartbeat_if_due(self._streams.heard_us(feed, now_us)):
             return
-        for socket in self.open_sockets():
-            payload = socket.heard.ask(clock_us, now_us)
+        clock_us = self._clock.now_us(now_us)
+        for socket in self._sockets.values():
+            payload = socket.heard.ask(clock_us, now_us) if socket.is_open else None
             if payload is not None:
                 socket.ping(payload)
         # Who did not answer by now may be stuck, and a minute must not stay open for that.
         last_us = self._proved_us.get(feed.symbol, 0)
-        if feed.is_beat_due(clock_us - REST_LAG_US) and now_us - last_us >= PROVE_EVERY_US:
+        if feed.is_heartbeat_due(clock_us - REST_LAG_US) and now_us - last_us >= PROVE_EVERY_US:
             self._proved_us[feed.symbol] = now_us
             self._probe(feed)
 
-    def open_sockets(self) -> list[Socket]:
-        """Return the sockets that are connected now."""
-        return [s for s in self._sockets.values() if s.connected_at_us and not s.lost]
-
     def _is_subscribed(self, feed: SymbolFeed, now_us: int) -> bool:
-        since_us = self._subscribing_us.get(feed.symbol)
+        since_us = feed.subscribing_us
         connected_us = [socket.connected_at_us for socket in self._sockets.values()]
         if since_us is None or not connected_us or not all(connected_us):
             return False
-        first_start = self._event_clock and feed.caught_up
+        first_start = self._event_clock and feed.state.caught_up
         return not first_start and now_us - max(since_us, *connected_us) > SUBSCRIBED_AFTER_US
 
     def _must_verify(self, feed: SymbolFeed, now_us: int) -> bool:
@@ -183,12 +156,12 @@ class Watchdog:
         """Compare a symbol with REST: its stream is dead when it did not bring what REST shows."""
         silent = feed.silence.is_silent(_now_us())
         try:
-            dead = await self._catch_up.newest(feed) and silent and self._is_overdue(feed)
+            dead = await self._streams.catch_up.newest(feed) and silent and self._is_overdue(feed)
             reason = "REST shows trades that the stream did not bring"
         except DataFetchError as error:
             dead = feed.silence.is_improbable(_now_us())
             reason = f"silent for improbably long, and REST fails: {str(error)[:200]}"
-        if dead and feed.state == "live":
+        if dead and feed.state is State.LIVE:
             self._reconnect(reason)
 
     def _is_overdue(self, feed: SymbolFeed) -> bool:

@@ -63,7 +63,7 @@ async def test_a_pump_that_is_stopped_while_it_waits_loses_nothing(with_letters:
 
     def take(trade_id: int) -> None:
         for feed in feeds:
-            feed.take_trade(trade(trade_id, feed.symbol), 0)
+            feed.add_trade(trade(trade_id, feed.symbol), 0)
             pump.mark(feed)
 
     take(1)

@@ -7,6 +7,7 @@ import pytest
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Trade
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
+from alpha_pulse.producers.feed.state import Event, State
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.liveness.heartbeat import JUMP_US_MAX, ExchangeClock, due_heartbeat_us
 
@@ -53,6 +54,11 @@ def a_feed(tracker: ConsecutiveIds | SeenIds | None = None) -> SymbolFeed:
     return SymbolFeed("binance", "BTC/USDT", tracker or ConsecutiveIds(), grace_us=GRACE_US)
 
 
+def go_live(feed: SymbolFeed, complete_until_us: int) -> None:
+    feed.step(Event.TRADE)
+    feed.emit_state("live", complete_until_us)
+
+
 def heartbeats(feed: SymbolFeed) -> list[tuple[str, int]]:
     events = [decode_ingest(value) for value in feed.outbox]
     return [(e.state, e.complete_until_us) for e in events if isinstance(e, Heartbeat)]
@@ -60,59 +66,59 @@ def heartbeats(feed: SymbolFeed) -> list[tuple[str, int]]:
 
 def test_a_state_is_said_once() -> None:
     feed = a_feed()
-    assert feed.change_state("live", TIME_US)
-    assert not feed.change_state("live", TIME_US + 5)
+    assert feed.emit_state("live", TIME_US)
+    assert not feed.emit_state("live", TIME_US + 5)
     assert heartbeats(feed) == [("live", TIME_US)]
 
 
 def test_a_quiet_minute_ends_with_a_heartbeat_after_the_grace() -> None:
     feed = a_feed()
-    feed.change_state("live", TIME_US + GRACE_US)
+    go_live(feed, TIME_US + GRACE_US)
     end = TIME_US + MINUTE_US
-    assert not feed.beat_if_due(end + GRACE_US - 1, settle_us=0)
-    assert feed.beat_if_due(end + GRACE_US, settle_us=0)
-    assert not feed.beat_if_due(end + GRACE_US + 1, settle_us=0)
+    assert not feed.emit_heartbeat_if_due(end + GRACE_US - 1, settle_us=0)
+    assert feed.emit_heartbeat_if_due(end + GRACE_US, settle_us=0)
+    assert not feed.emit_heartbeat_if_due(end + GRACE_US + 1, settle_us=0)
     assert heartbeats(feed)[-1] == ("live", end + GRACE_US)
 
 
 def test_a_minute_whose_end_a_trade_has_passed_needs_no_heartbeat() -> None:
     feed = a_feed()
-    feed.change_state("live", TIME_US + 1)
-    feed.take_trade(trade(1, TIME_US + MINUTE_US + GRACE_US), 0)
-    assert not feed.beat_if_due(TIME_US + MINUTE_US + GRACE_US + 1, settle_us=0)
+    go_live(feed, TIME_US + 1)
+    feed.add_trade(trade(1, TIME_US + MINUTE_US + GRACE_US), 0)
+    assert not feed.emit_heartbeat_if_due(TIME_US + MINUTE_US + GRACE_US + 1, settle_us=0)
 
 
 def test_no_heartbeat_passes_a_trade_that_is_held_back() -> None:
     feed = a_feed(ConsecutiveIds(last_id=1, last_time_us=TIME_US))
-    feed.change_state("live", TIME_US)
-    feed.take_trade(trade(3, TIME_US + 1_000), 0)
-    assert not feed.beat_if_due(TIME_US + 10 * MINUTE_US)
-    feed.change_state("disconnected", TIME_US + 10 * MINUTE_US)
+    go_live(feed, TIME_US)
+    feed.add_trade(trade(3, TIME_US + 1_000), 0)
+    assert not feed.emit_heartbeat_if_due(TIME_US + 10 * MINUTE_US)
+    feed.emit_state("disconnected", TIME_US + 10 * MINUTE_US)
     assert heartbeats(feed)[-1] == ("disconnected", TIME_US)
-    feed.take_trade(trade(2, TIME_US + 500), 0)
+    feed.add_trade(trade(2, TIME_US + 500), 0)
     assert feed.is_complete
 
 
 def test_no_heartbeat_is_sent_until_rest_has_shown_what_a_lost_connection_missed() -> None:
     feed = a_feed()
-    feed.take_trade(trade(1, TIME_US), 0)
-    feed.change_state("live", TIME_US)
-    feed.caught_up = False
-    assert not feed.beat_if_due(TIME_US + 10 * MINUTE_US)
+    feed.add_trade(trade(1, TIME_US), 0)
+    go_live(feed, TIME_US)
+    feed.step(Event.LOST)
+    assert not feed.emit_heartbeat_if_due(TIME_US + 10 * MINUTE_US)
 
 
 def test_nothing_is_said_while_nothing_is_known() -> None:
     feed = a_feed()
-    feed.change_state("disconnected", 0)
+    feed.emit_state("disconnected", 0)
     assert feed.outbox == []
 
 
 def test_overlap_with_rest_closes_a_lost_connection_without_a_gap() -> None:
     feed = a_feed(SeenIds())
-    feed.take_trade(trade("a"), 0)
-    feed.caught_up = False
-    feed.take_trade(trade("d"), 0)  # waits: what was before it?
-    assert feed.take_overlap([trade("before"), trade("a"), trade("b"), trade("c")], 0)
+    feed.add_trade(trade("a"), 0)
+    feed.step(Event.LOST)
+    feed.add_trade(trade("d"), 0)  # waits: what was before it?
+    assert feed.add_overlap([trade("before"), trade("a"), trade("b"), trade("c")], 0)
     events = [decode_ingest(value) for value in feed.outbox]
     assert [e.trade_id for e in events if isinstance(e, Trade)] == ["a", "b", "c", "d"]
     assert feed.is_complete
@@ -120,9 +126,9 @@ def test_overlap_with_rest_closes_a_lost_connection_without_a_gap() -> None:
 
 def test_without_overlap_a_gap_is_published() -> None:
     feed = a_feed(SeenIds())
-    feed.take_trade(trade("a", TIME_US), 0)
-    feed.caught_up = False
-    feed.take_overlap([trade("x", TIME_US + 900)], 0)
+    feed.add_trade(trade("a", TIME_US), 0)
+    feed.step(Event.LOST)
+    feed.add_overlap([trade("x", TIME_US + 900)], 0)
     gap, x = [decode_ingest(value) for value in feed.outbox][2:]
     assert isinstance(gap, Gap)
     assert (gap.first_trade_id, gap.start_time_us, gap.end_time_us) == (
@@ -178,30 +184,29 @@ def test_whatever_comes_first_the_log_begins_with_a_heartbeat_that_says_what_ids
     tracker: ConsecutiveIds | SeenIds, consecutive: bool, caught_up: bool
 ) -> None:
     feed = a_feed(deepcopy(tracker))
-    feed.caught_up = caught_up
-    feed.take_candle(CANDLE)
-    feed.take_run([trade(2), trade(3)], 0, 0)
+    feed.state = State.STARTING if caught_up else State.RESUMING
+    feed.add_candle(CANDLE)
+    feed.add_run([trade(2), trade(3)], 0, 0)
     if isinstance(feed.tracker, SeenIds):
-        feed.take_overlap([], 0)
+        feed.add_overlap([], 0)
     first, *others = [decode_ingest(value) for value in feed.outbox]
     assert isinstance(first, Heartbeat)
     assert (first.state, first.ids_are_consecutive) == ("disconnected", consecutive)
     assert first.complete_until_us == TIME_US
     assert [type(event) for event in others if not isinstance(event, Gap)] == [Candle, Trade]
     # Said once; the stream's state is news of its own.
-    feed.caught_up = True
-    feed.change_state("live", 0)
+    go_live(feed, 0)
     assert [state for state, _ in heartbeats(feed)] == ["disconnected", "live"]
 
 
 def test_a_gap_that_comes_first_follows_the_heartbeat_too() -> None:
     feed = a_feed(ConsecutiveIds(last_id=1, last_time_us=TIME_US))
-    feed.caught_up = False
-    feed.take_run([trade(5, TIME_US + 7)], 0, 0)
+    feed.step(Event.LOST)
+    feed.add_run([trade(5, TIME_US + 7)], 0, 0)
     assert feed.outbox == []
     tracker = feed.tracker
     assert isinstance(tracker, ConsecutiveIds)
-    feed.take_events(tracker.give_up(9, "lost"))
+    feed.emit(tracker.give_up(9, "lost"))
     first, gap, after = [decode_ingest(value) for value in feed.outbox]
     assert isinstance(first, Heartbeat)
     assert (first.complete_until_us, first.ids_are_consecutive) == (TIME_US, True)
@@ -212,9 +217,9 @@ def test_a_gap_that_comes_first_follows_the_heartbeat_too() -> None:
 def test_every_heartbeat_says_whether_ids_are_consecutive() -> None:
     for tracker, consecutive in BEGINNINGS:
         feed = a_feed(deepcopy(tracker))
-        feed.change_state("live", TIME_US)
-        feed.beat_if_due(TIME_US + 120_000_000)
-        feed.finish(TIME_US + 180_000_000)
+        go_live(feed, TIME_US)
+        feed.emit_heartbeat_if_due(TIME_US + 120_000_000)
+        feed.emit_end(TIME_US + 180_000_000)
         beats = [decode_ingest(value) for value in feed.outbox]
         assert len(beats) == 3
         assert {beat.ids_are_consecutive for beat in beats if isinstance(beat, Heartbeat)} == {

@@ -2,13 +2,18 @@
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Trade
+from alpha_pulse.producers.connection.limiter import Limiter
 from alpha_pulse.producers.connection.tap import Socket
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds
-from alpha_pulse.producers.feed.pump import Gate
+from alpha_pulse.producers.feed.pump import Gate, Pump
+from alpha_pulse.producers.feed.state import Event
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
+from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.liveness.heard import ANSWER_US_MAX, Heard
 from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, ExchangeClock
+from alpha_pulse.producers.streams import Streams
 from alpha_pulse.producers.watchdog import TICK_S, Watchdog
+from tests.producers.conftest import MemoryPublisher
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
@@ -41,17 +46,26 @@ class Watched:
         self.socket = Socket("wss://exchange", lambda frame: None, self.pings.append)
         self.socket.connected_at_us = NOW_US
         self.clock = ExchangeClock()
-        self.watchdog = Watchdog(
-            None,
-            ProducerConfig(),
-            self.clock,
-            Gate("binance"),
-            None,  # type: ignore[arg-type]
-            feeds={"BTC/USDT": self.feed},
-            on_subscribed=lambda feed: None,
-            on_progress=lambda feed: None,
+        config, gate, sockets = ProducerConfig(), Gate("binance"), {"wss://exchange": self.socket}
+        pump = Pump(
+            MemoryPublisher(),
+            gate,
+            topic="ingest",
+            dead_letter_topic="letters",
+            pending_bytes_max=1,
         )
-        self.watchdog.add_socket(self.socket)
+        streams = Streams(
+            config,
+            "binance",
+            Healer("binance", None, Limiter("binance")),
+            clock=self.clock,
+            sockets=sockets,
+            gate=gate,
+            pump=pump,
+            quarantine=lambda symbol: None,
+        )
+        streams.feeds["BTC/USDT"] = self.feed
+        self.watchdog = Watchdog(None, config, self.clock, sockets, gate, streams)
         self.probes = 0
         self.rest_answers = False
         self.watchdog._probe = self.probe  # type: ignore[method-assign]
@@ -71,15 +85,16 @@ class Watched:
         self.trades += 1
         time_us = self.time_us - late_by_us
         self.socket.heard.frames += 1
-        self.socket.heard.take_time(time_us, self.now_us)
-        self.feed.take_trade(trade(self.trades, time_us), self.now_us)
+        self.socket.heard.observe(time_us, self.now_us)
+        self.feed.add_trade(trade(self.trades, time_us), self.now_us)
         self.clock.observe(time_us, self.now_us)
-        self.feed.change_state("live", time_us)
+        self.feed.step(Event.TRADE)
+        self.feed.emit_state("live", time_us)
 
     def others(self) -> None:
         """Let another symbol trade on the same connection."""
         self.socket.heard.frames += 1
-        self.socket.heard.take_time(self.time_us, self.now_us)
+        self.socket.heard.observe(self.time_us, self.now_us)
         self.clock.observe(self.time_us, self.now_us)
 
     def tick(
@@ -186,7 +201,7 @@ def test_frames_that_lag_are_believed_more_than_a_pong() -> None:
     heard.answer(payload)
     assert heard.until_us(NOW_US + 1) == BEGIN_US
     # Read after the ping was sent, and yet seven seconds old.
-    heard.take_time(BEGIN_US - 7 * SECOND_US, NOW_US + 2)
+    heard.observe(BEGIN_US - 7 * SECOND_US, NOW_US + 2)
     assert heard.until_us(NOW_US + 3) == BEGIN_US - 7 * SECOND_US
 
 

@@ -37,9 +37,6 @@ class Listener(Protocol):
     def on_refused(self, symbol: str, reason: str) -> None:
         """Hear that the exchange refuses a symbol."""
 
-    def on_unified(self, rows: list[Any]) -> None:
-        """Take trades as ccxt decoded them (exchanges without a decoder of ours)."""
-
 
 @dataclass(eq=False, slots=True)
 class _Group:
@@ -50,7 +47,8 @@ class _Group:
 class Subscriptions:
     """Keeps the trades and candles of symbols subscribed through a tapped ccxt exchange.
 
-    A refused symbol is tried again after a while; the others are left alone.
+    A refused symbol is tried again after a while; the others are left alone. on_unified: called
+    with trades as ccxt decoded them (exchanges without a decoder of ours).
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class Subscriptions:
         limiter: Limiter,
         listener: Listener,
         *,
+        on_unified: Callable[[list[Any]], None],
         candles: bool,
         quarantine_s: float,
         reconnect_wait_s_max: float,
@@ -66,11 +65,12 @@ class Subscriptions:
         self._client = client
         self._limiter = limiter
         self._listener = listener
+        self._on_unified = on_unified
         self._candles = candles and bool(client.has.get("watchOHLCV"))
         self._quarantine_s = quarantine_s
         self._wait_s_max = reconnect_wait_s_max
         self._groups: list[_Group] = []
-        self._quarantined: dict[str, asyncio.Task[None]] = {}
+        self._retries: dict[str, asyncio.Task[None]] = {}
 
     def add(self, symbols: Iterable[str]) -> None:
         """Subscribe to more symbols."""
@@ -87,7 +87,7 @@ class Subscriptions:
         """Unsubscribe from symbols, without touching the others."""
         for symbol in symbols:
             self._drop(symbol)
-            waiting = self._quarantined.pop(symbol, None)
+            waiting = self._retries.pop(symbol, None)
             if waiting is not None:
                 waiting.cancel()
             await self._unsubscribe(symbol)
@@ -96,13 +96,13 @@ class Subscriptions:
     def quarantine(self, symbol: str) -> None:
         """Leave a refused symbol alone for a while, then try it again."""
         self._drop(symbol)
-        if symbol not in self._quarantined:
-            self._quarantined[symbol] = asyncio.create_task(self._try_later(symbol))
+        if symbol not in self._retries:
+            self._retries[symbol] = asyncio.create_task(self._try_later(symbol))
 
     async def stop(self) -> None:
         """End all subscriptions; the sockets themselves are closed with the exchange."""
         tasks = [task for group in self._groups for task in group.tasks]
-        tasks += self._quarantined.values()
+        tasks += self._retries.values()
         self._groups.clear()
         for task in tasks:
             task.cancel()
@@ -122,7 +122,7 @@ class Subscriptions:
 
     async def _try_later(self, symbol: str) -> None:
         await asyncio.sleep(self._quarantine_s)
-        del self._quarantined[symbol]
+        del self._retries[symbol]
         self._forget(symbol)
         self.add([symbol])
 
@@ -143,9 +143,9 @@ class Subscriptions:
 
     async def _trades(self, symbols: list[str]) -> None:
         if self._client.has.get("watchTradesForSymbols"):
-            self._listener.on_unified(await self._client.watch_trades_for_symbols(symbols))
+            self._on_unified(await self._client.watch_trades_for_symbols(symbols))
         else:
-            self._listener.on_unified(await self._client.watch_trades(symbols[0]))
+            self._on_unified(await self._client.watch_trades(symbols[0]))
 
     async def _ohlcv(self, symbols: list[str]) -> None:
         if self._client.has.get("watchOHLCVForSymbols"):

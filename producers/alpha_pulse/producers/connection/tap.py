@@ -46,6 +46,11 @@ class Socket:
         self.lost = False
         self.heard = Heard()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected now."""
+        return bool(self.connected_at_us) and not self.lost
+
 
 OnFrames = Callable[[Socket, list[Frame]], None]
 

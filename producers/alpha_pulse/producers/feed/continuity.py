@@ -1,8 +1,8 @@
 """Continuity of one symbol's trades: duplicates, order, holes; pure.
 
-A tracker takes every trade, from the stream or from REST, and returns what may be published now, in
-id order. Where ids are consecutive, a jump is a hole: later trades are held back until the missing
-ones are given to `take` too, or until `give_up` says that they will not come in time.
+Every trade, from the stream or from REST, is added to a tracker, which returns what may be
+published now, in id order. Where ids are consecutive, a jump is a hole: later trades are held back
+until the missing ones are added too, or until `give_up` says that they will not come in time.
 """
 
 from bisect import insort
@@ -70,7 +70,7 @@ class ConsecutiveIds:
         """How many trades wait behind a hole."""
         return len(self._held)
 
-    def take(self, trade: Trade, now_us: int) -> list[Trade | Gap]:
+    def add(self, trade: Trade, now_us: int) -> list[Trade | Gap]:
         """Return what may be published after this trade, in order; [] when it has to wait.
 
         now_us: the caller's monotonic clock. Raises: ValueError when the id is no integer.
@@ -83,7 +83,7 @@ class ConsecutiveIds:
                 return [trade]
             return [trade, *self._release()]
         if trade_id <= self.last_id:
-            return self._take_late(trade_id, trade)
+            return self._add_late(trade_id, trade)
         if trade_id in self._held:
             self.duplicates += 1
             return []
@@ -145,7 +145,7 @@ class ConsecutiveIds:
         self.given_up.remove(lost)
         return _changed(lost.gap, "unfillable", reason)
 
-    def _take_late(self, trade_id: int, trade: Trade) -> list[Trade | Gap]:
+    def _add_late(self, trade_id: int, trade: Trade) -> list[Trade | Gap]:
         for lost in self.given_up:
             if trade_id in lost.missing:
                 lost.missing.discard(trade_id)
@@ -225,7 +225,7 @@ class SeenIds:
         """Nothing is ever held back: 0."""
         return 0
 
-    def take(self, trade: Trade, now_us: int) -> list[Trade]:
+    def add(self, trade: Trade, now_us: int) -> list[Trade]:
         """Return the trade, or [] when it was seen already."""
         del now_us
         if trade.trade_id in self._seen:

@@ -30,7 +30,7 @@ TOGETHER_MIN = 4
 
 
 class Intake:
-    """Takes the frames of all sockets of one exchange.
+    """Receives the frames of all sockets of one exchange.
 
     on_trades: trades in the stream's order, of any symbols. on_tick: any other tick. on_letter: a
     frame's dead letter, once. on_raw: every frame as it came (captures).
@@ -63,8 +63,13 @@ class Intake:
         if self._make is not None and socket.url not in self._decoders:
             self._decoders[socket.url] = self._make(self._name, self._symbols.at(socket.url))
 
-    def take(self, socket: Socket, frames: list[Frame]) -> None:
-        """Take the frames of one loop turn; never raises."""
+    def receive(self, socket: Socket, frames: list[Frame]) -> None:
+        """Decode the frames of one loop turn and hand their ticks on; never raises.
+
+        Args:
+            socket: the connection that they came on.
+            frames: in the order in which they came.
+        """
         now_us = time.monotonic_ns() // 1000
         received_us = time.time_ns() // 1000
         self.frames += len(frames)
@@ -80,14 +85,18 @@ class Intake:
                 trades = None  # bytes among them
             if trades is not None:
                 if trades:
-                    socket.heard.take_time(trades[-1].trade_time_us, now_us)
+                    socket.heard.observe(trades[-1].trade_time_us, now_us)
                 self._on_trades(trades, now_us)
                 return
         for frame in frames:
-            self._take_one(socket, decode, frame, now_us, received_us)
+            self._receive_one(socket, decode, frame, now_us, received_us)
 
-    def take_unified(self, rows: Sequence[Any]) -> None:
-        """Take trades that ccxt decoded itself (exchanges without a decoder of ours)."""
+    def receive_unified(self, rows: Sequence[Any]) -> None:
+        """Hand on trades that ccxt decoded itself (exchanges without a decoder of ours).
+
+        Args:
+            rows: ccxt's unified trades, in the stream's order.
+        """
         now_us = time.monotonic_ns() // 1000
         for row in rows:
             try:
@@ -97,7 +106,7 @@ class Intake:
                 frame = json.dumps(row.get("info") or row, default=str)
                 self._refuse(frame, FrameError(f"expected a trade of ccxt: {error}"))
 
-    def _take_one(
+    def _receive_one(
         self,
         socket: Socket,
         decode: FrameDecoder | None,
@@ -122,13 +131,13 @@ class Intake:
             return
         trades = [tick for tick in ticks if type(tick) is Trade]
         if trades:
-            socket.heard.take_time(trades[-1].trade_time_us, now_us)
+            socket.heard.observe(trades[-1].trade_time_us, now_us)
             self._on_trades(trades, now_us)
         for tick in ticks:
             if type(tick) is Trade:
                 continue
             if isinstance(tick, FrameTime):
-                socket.heard.take_time(tick.time_us, now_us)
+                socket.heard.observe(tick.time_us, now_us)
             self._on_tick(tick, now_us)
 
     def _hand_on(self, socket: Socket, text: str) -> None:

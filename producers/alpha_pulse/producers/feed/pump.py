@@ -14,8 +14,8 @@ from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 log = structlog.get_logger()
 
 
-class EventPublisher(Protocol):
-    """What the pump needs of `contracts.roles.publisher.Publisher`."""
+class EventLog(Protocol):
+    """Where events go: Kafka, a capture's files, a program's function."""
 
     pending_bytes: int
 
@@ -51,7 +51,7 @@ class Gate:
             self.event.clear()
 
     def open(self, reason: str) -> None:
-        """Take a reason back."""
+        """Withdraw a reason; read on when none is left."""
         if reason in self._closed_for:
             self._closed_for.discard(reason)
             if not self._closed_for:
@@ -68,7 +68,7 @@ class Pump:
 
     def __init__(
         self,
-        publisher: EventPublisher,
+        event_log: EventLog,
         gate: Gate,
         *,
         topic: str,
@@ -76,7 +76,7 @@ class Pump:
         pending_bytes_max: int,
         on_published: Callable[[SymbolFeed], None] = lambda feed: None,
     ) -> None:
-        self._publisher = publisher
+        self._event_log = event_log
         self._on_published = on_published
         self._gate = gate
         self._topic = topic
@@ -105,7 +105,7 @@ class Pump:
             await self.publish_all()
 
     async def publish_all(self) -> None:
-        """Hand everything to the publisher; waits while too much is pending there.
+        """Hand everything to the log; waits while too much is pending there.
 
         Cancelled while it waits, it loses nothing: the next call goes on from there.
         """
@@ -113,7 +113,7 @@ class Pump:
             while self._letters:
                 letter = self._letters[0]
                 key = letter.identity.encode()
-                await self._publisher.publish(self._dead_letter_topic, key, [encode(letter)])
+                await self._event_log.publish(self._dead_letter_topic, key, [encode(letter)])
                 del self._letters[0]
             for feed in list(self._dirty):
                 await self._publish(feed)
@@ -122,10 +122,10 @@ class Pump:
     async def _publish(self, feed: SymbolFeed) -> None:
         self._dirty.discard(feed)
         values, feed.outbox = feed.outbox, []
-        if self._publisher.pending_bytes > self._pending_bytes_max:
+        if self._event_log.pending_bytes > self._pending_bytes_max:
             self._gate.close("kafka")
         try:
-            await self._publisher.publish(self._topic, feed.key, values)
+            await self._event_log.publish(self._topic, feed.key, values)
         except BaseException:
             feed.outbox[:0] = values
             self._dirty.add(feed)
@@ -135,4 +135,4 @@ class Pump:
     async def flush(self) -> None:
         """Publish everything and wait until Kafka has acknowledged it."""
         await self.publish_all()
-        await self._publisher.flush()
+        await self._event_log.flush()

@@ -1,4 +1,4 @@
-"""One symbol's part of the log: takes ticks, returns the events to publish, in order; pure.
+"""One symbol's part of the log: ticks are added, the events to publish come out in order; pure.
 
 Holds the rules of the log: a heartbeat before anything else of the symbol, which says whether its
 ids are consecutive; trades in id order; heartbeats that never pass a trade which is missing or held
@@ -7,11 +7,14 @@ back; state changes said once.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import assert_never
 
 from alpha_pulse.contracts.codec import encode, encode_many
+from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.market import MINUTE_US, message_key
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, Hole, SeenIds
+from alpha_pulse.producers.feed.state import Action, Event, State, step
 from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, due_heartbeat_us
 from alpha_pulse.producers.liveness.silence import SilenceWatch
 
@@ -24,9 +27,17 @@ Tracker = ConsecutiveIds | SeenIds
 class SymbolFeed:
     """The log of one symbol, up to the bytes that are published.
 
-    `outbox`: encoded events in log order, taken (and emptied) by the publisher's side.
-    `caught_up`: whether all trades up to now are known to have reached the tracker; false from a
-    lost connection until REST was asked what came meanwhile.
+    `outbox`: encoded events in log order; the pump empties it. `state`: where the symbol stands,
+    changed by `step` alone. `said`: what the log says of the stream, None: nothing yet.
+
+    Args:
+        exchange: the exchange's name in the log.
+        symbol: `BASE/QUOTE`.
+        tracker: what is known of the symbol's ids, and of its last trade in the log.
+        state: where it begins.
+        grace_us: how long after a minute's end its heartbeat comes.
+        silence_us_max: after how long a silence REST is asked at the latest.
+        waiting_max: how many trades may wait for REST where ids prove nothing.
     """
 
     def __init__(
@@ -35,6 +46,7 @@ class SymbolFeed:
         symbol: str,
         tracker: Tracker,
         *,
+        state: State = State.STARTING,
         grace_us: int,
         silence_us_max: int = 8_000_000,
         waiting_max: int = 50_000,
@@ -45,10 +57,12 @@ class SymbolFeed:
         self.tracker = tracker
         self.silence = SilenceWatch(silence_us_max=silence_us_max)
         self.outbox: list[bytes] = []
-        self.state: StreamState | None = None
+        self.state = state
+        self.said: StreamState | None = None
+        self.refusal = ""  # why the exchange refused it last
+        self.subscribing_us: int | None = None  # since when it is subscribed to; monotonic
         # Newest time up to which the log speaks: of a trade or of a heartbeat.
         self.published_until_us = tracker.last_time_us
-        self.caught_up = True
         self.checked_at_us = 0  # when REST was asked last and showed nothing newer; monotonic
         self.trades = 0
         # Published gaps and their length, by status.
@@ -63,11 +77,21 @@ class SymbolFeed:
         self._waiting: list[Trade] = []
         self._waiting_max = waiting_max
 
-    def take_run(self, trades: Sequence[Trade], start: int, now_us: int) -> int:
-        """Take this symbol's next trades from `start` on; return the place after them.
+    def step(self, event: Event) -> tuple[Action, ...]:
+        """Let something happen to the symbol; return what must be done, in this order."""
+        self.state, actions = step(self.state, event)
+        return actions
 
-        The fast way: nothing is held back, ids follow one another. At `start` at least the first
-        trade is taken, whatever it is. now_us: our monotonic clock.
+    def add_run(self, trades: Sequence[Trade], start: int, now_us: int) -> int:
+        """Add this symbol's next trades: the fast way, where ids follow one another.
+
+        Args:
+            trades: in the stream's order, of any symbols.
+            start: the place of one of this symbol; at least this one is added, whatever its id.
+            now_us: our monotonic clock.
+
+        Returns:
+            The place after the last one added.
         """
         tracker = self.tracker
         symbol = self.symbol
@@ -94,24 +118,31 @@ class SymbolFeed:
                 self.trades += place - start
                 self.published_until_us = newest_us
                 return place
-        self.take_trade(trades[start], now_us)
+        self.add_trade(trades[start], now_us)
         return start + 1
 
-    def take_trade(self, trade: Trade, now_us: int) -> None:
-        """Take a trade of the stream or of REST. now_us: our monotonic clock."""
-        if not self.caught_up and isinstance(self.tracker, SeenIds):
-            # Ids do not tell what came before it: it waits for `take_overlap`.
+    def add_trade(self, trade: Trade, now_us: int) -> None:
+        """Add a trade of the stream or of REST; `now_us`: our monotonic clock."""
+        if not self.state.caught_up and isinstance(self.tracker, SeenIds):
+            # Ids do not show what came before it: it waits for `add_overlap`.
             if len(self._waiting) < self._waiting_max:
                 self._waiting.append(trade)
                 return
-            self.take_overlap([], now_us)
-        for event in self.tracker.take(trade, now_us):
-            self._add(event)
+            self.add_overlap([], now_us)
+        for event in self.tracker.add(trade, now_us):
+            self._emit(event)
 
-    def take_overlap(self, recent: Sequence[Trade], now_us: int) -> bool:
-        """Take REST's last trades where ids prove nothing; return whether anything was new.
+    def add_overlap(self, recent: Sequence[Trade], now_us: int) -> bool:
+        """Add REST's last trades where ids prove nothing.
 
         Where they overlap what is known already, nothing is missing; else a gap is published.
+
+        Args:
+            recent: the trades, oldest first.
+            now_us: our monotonic clock.
+
+        Returns:
+            Whether anything was new.
         """
         tracker = self.tracker
         assert isinstance(tracker, SeenIds), "consecutive ids prove more than overlap"
@@ -131,15 +162,14 @@ class SymbolFeed:
                 status="unfillable",
                 reason="the connection was lost for longer than REST looks back",
             )
-            self._add(gap)
-        self.caught_up = True
+            self._emit(gap)
+        self.step(Event.JOINED)
         for trade in rows:
-            for event in tracker.take(trade, now_us):
-                self._add(event)
+            self.emit(tracker.add(trade, now_us))
         return self.trades > count
 
-    def take_candle(self, candle: Candle) -> None:
-        """Take the exchange's own closed candle; one that was published already is dropped."""
+    def add_candle(self, candle: Candle) -> None:
+        """Add the exchange's own closed candle; one that was published already is dropped."""
         if candle.open_time_us in self._candles:
             return
         self._candles[candle.open_time_us] = None
@@ -149,9 +179,13 @@ class SymbolFeed:
         (self.outbox if self._has_begun else self._early).append(encode(candle))
 
     def missing_candles(self, until_us: int) -> list[int]:
-        """Return the open times of closed minutes, since this feed began, that have no candle.
+        """Return the closed minutes, since this feed began, that have no candle.
 
-        until_us: minutes that end later are not closed yet. At most the last 600 are looked at.
+        Args:
+            until_us: minutes that end later are not closed yet.
+
+        Returns:
+            Their open times, ascending, among the last 600 minutes.
         """
         if not self._begin_us:
             return []
@@ -160,13 +194,18 @@ class SymbolFeed:
         first_us = max(first_us, last_us - CANDLES_SOUGHT * MINUTE_US)
         return [m for m in range(first_us, last_us, MINUTE_US) if m not in self._candles]
 
-    def take_events(self, events: Sequence[Trade | Gap]) -> None:
-        """Take what the tracker released after a hole was given up."""
+    def emit(self, events: Sequence[Trade | Gap]) -> None:
+        """Put what the tracker released into the log, in this order."""
         for event in events:
-            self._add(event)
+            self._emit(event)
 
-    def tell_healed(self, hole: Hole, start_us: int) -> None:
-        """Tell readers of a hole that was filled before anything after it was published."""
+    def emit_filled(self, hole: Hole, start_us: int) -> None:
+        """Publish a gap for a hole that was filled before anything after it was published.
+
+        Args:
+            hole: its ids, and the time of the trade after it.
+            start_us: the time of the trade before it; 0: unknown.
+        """
         gap = Gap(
             exchange=self.exchange,
             symbol=self.symbol,
@@ -177,45 +216,58 @@ class SymbolFeed:
             status="filled",
             reason="the stream lost them; fetched over REST",
         )
-        self._add(gap)
+        self._emit(gap)
 
-    def change_state(self, state: StreamState, complete_until_us: int) -> bool:
-        """Say once that the stream is live, disconnected or halted; return whether it is news."""
-        if state == self.state:
+    def emit_state(self, said: StreamState, complete_until_us: int = 0) -> bool:
+        """Say once that the stream is live, disconnected or halted.
+
+        Args:
+            said: what the heartbeat says.
+            complete_until_us: how far the log is complete; never further than it is.
+
+        Returns:
+            Whether it is news.
+        """
+        if said == self.said:
             return False
-        self.state = state
-        self._beat(complete_until_us)
+        self.said = said
+        self._emit_heartbeat(complete_until_us)
         return True
 
-    def is_beat_due(self, clock_us: int, *, settle_us: int = SETTLE_US) -> bool:
+    def is_heartbeat_due(self, clock_us: int, *, settle_us: int = SETTLE_US) -> bool:
         """Return whether a minute ended, by this time, without anything newer."""
         return self._due_us(clock_us, settle_us) is not None
 
-    def beat_if_due(self, heard_us: int, *, settle_us: int = SETTLE_US) -> bool:
+    def emit_heartbeat_if_due(self, heard_us: int, *, settle_us: int = SETTLE_US) -> bool:
         """Publish the heartbeat of a minute that ended without anything newer, when it is due.
 
-        heard_us: the exchange's time before which everything is known to have arrived.
+        Args:
+            heard_us: the exchange's time before which everything is known to have arrived.
+            settle_us: how long trades may be on their way.
+
+        Returns:
+            Whether it was due.
         """
         until_us = self._due_us(heard_us, settle_us)
         if until_us is None:
             return False
-        self._beat(until_us)
+        self._emit_heartbeat(until_us)
         return True
 
     def _due_us(self, time_us: int, settle_us: int) -> int | None:
-        if self.state != "live" or not self.is_complete:
+        if self.state is not State.LIVE or not self.is_complete:
             return None
         return due_heartbeat_us(time_us, self.published_until_us, self._grace_us, settle_us)
 
-    def finish(self, until_us: int) -> None:
+    def emit_end(self, until_us: int) -> None:
         """Publish the last heartbeat of a recording: complete until its end."""
-        self.state = "live"
-        self._beat(until_us)
+        self.said = "live"
+        self._emit_heartbeat(until_us)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is known to be missing now: no hole, no unchecked connection loss."""
-        return self.caught_up and not self.tracker.held
+        return self.state.caught_up and not self.tracker.held
 
     @property
     def seeks(self) -> bool:
@@ -225,24 +277,24 @@ class SymbolFeed:
     def _begin(self, time_us: int) -> None:
         # A trade or gap, of this time, before the stream was called live: after a restart what the
         # log lacks comes first. Everything up to the last trade of the log is in it.
-        if self.state is None:
-            self.state = "disconnected"
+        if self.said is None:
+            self.said = "disconnected"
         self.published_until_us = self.published_until_us or time_us
-        self._beat(self.published_until_us)
+        self._emit_heartbeat(self.published_until_us)
 
-    def _beat(self, complete_until_us: int) -> None:
+    def _emit_heartbeat(self, complete_until_us: int) -> None:
         # Behind a hole, complete ends at the last trade before it.
         if not self.is_complete:
             complete_until_us = min(complete_until_us, self.published_until_us)
         complete_until_us = max(complete_until_us, self.published_until_us)
-        if not complete_until_us or self.state is None:
+        if not complete_until_us or self.said is None:
             return  # nothing is known yet, not even the exchange's time
         self.published_until_us = complete_until_us
         beat = Heartbeat(
             exchange=self.exchange,
             symbol=self.symbol,
             complete_until_us=complete_until_us,
-            state=self.state,
+            state=self.said,
             ids_are_consecutive=isinstance(self.tracker, ConsecutiveIds),
         )
         self.outbox.append(encode(beat))
@@ -251,16 +303,59 @@ class SymbolFeed:
             self.outbox += self._early
             self._early = []
 
-    def _add(self, event: Trade | Gap) -> None:
+    def _emit(self, event: Trade | Gap) -> None:
         if not self._has_begun:
             self._begin(event.start_time_us if isinstance(event, Gap) else event.trade_time_us)
         self.outbox.append(encode(event))
-        if type(event) is Trade:
-            self.trades += 1
-            if event.trade_time_us > self.published_until_us:
-                self.published_until_us = event.trade_time_us
-            if not self._begin_us:
-                self._begin_us = event.trade_time_us
-        elif isinstance(event, Gap):
-            self.gaps[event.status] += 1
-            self.gap_us[event.status] += event.end_time_us - event.start_time_us
+        match event:
+            case Trade():
+                self.trades += 1
+                if event.trade_time_us > self.published_until_us:
+                    self.published_until_us = event.trade_time_us
+                if not self._begin_us:
+                    self._begin_us = event.trade_time_us
+            case Gap():
+                self.gaps[event.status] += 1
+                self.gap_us[event.status] += event.end_time_us - event.start_time_us
+            case _:
+                assert_never(event)
+
+
+def make_feed(
+    config: ProducerConfig,
+    exchange: str,
+    symbol: str,
+    last: tuple[str, int] | None,
+    *,
+    ids_are_consecutive: bool,
+) -> SymbolFeed:
+    """Return a symbol's feed as the settings want it, going on after its last trade in the log.
+
+    Args:
+        config: the producer's settings.
+        exchange: the exchange's name in the log.
+        symbol: `BASE/QUOTE`.
+        last: id and time in µs of the last trade in the log; None: there is none. With one, the
+            feed is not caught up until REST was asked what came since.
+        ids_are_consecutive: whether the exchange numbers a symbol's trades without holes.
+    """
+    last_id, last_time_us = last or (None, 0)
+    tracker: Tracker
+    if ids_are_consecutive:
+        tracker = ConsecutiveIds(
+            last_id=None if last_id is None else int(last_id),
+            last_time_us=last_time_us,
+            hold_back_trades_max=config.hold_back_trades_max,
+            hold_back_us_max=int(config.hold_back_s_max * 1e6),
+        )
+    else:
+        tracker = SeenIds(last_id=last_id, last_time_us=last_time_us)
+    return SymbolFeed(
+        exchange,
+        symbol,
+        tracker,
+        state=State.STARTING if last is None else State.RESUMING,
+        grace_us=int(config.heartbeat_grace_s * 1e6),
+        silence_us_max=int(config.silence_s_max * 1e6),
+        waiting_max=config.hold_back_trades_max,
+    )

@@ -54,7 +54,7 @@ class CandleHealer:
             wanted = set(missing)
             for candle in candles:
                 if candle.open_time_us in wanted:
-                    feed.take_candle(candle)
+                    feed.add_candle(candle)
             self._on_progress(feed)
         while len(self._asked) > 100_000:
             del self._asked[next(iter(self._asked))]

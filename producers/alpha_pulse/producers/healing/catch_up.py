@@ -11,6 +11,7 @@ from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import backoff_s
 from alpha_pulse.producers.exchanges.trades import Wanted
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, GivenUp
+from alpha_pulse.producers.feed.state import Event
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.healing.healer import Healer
 
@@ -29,8 +30,11 @@ SEEK_EVERY_S = 5.0
 class CatchUp:
     """Runs at most one REST conversation per symbol.
 
-    on_progress: called after trades were put into a feed. on_done: when a feed has nothing missing
-    any more.
+    Args:
+        healer: asks the exchange.
+        seek_us_max: how long the trades of a published gap are sought.
+        on_progress: called after trades were put into a feed.
+        on_caught_up: called when a feed has nothing missing any more.
     """
 
     def __init__(
@@ -39,40 +43,54 @@ class CatchUp:
         *,
         seek_us_max: int,
         on_progress: Callable[[SymbolFeed], None],
-        on_done: Callable[[SymbolFeed], None],
+        on_caught_up: Callable[[SymbolFeed], None],
     ) -> None:
         self._healer = healer
         self._seek_us_max = seek_us_max
         self._on_progress = on_progress
-        self._on_done = on_done
+        self._on_caught_up = on_caught_up
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[asyncio.Task[None]] = set()
 
     def start(self, feed: SymbolFeed) -> None:
         """See to it that a feed's holes are filled; nothing happens when that is under way."""
         if feed.symbol not in self._tasks:
             task = asyncio.create_task(self._run(feed), name=f"catch-up {feed.symbol}")
             self._tasks[feed.symbol] = task
-            task.add_done_callback(lambda _: self._tasks.pop(feed.symbol, None))
+            task.add_done_callback(lambda task: self._forget(feed.symbol, task))
+
+    def cancel(self, feed: SymbolFeed) -> None:
+        """End a feed's conversation, if there is one: what it has asked is not used any more."""
+        task = self._tasks.pop(feed.symbol, None)
+        if task is not None:
+            self._cancelled.add(task)
+            task.add_done_callback(self._cancelled.discard)
+            task.cancel()
 
     async def stop(self) -> None:
         """End all conversations."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._cancelled]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def newest(self, feed: SymbolFeed) -> bool:
-        """Fetch what came after the last published trade; return whether there was anything.
+        """Fetch what came after the last published trade, and put it into the feed.
 
-        Raises: DataFetchError when REST does not answer.
+        Returns:
+            Whether there was anything new.
+
+        Raises:
+            DataFetchError: REST does not answer.
         """
         tracker = feed.tracker
         if not isinstance(tracker, ConsecutiveIds):
             if not tracker.last_time_us:
-                feed.caught_up = True  # nothing is known, so nothing can be missing
+                feed.step(Event.JOINED)  # nothing is known, so nothing can be missing
                 return False
             asked_at_us = _now_us()
-            found = feed.take_overlap(await self._healer.recent(feed.symbol), _now_us())
+            recent = await self._healer.recent(feed.symbol)
+            found = feed.add_overlap(recent, _now_us())
             feed.checked_at_us = asked_at_us
             self._on_progress(feed)
             return found
@@ -81,7 +99,7 @@ class CatchUp:
             asked_at_us = _now_us()
             first_id = tracker.last_id + 1
             wanted = Wanted(feed.symbol, first_id, None, tracker.last_time_us)
-            self._take(feed, await self._healer.fetch(wanted))
+            self._add_trades(feed, await self._healer.fetch(wanted))
             if tracker.last_id < first_id:
                 feed.checked_at_us = asked_at_us
                 break
@@ -91,7 +109,7 @@ class CatchUp:
     async def _run(self, feed: SymbolFeed) -> None:
         while True:
             await self._complete(feed)
-            self._on_done(feed)
+            self._on_caught_up(feed)
             # Published gaps are sought on, unless something new is missing: that comes first.
             while feed.seeks and feed.is_complete:
                 await asyncio.sleep(SEEK_EVERY_S)
@@ -101,7 +119,7 @@ class CatchUp:
 
     async def _complete(self, feed: SymbolFeed) -> None:
         failures = 0
-        if feed.caught_up:
+        if feed.state.caught_up:
             await asyncio.sleep(SWAP_WAIT_S)
         while not feed.is_complete:
             try:
@@ -118,7 +136,7 @@ class CatchUp:
         if not holes:
             # Nothing is held: ask until REST knows of nothing newer either.
             await self.newest(feed)
-            feed.caught_up = True
+            feed.step(Event.JOINED)
             return
         assert isinstance(tracker, ConsecutiveIds)
         hole = holes[0]
@@ -130,13 +148,14 @@ class CatchUp:
         for asked in range(ASK_AGAIN_MAX):
             since_us = max(0, tracker.last_time_us - (SLACK_US if asked else 0))
             wanted = Wanted(feed.symbol, hole.first, hole.last, since_us, hole.until_us)
-            self._take(feed, await self._healer.fetch(wanted))
+            self._add_trades(feed, await self._healer.fetch(wanted))
             assert tracker.last_id is not None
             if tracker.last_id >= hole.first:
                 # Up to the trade that the stream brought nothing is missing now.
-                feed.caught_up = feed.caught_up or tracker.last_id > hole.last
+                if tracker.last_id > hole.last:
+                    feed.step(Event.JOINED)
                 if tracker.last_id >= hole.last:
-                    feed.tell_healed(hole, start_us)
+                    feed.emit_filled(hole, start_us)
                 return
             await asyncio.sleep(backoff_s(asked + 1, first_s=0.1, max_s=2.0))
         if tracker.last_id is not None and tracker.last_id >= hole.first:
@@ -145,8 +164,8 @@ class CatchUp:
 
     def _give_up(self, feed: SymbolFeed, tracker: ConsecutiveIds, reason: str) -> None:
         # The stream brought what comes after the hole, so it is connected.
-        feed.caught_up = True
-        feed.take_events(tracker.give_up(_now_us(), reason, for_good=True))
+        feed.step(Event.JOINED)
+        feed.emit(tracker.give_up(_now_us(), reason, for_good=True))
         log.warning("gap.unfillable", symbol=feed.symbol, reason=reason)
         self._on_progress(feed)
 
@@ -157,19 +176,24 @@ class CatchUp:
         for lost in list(tracker.given_up):
             if _now_us() - lost.since_us > self._seek_us_max:
                 reason = f"not found over REST within {self._seek_us_max // 1_000_000} s"
-                feed.take_events([tracker.abandon(lost, reason)])
+                feed.emit([tracker.abandon(lost, reason)])
                 self._on_progress(feed)
                 continue
             try:
-                self._take(feed, await self._healer.fetch(_wanted(feed, lost)))
+                self._add_trades(feed, await self._healer.fetch(_wanted(feed, lost)))
             except DataFetchError as error:
                 log.warning("healing.failed", symbol=feed.symbol, error=str(error)[:300])
                 return
 
-    def _take(self, feed: SymbolFeed, trades: list[Trade]) -> None:
+    def _add_trades(self, feed: SymbolFeed, trades: list[Trade]) -> None:
         for trade in trades:
-            feed.take_trade(trade, _now_us())
+            feed.add_trade(trade, _now_us())
         self._on_progress(feed)
+
+    def _forget(self, symbol: str, task: asyncio.Task[None]) -> None:
+        # A conversation that was begun meanwhile is another one.
+        if self._tasks.get(symbol) is task:
+            del self._tasks[symbol]
 
 
 def _wanted(feed: SymbolFeed, lost: GivenUp) -> Wanted:

@@ -6,10 +6,14 @@ whose answer stands behind everything that was sent before it; but an exchange m
 while its stream is stuck, so this is believed only where the silence is nothing unusual.
 """
 
+from collections.abc import Sequence
+
 from alpha_pulse.producers.liveness.silence import SilenceWatch
 
 # An answer that took longer is not waited for: another ping is sent.
 ANSWER_US_MAX = 2_000_000
+# REST may lag this far behind the stream.
+REST_LAG_US = 1_000_000
 
 
 class Heard:
@@ -28,8 +32,8 @@ class Heard:
         self._answered_at_us = 0  # when the answered ping was sent
         self._answered_clock_us = 0
 
-    def take_time(self, time_us: int, now_us: int) -> None:
-        """Take the time that a frame carried."""
+    def observe(self, time_us: int, now_us: int) -> None:
+        """Note the time that a frame carried."""
         self._frame_us = time_us
         self._frame_at_us = now_us
 
@@ -41,7 +45,7 @@ class Heard:
         return b"%d" % now_us
 
     def answer(self, payload: bytes) -> None:
-        """Take what a pong carried."""
+        """Note what a pong carried."""
         if self.asked_at_us and payload == b"%d" % self.asked_at_us:
             self._answered_at_us, self._answered_clock_us = self.asked_at_us, self._asked_clock_us
             self.asked_at_us = 0
@@ -54,3 +58,27 @@ class Heard:
         if self._frame_at_us >= self._answered_at_us or self.silence.is_suspicious(now_us):
             return self._frame_us
         return self._answered_clock_us
+
+
+def heard_until_us(
+    heard: Sequence[Heard], silence: SilenceWatch, checked_at_us: int, clock_us: int, now_us: int
+) -> int:
+    """Return the exchange's time before which all trades of a symbol are known to have arrived.
+
+    By its connection, unless the symbol is silent for longer than it usually is; or by REST.
+
+    Args:
+        heard: what the connections have shown that may carry the symbol; none: they are lost.
+        silence: the symbol's.
+        checked_at_us: when REST was asked last and showed nothing newer, by our monotonic clock;
+            0: never.
+        clock_us: the exchange's time now.
+        now_us: our monotonic clock now.
+
+    Returns:
+        A time in microseconds, `clock_us` at most; 0 when nothing is known.
+    """
+    until_us = clock_us - (now_us - checked_at_us) - REST_LAG_US if checked_at_us else 0
+    if heard and not silence.is_suspicious(now_us):
+        until_us = max(until_us, min(one.until_us(now_us) for one in heard))
+    return min(until_us, clock_us)

@@ -29,7 +29,7 @@ class ExchangeClock:
         return self._frame_us
 
     def observe(self, time_us: int, now_us: int) -> None:
-        """Take a frame's time, received at our monotonic `now_us`."""
+        """Note a frame's time, received at our monotonic `now_us`."""
         if time_us <= self._frame_us:
             return
         expected_us = self._frame_us + (0 if self._event else now_us - self._frame_at_us)

@@ -31,7 +31,7 @@ class SilenceWatch:
         self._asked = 0
 
     def sample(self, count: int, now_us: int) -> None:
-        """Take the number of trades heard so far, at our monotonic clock."""
+        """Note the number of trades heard so far, at our monotonic clock."""
         if not self._sampled_at_us or count < self._count:
             self._count, self._sampled_at_us = count, now_us
             self.heard(now_us)

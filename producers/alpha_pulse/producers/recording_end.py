@@ -1,15 +1,16 @@
 """The end of a recording that is followed by the event clock: nothing may be left behind."""
 
 import asyncio
-from collections.abc import Collection
 
 import structlog
 
+from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import DataFetchError
-from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
-from alpha_pulse.producers.healing.catch_up import CatchUp
+from alpha_pulse.producers.feed.state import Event, State
+from alpha_pulse.producers.healing.candle_healing import ASK_MAX, CandleHealer
 from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.liveness.heartbeat import ExchangeClock
+from alpha_pulse.producers.streams import Streams
 
 log = structlog.get_logger()
 
@@ -21,22 +22,36 @@ REST_CLOCK_US = 1_000_000
 
 
 class RecordingEnd:
-    """Waits for a recording's end and makes sure of its last trades."""
+    """Waits for a recording's end, makes sure of its last trades and candles, and says so."""
 
     def __init__(
-        self, feeds: Collection[SymbolFeed], clock: ExchangeClock, healer: Healer, until_us: int
+        self, config: ProducerConfig, clock: ExchangeClock, healer: Healer, streams: Streams
     ) -> None:
-        self._feeds = feeds
+        self._config = config
         self._clock = clock
         self._healer = healer
-        self._until_us = until_us
+        self._streams = streams
+        self._feeds = streams.feeds
 
-    async def reached(self, catch_up: CatchUp) -> None:
-        """Return when everything earlier than the end is in the feeds."""
+    async def reach(self, candles: CandleHealer) -> None:
+        """Return when everything earlier than the end is in the feeds, and their last word too.
+
+        Args:
+            candles: asks for the candles that the stream did not bring.
+        """
+        await self._trades_complete()
+        if self._config.exchange_candles:
+            for _ in range(ASK_MAX):
+                await candles.heal(list(self._feeds.values()), self._config.until_us, 0)
+        for feed in self._feeds.values():
+            self._streams.send(feed, Event.FINISHED)
+
+    async def _trades_complete(self) -> None:
+        catch_up = self._streams.catch_up
         while True:
             await self._clock_at_end()
             try:
-                newer = [await catch_up.newest(feed) for feed in self._feeds]
+                newer = [await catch_up.newest(feed) for feed in list(self._feeds.values())]
             except DataFetchError as error:
                 log.warning("recording.unchecked", error=str(error)[:300])
                 await asyncio.sleep(0.2)
@@ -48,7 +63,7 @@ class RecordingEnd:
         loop = asyncio.get_running_loop()
         count, since = self._trades(), loop.time()
         while True:
-            if self._clock.frame_us >= self._until_us and self._all_complete():
+            if self._clock.frame_us >= self._config.until_us and self._all_complete():
                 return
             await asyncio.sleep(LOOK_EVERY_S)
             if self._trades() != count:
@@ -64,10 +79,13 @@ class RecordingEnd:
         except DataFetchError as error:
             log.warning("recording.unchecked", error=str(error)[:300])
             return False
-        return clock_us + REST_CLOCK_US > self._until_us
+        return clock_us + REST_CLOCK_US > self._config.until_us
 
     def _trades(self) -> int:
-        return sum(feed.trades for feed in self._feeds)
+        return sum(feed.trades for feed in self._feeds.values())
 
     def _all_complete(self) -> bool:
-        return all(f.is_complete and f.state == "live" and not f.seeks for f in self._feeds)
+        return all(
+            feed.is_complete and feed.state is State.LIVE and not feed.seeks
+            for feed in self._feeds.values()
+        )

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest
-from alpha_pulse.contracts.events import Gap, Trade
+from alpha_pulse.contracts.events import Gap, Heartbeat, Trade
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 
@@ -109,7 +109,9 @@ def test_taking_runs_is_the_same_as_taking_one_by_one(order: list[int], size: in
     assert in_runs.outbox == one_by_one.outbox
     assert in_runs.published_until_us == one_by_one.published_until_us
     assert in_runs.trades == one_by_one.trades
-    assert all(isinstance(decode_ingest(value), Trade) for value in in_runs.outbox)
+    events = [decode_ingest(value) for value in in_runs.outbox]
+    assert all(isinstance(event, Heartbeat) for event in events[:1])
+    assert all(isinstance(event, Trade) for event in events[1:])
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=3), max_size=60))

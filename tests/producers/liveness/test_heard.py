@@ -1,5 +1,7 @@
 """What a connection has shown, and that no heartbeat claims more."""
 
+from types import SimpleNamespace
+
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import Limiter
@@ -57,7 +59,7 @@ class Watched:
         streams = Streams(
             config,
             "binance",
-            Healer("binance", None, Limiter("binance")),
+            Healer("binance", SimpleNamespace(id="binance"), Limiter("binance")),
             clock=self.clock,
             sockets=sockets,
             gate=gate,

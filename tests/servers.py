@@ -1,7 +1,7 @@
 """Servers for tests: those that all processes of a run share, and a test's own.
 
-xdist's controller owns the shared ones: it starts them when the first worker asks, and ends them when
-all workers have. They meet in a folder: `asked` is a worker's question, `addresses` the
+xdist's controller owns the shared ones. It starts them when the first worker asks, and ends them
+when all workers have. They meet in a folder: `asked` is a worker's question, `addresses` the
 controller's answer.
 """
 

@@ -14,7 +14,6 @@ from alpha_pulse.contracts.market import (
     check_exchange,
     check_symbol,
     get_timeframe,
-    ids_are_consecutive,
     message_key,
 )
 
@@ -71,12 +70,6 @@ def test_other_symbols_are_refused(symbol: str) -> None:
 def test_other_exchange_names_are_refused(exchange: str) -> None:
     with pytest.raises(ValidationError, match="expected an exchange name"):
         check_exchange(exchange)
-
-
-def test_a_testnet_numbers_its_trades_as_its_exchange_does() -> None:
-    assert ids_are_consecutive("binance-testnet")
-    assert not ids_are_consecutive("bybit")
-    assert not ids_are_consecutive("never-heard-of")
 
 
 def test_the_key_is_exchange_and_symbol() -> None:

@@ -22,14 +22,6 @@ _EXCHANGE = re.compile(EXCHANGE_PATTERN)
 _SYMBOL = re.compile(SYMBOL_PATTERN)
 
 TESTNET_SUFFIX = "-testnet"
-# Exchanges whose trade ids are consecutive per symbol, so that a gap is provable. Bybit's are
-# UUIDs; of an exchange that is not named here nothing is assumed. Source: recorded streams.
-_CONSECUTIVE_IDS = frozenset({"binance", "binanceusdm", "kraken", "okx", "coinbase"})
-
-
-def ids_are_consecutive(exchange: str) -> bool:
-    """Return whether the exchange numbers a symbol's trades without holes."""
-    return exchange.removesuffix(TESTNET_SUFFIX) in _CONSECUTIVE_IDS
 
 
 def check_exchange(exchange: str) -> str:

@@ -12,6 +12,9 @@ PARTS := contracts producers processors sinks
 INDEX = $(shell $(BIN)/pip config get global.index-url 2>/dev/null)
 UV = $(if $(INDEX),UV_DEFAULT_INDEX="$(INDEX)") $(BIN)/uv pip --quiet
 
+# Compiles the hot loop where its sources changed: once, not in each process that wants it.
+WARM_UP = $(BIN)/python -c 'from alpha_pulse.contracts.config import ProcessorConfig; from alpha_pulse.processors.kernel.warm_up import warm_up; warm_up(ProcessorConfig())'
+
 # Without bytecode on disk every process compiles its libraries again: 3 s for ccxt alone.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -33,10 +36,11 @@ help:
 demo: setup
 	$(BIN)/alpha-pulse demo $(ARGS)
 
-# Most of a test's time is waiting, so three processes keep two cores busy; they share one Kafka and
+# Most of a test's time is waiting, so four processes keep two cores busy; they share one Kafka and
 # one ClickHouse. WORKERS=0 runs all in one process.
-WORKERS ?= 3
+WORKERS ?= 4
 test: setup
+	@$(WARM_UP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # What holds a promise of time in the long form alone, besides tests/faults.
@@ -94,7 +98,7 @@ $(READY): $(if $(RUNS),,again) requirements/dev.txt requirements/uv.txt pyprojec
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation $(PARTS:%=-e ./%) -e .
 	@$(BIN)/python -c 'import alpha_pulse.cli.main, alpha_pulse.producers.role, alpha_pulse.sinks.role'
-	@$(BIN)/python -c 'from alpha_pulse.contracts.config import ProcessorConfig; from alpha_pulse.processors.kernel.warm_up import warm_up; warm_up(ProcessorConfig())'
+	@$(WARM_UP)
 	@touch $(READY)
 
 # The pinned versions, with hashes and without any index's address (uv.lock would record it).

@@ -86,7 +86,7 @@ async def test_a_restart_goes_on_after_the_last_trade_in_the_log(
     number: signal.Signals, runtime: Runtime, namespace: str
 ) -> None:
     market = SyntheticMarket("BTC/USDT", 11, end_us=BEGIN_US + 12 * MINUTE_US)
-    async with ReplayExchange([market], speed=60.0) as exchange:
+    async with ReplayExchange([market], speed=120.0) as exchange:
         assert exchange.end_us is not None
         config = Config(
             namespace=namespace,

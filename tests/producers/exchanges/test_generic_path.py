@@ -21,7 +21,7 @@ async def test_trades_that_ccxt_decoded_reach_the_log_once_and_in_order(
     without_decoder = replace(exchange_of("binance"), decoder=None)
     monkeypatch.setattr(registry, "_room", lambda exchange_id: without_decoder)
     market = SyntheticMarket("BTC/USDT", 5, end_us=BEGIN_US + 300_000_000)
-    async with ReplayExchange([market], wait_for=["trades"], speed=20.0) as exchange:
+    async with ReplayExchange([market], wait_for=["trades"], speed=60.0) as exchange:
         assert exchange.end_us is not None
         following = await follow(
             ProducerConfig(exchange_url=exchange.url, clock="event", until_us=exchange.end_us)

@@ -34,8 +34,6 @@ from alpha_pulse.producers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
-CANDLES_EVERY_S = 20.0
-
 
 class LiveProducer:
     """Follows the symbols of one exchange until it is stopped or its recording ends.
@@ -172,7 +170,7 @@ class LiveProducer:
     def _add(self, symbols: Iterable[str]) -> None:
         added: list[str] = []
         for symbol in symbols:
-            reason = self._symbols.refusal(symbol)
+            reason = self._listing.refusal(symbol)
             if reason is not None:
                 if self._unlisted.get(symbol) != reason:
                     log.error(
@@ -194,7 +192,7 @@ class LiveProducer:
                 continue
             self._add(list(self._unlisted))
             for symbol in list(self.streams.feeds):
-                reason = self._symbols.refusal(symbol)
+                reason = self._listing.refusal(symbol)
                 if reason is not None:
                     self.streams.on_halted(symbol, reason)
 
@@ -222,18 +220,14 @@ class LiveProducer:
             self._on_delay(time.time() - newest_us / 1e6)
 
     async def _heal_candles(self) -> None:
-        """Again and again: fetch the candles that ended and that the stream did not bring."""
-        while True:
-            await asyncio.sleep(CANDLES_EVERY_S)
-            clock_us = self._clock.now_us(time.monotonic_ns() // 1000)
-            await self._candle_healer.heal(list(self.streams.feeds.values()), clock_us)
+        await self._candle_healer.run(self.streams.feeds, self._clock)
 
     async def _finish(self) -> None:
         end = RecordingEnd(self.config, self._clock, self._healer, self.streams)
         await end.reach(self._candle_healer)
         self._done.set()
 
-    # What it tells of itself
+    # What is measured
 
     @property
     def gate_is_open(self) -> bool:

@@ -216,19 +216,19 @@ class Streams:
                 self.catch_up.cancel(feed)
             case Action.QUARANTINE:
                 self._quarantine(feed.symbol)
-            case Action.SAY_LIVE:
-                self._say_live(feed, time_us)
-            case Action.SAY_DISCONNECTED:
+            case Action.EMIT_LIVE:
+                self._emit_live(feed, time_us)
+            case Action.EMIT_DISCONNECTED:
                 feed.emit_state("disconnected")
-            case Action.SAY_HALTED:
+            case Action.EMIT_HALTED:
                 feed.emit_state("halted")
-            case Action.SAY_FINISHED:
+            case Action.EMIT_FINISHED:
                 feed.emit_end(self._config.until_us)
             case _:
                 assert_never(action)
         self.mark(feed)
 
-    def _say_live(self, feed: SymbolFeed, complete_until_us: int) -> None:
+    def _emit_live(self, feed: SymbolFeed, complete_until_us: int) -> None:
         now_us = time.monotonic_ns() // 1000
         if self._config.clock == "exchange" and self._gate.is_open:
             complete_until_us = max(complete_until_us, self.heard_us(feed, now_us) - SETTLE_US)

@@ -19,9 +19,9 @@ OVER = (State.FINISHED, State.ENDED)
 FOLLOWED = [state for state in State if state not in OVER]
 TIME_US = 1_700_000_040_000_000
 SAYS = {
-    Action.SAY_LIVE: "live",
-    Action.SAY_DISCONNECTED: "disconnected",
-    Action.SAY_HALTED: "halted",
+    Action.EMIT_LIVE: "live",
+    Action.EMIT_DISCONNECTED: "disconnected",
+    Action.EMIT_HALTED: "halted",
 }
 
 
@@ -73,10 +73,10 @@ def test_a_symbol_that_is_over_says_nothing_more() -> None:
 
 def test_the_log_calls_a_symbol_live_in_the_state_live_alone() -> None:
     for before, event, after, actions in steps():
-        if Action.SAY_LIVE in actions:
+        if Action.EMIT_LIVE in actions:
             assert after is State.LIVE, (before, event)
         if after is State.LIVE is not before:
-            assert actions == (Action.SAY_LIVE,), (before, event)
+            assert actions == (Action.EMIT_LIVE,), (before, event)
 
 
 def test_nothing_is_claimed_that_is_not_caught_up() -> None:
@@ -103,15 +103,15 @@ def test_a_refusal_and_each_end_are_the_same_however_the_symbol_stood() -> None:
         # What REST was asked before would else call it live.
         assert step(before, Event.REFUSED) == (
             State.QUARANTINED,
-            (Action.STOP_CATCHING_UP, Action.QUARANTINE, Action.SAY_HALTED),
+            (Action.STOP_CATCHING_UP, Action.QUARANTINE, Action.EMIT_HALTED),
         )
         assert step(before, Event.REMOVED) == (
             State.ENDED,
-            (Action.STOP_CATCHING_UP, Action.SAY_DISCONNECTED),
+            (Action.STOP_CATCHING_UP, Action.EMIT_DISCONNECTED),
         )
-        said = (Action.SAY_DISCONNECTED,) if before is State.LIVE else ()
+        said = (Action.EMIT_DISCONNECTED,) if before is State.LIVE else ()
         assert step(before, Event.STOPPED) == (State.ENDED, said)
-        assert step(before, Event.FINISHED) == (State.FINISHED, (Action.SAY_FINISHED,))
+        assert step(before, Event.FINISHED) == (State.FINISHED, (Action.EMIT_FINISHED,))
 
 
 def test_a_refused_symbol_comes_back_by_its_stream_alone() -> None:

@@ -1,4 +1,4 @@
-"""The exchange's list of markets: without it nothing can be followed."""
+"""The exchange's list of markets: what can be followed, and why the rest can't."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Listing:
-    """Loads the list into a ccxt exchange, and loads it again."""
+    """Loads the list into a ccxt exchange, loads it again, and looks symbols up in it."""
 
     def __init__(self, config: ProducerConfig, name: str, client: Any, limiter: Limiter) -> None:
         self.is_loaded = False
@@ -25,7 +25,14 @@ class Listing:
         self._limiter = limiter
 
     async def load(self, stop: asyncio.Event) -> bool:
-        """Ask until there is an answer; return False when `stop` was set before."""
+        """Ask until there is an answer.
+
+        Args:
+            stop: set by the caller.
+
+        Returns:
+            False when `stop` was set before.
+        """
         attempt = 0
         while not stop.is_set():
             try:
@@ -60,6 +67,22 @@ class Listing:
             log.warning("markets.unreviewed", exchange=self._name, error=str(error)[:200])
             return False
         return True
+
+    def refusal(self, symbol: str) -> str | None:
+        """Return why a symbol can't be followed, None when it can.
+
+        Args:
+            symbol: `BASE/QUOTE`; the list has been loaded.
+        """
+        market = (self._client.markets or {}).get(symbol)
+        if market is None:
+            return "the exchange does not list it"
+        if market.get("active") is False:
+            return "the exchange lists it as not trading"
+        size = market.get("contractSize")
+        if market.get("contract") and (not market.get("linear") or size not in (None, 1, "1", 1.0)):
+            return "its amounts are in contracts, not in the base currency"
+        return None
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:

@@ -19,24 +19,8 @@ class SymbolTable:
         self._markets: dict[str, Any] = {}
         self._tables: dict[str, dict[str, str]] = {}
 
-    def refusal(self, symbol: str) -> str | None:
-        """Return why a symbol can't be followed, None when it can.
-
-        Args:
-            symbol: the unified symbol; the exchange's markets are loaded.
-        """
-        market = (self._client.markets or {}).get(symbol)
-        if market is None:
-            return "the exchange does not list it"
-        if market.get("active") is False:
-            return "the exchange lists it as not trading"
-        size = market.get("contractSize")
-        if market.get("contract") and (not market.get("linear") or size not in (None, 1, "1", 1.0)):
-            return "its amounts are in contracts, not in the base currency"
-        return None
-
     def add(self, symbol: str) -> None:
-        """Follow a symbol that was not refused."""
+        """Follow a symbol that the exchange lists."""
         self._markets[symbol] = self._client.market(symbol)
         for url, table in self._tables.items():
             self._fill(url, table)

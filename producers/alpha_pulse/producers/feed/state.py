@@ -1,8 +1,8 @@
-"""A symbol's states, what happens to it, and what must be done then: one table; pure.
+"""A symbol's states, what can happen to it, and what to do then: one table; pure.
 
-`TRANSITIONS` names what changes something, `STAYS` what changes nothing in a state; together they
-define every pair. A feed steps through the table, and `streams` sends the events and carries the
-actions out. Nothing is claimed to be complete in a state that is not `caught_up`.
+`TRANSITIONS` lists the events that change something in a state, `STAYS` those that don't; together
+they define every pair. `SymbolFeed` keeps the state; `streams` sends the events and carries out the
+actions. In a state that is not `caught_up` no heartbeat passes the last trade in the log.
 """
 
 from collections.abc import Mapping
@@ -12,21 +12,24 @@ from enum import Enum
 class State(Enum):
     """Where a symbol stands.
 
-    caught_up: whether every trade up to what the stream brings is in the feed, or known by its id
-    to be missing. meaning: a line for the docs.
+    Args:
+        label: its name in the docs.
+        caught_up: whether every trade before what the stream brings is in the feed, or known by its
+            id to be missing.
+        meaning: a line for the docs.
     """
 
-    STARTING = ("starting", True, "nothing was said yet; its first trade begins it")
-    RESUMING = ("resuming", False, "nothing was said yet; REST must show what came since the log")
-    LIVE = ("live", True, "its trades arrive, and nothing before them is unknown")
-    DISCONNECTED = ("disconnected", False, "its subscription was lost")
+    STARTING = ("starting", True, "no trade yet; the first one makes it live")
+    RESUMING = ("resuming", False, "after a restart; REST must show what the log lacks")
+    LIVE = ("live", True, "trades arrive, and every one before them is accounted for")
+    DISCONNECTED = ("disconnected", False, "the subscription is lost")
     CATCHING_UP = ("catching up", False, "subscribed again; REST is asked what came meanwhile")
-    JOINED = ("joined", True, "what came meanwhile is known; live with the stream's next sign")
-    HALTED = ("halted", True, "the exchange's list says that it does not trade")
+    JOINED = ("joined", True, "REST has reached the stream; live with its next trade")
+    HALTED = ("halted", True, "the exchange lists it as not trading")
     HALTED_BEHIND = ("halted, behind", False, "halted while it was disconnected")
-    QUARANTINED = ("quarantined", False, "the exchange refuses it; subscribed again after a while")
-    FINISHED = ("finished", True, "its recording is over")
-    ENDED = ("ended", False, "not followed any more")
+    QUARANTINED = ("quarantined", False, "refused; tried again after `quarantine_s`")
+    FINISHED = ("finished", True, "the recording is over")
+    ENDED = ("ended", False, "no longer followed")
 
     def __init__(self, label: str, caught_up: bool, meaning: str) -> None:
         self.label = label
@@ -39,50 +42,50 @@ class Event(Enum):
 
     TRADE = "the stream brings a trade"
     HEARD = "the stream brings another frame of the symbol"
-    SUBSCRIBED = "a subscription is open for a while without a frame"
-    JOINED = "REST reached what the stream brings"
-    CAUGHT_UP = "REST shows nothing that is missing"
+    SUBSCRIBED = "the subscription has been open for a while without a frame"
+    JOINED = "REST has reached what the stream brings"
+    CAUGHT_UP = "nothing is missing any more"
     LOST = "the subscription is lost"
     REFUSED = "the exchange refuses the subscription"
-    HALTED = "the exchange's list says that it does not trade"
-    REMOVED = "the settings name it no more"
+    HALTED = "the exchange lists it as not trading"
+    REMOVED = "the settings no longer name it"
     STOPPED = "the producer stops"
     FINISHED = "the recording is over"
 
 
 class Action(Enum):
-    """What must be done, in the order of the table."""
+    """What to do, in the order of the table."""
 
     CATCH_UP = "ask REST"
     STOP_CATCHING_UP = "stop asking REST"
     QUARANTINE = "leave the subscription alone for `quarantine_s`"
-    SAY_LIVE = "say live"
-    SAY_DISCONNECTED = "say disconnected"
-    SAY_HALTED = "say halted"
-    SAY_FINISHED = "say complete until the end"
+    EMIT_LIVE = "publish that it is live"
+    EMIT_DISCONNECTED = "publish that it is disconnected"
+    EMIT_HALTED = "publish that it is halted"
+    EMIT_FINISHED = "publish that it is complete until the recording's end"
 
 
 Step = tuple[State, tuple[Action, ...]]
 
-_LIVE = (State.LIVE, (Action.SAY_LIVE,))
-_LOST = (State.DISCONNECTED, (Action.SAY_DISCONNECTED,))
+_LIVE = (State.LIVE, (Action.EMIT_LIVE,))
+_LOST = (State.DISCONNECTED, (Action.EMIT_DISCONNECTED,))
 _ASK = (State.CATCHING_UP, (Action.CATCH_UP,))
-_HALTED = (State.HALTED, (Action.SAY_HALTED,))
-_HALTED_BEHIND = (State.HALTED_BEHIND, (Action.SAY_HALTED,))
+_HALTED = (State.HALTED, (Action.EMIT_HALTED,))
+_HALTED_BEHIND = (State.HALTED_BEHIND, (Action.EMIT_HALTED,))
 _REFUSED = (
     State.QUARANTINED,
-    (Action.STOP_CATCHING_UP, Action.QUARANTINE, Action.SAY_HALTED),
+    (Action.STOP_CATCHING_UP, Action.QUARANTINE, Action.EMIT_HALTED),
 )
-# However it stood: what ends a symbol ends it. A stop says so of live ones alone.
+# The same in every state. A stop is published of live symbols alone.
 _ENDS: Mapping[Event, Step] = {
     Event.REFUSED: _REFUSED,
-    Event.REMOVED: (State.ENDED, (Action.STOP_CATCHING_UP, Action.SAY_DISCONNECTED)),
+    Event.REMOVED: (State.ENDED, (Action.STOP_CATCHING_UP, Action.EMIT_DISCONNECTED)),
     Event.STOPPED: (State.ENDED, ()),
-    Event.FINISHED: (State.FINISHED, (Action.SAY_FINISHED,)),
+    Event.FINISHED: (State.FINISHED, (Action.EMIT_FINISHED,)),
 }
 
 TRANSITIONS: Mapping[State, Mapping[Event, Step]] = {
-    # Nothing is said of a symbol before it was live once, not even that it was lost.
+    # Before its first heartbeat nothing is published of a symbol, not even that it was lost.
     State.STARTING: {
         Event.TRADE: _LIVE,
         Event.SUBSCRIBED: _LIVE,
@@ -105,7 +108,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, Step]] = {
         Event.LOST: _LOST,
         Event.HALTED: _HALTED,
         **_ENDS,
-        Event.STOPPED: (State.ENDED, (Action.SAY_DISCONNECTED,)),
+        Event.STOPPED: (State.ENDED, (Action.EMIT_DISCONNECTED,)),
     },
     State.DISCONNECTED: {
         Event.TRADE: _ASK,
@@ -117,7 +120,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, Step]] = {
         Event.HALTED: _HALTED_BEHIND,
         **_ENDS,
     },
-    # A conversation with REST that is under way is not begun again.
+    # Asking REST again changes nothing while it is being asked.
     State.CATCHING_UP: {
         Event.TRADE: _ASK,
         Event.HEARD: _ASK,
@@ -170,7 +173,7 @@ STAYS: Mapping[State, frozenset[Event]] = {
     State.JOINED: frozenset({Event.HEARD, Event.JOINED}),
     State.HALTED: frozenset({Event.HEARD, Event.SUBSCRIBED, Event.JOINED, Event.HALTED}),
     State.HALTED_BEHIND: frozenset({Event.SUBSCRIBED, Event.HALTED}),
-    # An answer of REST to what was asked before the refusal proves nothing of what comes after.
+    # What REST answers to an earlier question proves nothing about the time after the refusal.
     State.QUARANTINED: frozenset(
         {Event.SUBSCRIBED, Event.JOINED, Event.CAUGHT_UP, Event.HALTED},
     ),
@@ -180,7 +183,7 @@ STAYS: Mapping[State, frozenset[Event]] = {
 
 
 def step(state: State, event: Event) -> Step:
-    """Return what becomes of a symbol, and what must be done.
+    """Return the state after an event, and what to do.
 
     Args:
         state: where the symbol stands.

@@ -1,7 +1,8 @@
 """The exchange's own candles over REST: those that the stream did not bring as final."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import ccxt.pro
 import msgspec
@@ -14,10 +15,12 @@ from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 from alpha_pulse.producers.healing.healer import Healer
+from alpha_pulse.producers.liveness.heartbeat import ExchangeClock
 
 log = structlog.get_logger()
 
 PAGE = 300
+EVERY_S = 20.0
 # A minute's candle is asked for so often; some exchanges have none for a minute without a trade.
 ASK_MAX = 3
 # After its end a candle may still change this long, and the stream has its chance first.
@@ -27,7 +30,9 @@ FINAL_AFTER_US = 10_000_000
 class CandleHealer:
     """Fetches closed candles that are missing from the feeds.
 
-    on_progress: called after candles were put into a feed.
+    Args:
+        healer: asks the exchange.
+        on_progress: called after candles were put into a feed.
     """
 
     def __init__(self, healer: Healer, *, on_progress: Callable[[SymbolFeed], None]) -> None:
@@ -35,10 +40,27 @@ class CandleHealer:
         self._on_progress = on_progress
         self._asked: dict[tuple[str, int], int] = {}
 
+    async def run(self, feeds: Mapping[str, SymbolFeed], clock: ExchangeClock) -> None:
+        """Ask for ever, every 20 s, for the candles that ended and that the stream did not bring.
+
+        Args:
+            feeds: by symbol; they may change meanwhile.
+            clock: the exchange's time.
+        """
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.heal(list(feeds.values()), clock.now_us(time.monotonic_ns() // 1000))
+
     async def heal(
         self, feeds: Iterable[SymbolFeed], clock_us: int, final_after_us: int = FINAL_AFTER_US
     ) -> None:
-        """Ask for what is missing by the exchange's clock; a failure is for the next time."""
+        """Ask once for what is missing; a failure is for the next time.
+
+        Args:
+            feeds: the feeds to look at.
+            clock_us: the exchange's time.
+            final_after_us: how long after its end a candle is left to the stream.
+        """
         for feed in feeds:
             missing = self._missing(feed, clock_us - final_after_us)
             if not missing:

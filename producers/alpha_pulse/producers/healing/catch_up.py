@@ -53,7 +53,7 @@ class CatchUp:
         self._cancelled: set[asyncio.Task[None]] = set()
 
     def start(self, feed: SymbolFeed) -> None:
-        """See to it that a feed's holes are filled; nothing happens when that is under way."""
+        """Begin a feed's conversation with REST; nothing happens while one is under way."""
         if feed.symbol not in self._tasks:
             task = asyncio.create_task(self._run(feed), name=f"catch-up {feed.symbol}")
             self._tasks[feed.symbol] = task

@@ -27,6 +27,7 @@ from typing import Any
 import clickhouse_connect
 from aiokafka import TopicPartition
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.codec import EventDecoder, encode
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
@@ -46,7 +47,7 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault, connection_arguments
 from alpha_pulse.sinks.clickhouse.migrate import migrate
-from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
+from alpha_pulse.sinks.clickhouse.tables import table_of
 
 PARTITIONS = 4
 SYMBOLS = 40
@@ -347,14 +348,14 @@ async def limit(name: str, config: Config, clickhouse: ClickHouse, rows: int) ->
         values = [encode(trade(f"S{number // 500 % SYMBOLS}/USDT", number)) for number in numbers]
         partition = first // BATCH_ROWS % PARTITIONS
         bodies.append(Batch("limit", partition, list(numbers), values, 0, 0).body())
-    table = f"{config.database}.{TRADES_LOG.name}"
+    table = f"{config.database}.{table_of(kinds.TRADE).name}"
     slots = asyncio.Semaphore(2)
     took: list[float] = []
 
     async def insert(body: bytes) -> None:
         async with slots:
             started_s = time.perf_counter()
-            await clickhouse.insert(table, TRADES_LOG.insert_columns, body, {})
+            await clickhouse.insert(table, table_of(kinds.TRADE).insert_columns, body, {})
             took.append(time.perf_counter() - started_s)
 
     async def is_reading() -> bool:

@@ -44,3 +44,11 @@ def test_a_field_says_whether_it_may_be_null_or_left_out() -> None:
     assert not fields["close"].is_nullable
     assert fields["buy_volume"].description.startswith("base units bought by takers")
     assert fields["quote_volume"].description.startswith("sum of price x amount")
+
+
+def test_choices_keep_the_order_in_which_they_were_declared() -> None:
+    assert {field.name: field.choices for field in fields_of(Trade) if field.choices} == {
+        "side": ("unknown", "buy", "sell")
+    }
+    coverage = next(field for field in fields_of(Candle) if field.name == "coverage")
+    assert coverage.choices == ("contiguous", "unverified", "partial", "gap", "exchange")

@@ -22,7 +22,7 @@ from alpha_pulse.contracts.market import (
 )
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import CANDLES, TOPICS
-from alpha_pulse.sinks.clickhouse.migrate import placeholders
+from alpha_pulse.sinks.clickhouse.statements import placeholders
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = [
@@ -120,6 +120,7 @@ TRUSTED = {
     "BASE_TIMEFRAME", "GAPS_MAX", "MARKETS_MAX", "RATE_WINDOW_S",
     "tag",  # a counter's, of the embedded engine
     "name", "identified", "right", "settings", "user",  # users and their rights, quoted
+    "', '.join(key)", "', '.join(shown)", "newest", "view_name(table)", "parts",  # of a kind
 }  # fmt: skip
 STATEMENT = re.compile(r"\b(SELECT|INSERT INTO|ALTER|CREATE|DROP|GRANT|DELETE FROM|WHERE)\b")
 

@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import (
     ClickHouseConfig,
@@ -42,16 +43,7 @@ from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.migrate import migrate
-from alpha_pulse.sinks.clickhouse.tables import (
-    AUDITS_LOG,
-    CANDLES_LOG,
-    DEAD_LETTERS_LOG,
-    EXCHANGE_CANDLES_LOG,
-    GAPS_LOG,
-    STATUS_LOG,
-    TRADES_LOG,
-    Table,
-)
+from alpha_pulse.sinks.clickhouse.tables import Table, table_of
 from tests.integration.market import SYMBOL, candle
 from tests.patience import PATIENCE_S
 from tests.servers import started
@@ -128,16 +120,19 @@ def _events(until_us: int) -> list[tuple[Table, list[msgspec.Struct]]]:
     ]
     letter = msgspec.structs.replace(EXAMPLES[DeadLetter]["record"], time_us=until_us - SECOND_US)
     return [
-        (CANDLES_LOG, [*minutes, *fives]),
-        (EXCHANGE_CANDLES_LOG, [*theirs]),
+        (table_of(kinds.CANDLE), [*minutes, *fives]),
+        (table_of(kinds.EXCHANGE_CANDLE), [*theirs]),
         (
-            AUDITS_LOG,
+            table_of(kinds.AUDIT),
             [audit, msgspec.structs.replace(audit, result="equal", open_time_us=until_us)],
         ),
-        (GAPS_LOG, [gap, msgspec.structs.replace(gap, first_trade_id="5", status="unfillable")]),
-        (STATUS_LOG, [state]),
-        (TRADES_LOG, [*trades]),
-        (DEAD_LETTERS_LOG, [letter]),
+        (
+            table_of(kinds.GAP),
+            [gap, msgspec.structs.replace(gap, first_trade_id="5", status="unfillable")],
+        ),
+        (table_of(kinds.STATUS), [state]),
+        (table_of(kinds.TRADE), [*trades]),
+        (table_of(kinds.DEAD_LETTER), [letter]),
     ]
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, SinkConfig
 from alpha_pulse.contracts.dead_letters import dead_letter_of_row
@@ -23,7 +24,7 @@ from alpha_pulse.sinks.clickhouse.dead_letters import (
     show_dead_letter,
 )
 from alpha_pulse.sinks.clickhouse.migrate import migrate
-from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.lanes.consumer import Sink
 from alpha_pulse.sinks.lanes.writer import REFUSED
 from tests.patience import PATIENCE_S
@@ -55,7 +56,7 @@ async def clickhouse(config: Config) -> AsyncIterator[ClickHouse]:
 async def insert(clickhouse: ClickHouse, config: Config, *letters: DeadLetter) -> None:
     values = [encode(letter) for letter in letters]
     batch = Batch("t", 0, range(len(values)), values, len(values), 0)
-    table = DEAD_LETTERS_LOG
+    table = table_of(kinds.DEAD_LETTER)
     await clickhouse.insert(
         f"{config.database}.{table.name}", table.insert_columns, batch.body(), {}
     )

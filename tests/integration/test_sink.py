@@ -29,7 +29,7 @@ from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS, STORED_TOPICS, T
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.batching.resume import TopicRecreated
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
-from alpha_pulse.sinks.clickhouse.tables import table_of
+from alpha_pulse.sinks.clickhouse.tables import stored_tables
 from alpha_pulse.sinks.lanes.consumer import Sink
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from tests.patience import PATIENCE_S
@@ -134,7 +134,7 @@ def holds(clickhouse: ClickHouse, config: Config, rows: int, table: str = "trade
 async def settled(clickhouse: ClickHouse, config: Config, topic: Topic, partition: int = 0) -> int:
     name = topic.full_name(config.namespace)
     stored = await OffsetStore(clickhouse, config.database).stored(
-        table_of(topic), name, 1, [partition]
+        stored_tables(config.namespace)[name], name, 1, [partition]
     )
     return stored[partition].settled_before or 0
 
@@ -155,7 +155,7 @@ async def test_every_topic_is_stored_with_its_position(
         await publish(config, topic, [encode(event)], partition=1)
     async with running(config) as sink:
         for topic in STORED_TOPICS:
-            table = table_of(topic)
+            table = stored_tables("")[topic.name]
 
             async def stored(table: str = table.name, topic: Topic = topic) -> bool:
                 if not await holds(clickhouse, config, 1, table)():

@@ -10,21 +10,17 @@ from typing import Any
 import clickhouse_connect
 import msgspec
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Gap, StreamStatus, Trade
+from alpha_pulse.contracts.market import TIMEFRAMES, Timeframe
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, connection_arguments
 from alpha_pulse.sinks.clickhouse.migrate import load_migrations
-from alpha_pulse.sinks.clickhouse.tables import (
-    CANDLES_LOG,
-    EXCHANGE_CANDLES_LOG,
-    GAPS_LOG,
-    STATUS_LOG,
-    TRADES_LOG,
-    Table,
-)
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from tests.integration.market import candle
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sql.md"
@@ -59,7 +55,8 @@ class Database:
         self.clickhouse = clickhouse
         self.client = client
 
-    async def insert(self, table: Table, *events: msgspec.Struct) -> None:
+    async def insert(self, kind: kinds.Kind[Any], *events: msgspec.Struct) -> None:
+        table = table_of(kind)
         values = [encode(event) for event in events]
         offsets = [next(_offsets) for _ in values]
         await self.clickhouse.insert(
@@ -106,8 +103,8 @@ def test_every_view_is_documented_and_has_a_query() -> None:
 
 async def test_a_trade_that_came_twice_is_shown_once(database: Database) -> None:
     first, second = trade(1, START_US, "10"), trade(2, START_US, "11")
-    await database.insert(TRADES_LOG, first, second, first)
-    await database.insert(TRADES_LOG, first)
+    await database.insert(kinds.TRADE, first, second, first)
+    await database.insert(kinds.TRADE, first)
     assert await database.rows("SELECT trade_id, price FROM trades ORDER BY trade_id") == [
         ("1", Decimal(10)),
         ("2", Decimal(11)),
@@ -115,9 +112,9 @@ async def test_a_trade_that_came_twice_is_shown_once(database: Database) -> None
 
 
 async def test_the_newest_revision_of_a_candle_stands(database: Database) -> None:
-    await database.insert(CANDLES_LOG, candle(START_US, "7", 3), candle(START_US, "6", 2))
-    await database.insert(CANDLES_LOG, candle(START_US, "8", 9))
-    await database.insert(CANDLES_LOG, candle(START_US, "5", 1))
+    await database.insert(kinds.CANDLE, candle(START_US, "7", 3), candle(START_US, "6", 2))
+    await database.insert(kinds.CANDLE, candle(START_US, "8", 9))
+    await database.insert(kinds.CANDLE, candle(START_US, "5", 1))
     assert await database.rows("SELECT close, revision FROM candles") == [(Decimal(8), 9)]
     # A filter on a value sees the newest revision only.
     assert await database.rows("SELECT close FROM candles WHERE close < 8") == []
@@ -127,7 +124,7 @@ async def test_the_newest_revision_of_a_candle_stands(database: Database) -> Non
 async def test_the_audit_holds_each_field_against_the_exchanges(database: Database) -> None:
     same, other, alone = (START_US + number * MINUTE_US for number in range(3))
     await database.insert(
-        CANDLES_LOG,
+        kinds.CANDLE,
         candle(same, "8"),
         candle(other, "8"),
         candle(other, "9", 2),
@@ -135,7 +132,7 @@ async def test_the_audit_holds_each_field_against_the_exchanges(database: Databa
     )
     unknown: dict[str, Any] = {"quote_volume": None, "trade_count": None, "source": "exchange"}
     await database.insert(
-        EXCHANGE_CANDLES_LOG,
+        kinds.EXCHANGE_CANDLE,
         candle(same, "8", 0, **unknown),
         candle(other, "8.5", 0, volume="2.500000000001"),
     )
@@ -160,8 +157,8 @@ async def test_the_audit_of_a_day_reads_both_sides_in_the_order_of_time(
                 for minute in range(100)
                 for symbol in ("BTC/USDT", "ETH/USDT")
             ]
-            for table in (CANDLES_LOG, EXCHANGE_CANDLES_LOG):
-                await database.insert(table, *candles)
+            for kind in (kinds.CANDLE, kinds.EXCHANGE_CANDLE):
+                await database.insert(kind, *candles)
     audit = (
         "SELECT symbol, open_time, revision, equal FROM candle_audit WHERE exchange = 'binance' "
         "AND timeframe = '1m' AND open_time >= '2026-11-16' AND open_time < '2026-11-17'"
@@ -176,7 +173,7 @@ async def test_the_audit_of_a_day_reads_both_sides_in_the_order_of_time(
 async def test_the_latest_trade_is_the_last_by_time_and_then_by_number(database: Database) -> None:
     last_us = START_US + 5
     await database.insert(
-        TRADES_LOG,
+        kinds.TRADE,
         trade(9, last_us, "1"),
         trade(10, last_us, "2"),
         trade(11, START_US, "3"),
@@ -199,7 +196,7 @@ async def test_what_projections_tell_is_the_same_before_between_and_after_merges
     answers = []
     for number in range(4):
         await database.insert(
-            TRADES_LOG,
+            kinds.TRADE,
             *(trade(number * 100 + n, START_US + number * 100 + n, "7") for n in range(9)),
         )
         latest = await database.rows("SELECT trade_id, trade_time FROM latest")
@@ -219,9 +216,9 @@ async def test_what_projections_tell_is_the_same_before_between_and_after_merges
 
 
 async def test_freshness_tells_ages_also_of_a_symbol_without_trades(database: Database) -> None:
-    await database.insert(TRADES_LOG, trade(1, START_US, "1"))
+    await database.insert(kinds.TRADE, trade(1, START_US, "1"))
     await database.insert(
-        CANDLES_LOG, candle(START_US, "8"), candle(START_US, "8", symbol="ETH/USDT")
+        kinds.CANDLE, candle(START_US, "8"), candle(START_US, "8", symbol="ETH/USDT")
     )
     rows = await database.rows(
         "SELECT symbol, last_trade_time IS NULL, trade_age_s IS NULL, "
@@ -245,7 +242,7 @@ async def test_a_gap_shows_its_newest_state(database: Database) -> None:
     )
     other = msgspec.structs.replace(gap, first_trade_id=None, last_trade_id=None)
     filled = msgspec.structs.replace(gap, status="filled", revision=6)
-    await database.insert(GAPS_LOG, filled, gap, other)
+    await database.insert(kinds.GAP, filled, gap, other)
     rows = await database.rows("SELECT first_trade_id, status, length_s FROM gaps ORDER BY status")
     assert rows == [(None, "open", 2.5), ("5", "filled", 2.5)]
 
@@ -261,7 +258,7 @@ async def test_the_status_is_the_newest_one(database: Database) -> None:
         revision=2,
     )
     live = msgspec.structs.replace(status, state="live", revision=5)
-    await database.insert(STATUS_LOG, live, status)
+    await database.insert(kinds.STATUS, live, status)
     assert await database.rows("SELECT state, last_trade_id FROM status") == [("live", None)]
 
 
@@ -280,7 +277,7 @@ def ohlc(view: str, interval_s: int, **more: str) -> str:
 async def test_candles_of_any_length_from_trades_are_exact(database: Database) -> None:
     window_us = 90 * SECOND_US
     await database.insert(
-        TRADES_LOG,
+        kinds.TRADE,
         trade(10, START_US, "10.000000000001", "0.5"),
         trade(9, START_US, "10.5", "1"),  # the same time: id 9 comes first
         trade(11, START_US + window_us - 1, "30", "0.000000000001", side="sell"),
@@ -308,7 +305,7 @@ async def test_candles_of_any_length_from_trades_are_exact(database: Database) -
 async def test_candles_of_any_length_from_candles_tell_what_is_missing(database: Database) -> None:
     times = [START_US + number * MINUTE_US for number in (0, 1, 3)]
     await database.insert(
-        CANDLES_LOG,
+        kinds.CANDLE,
         candle(times[0], "11", open="9"),
         candle(times[1], "12", coverage="partial"),
         candle(times[1], "13", 2, coverage="exchange", quote_volume=None),
@@ -330,7 +327,27 @@ async def test_candles_of_any_length_from_candles_tell_what_is_missing(database:
     )
 
 
+@pytest.mark.parametrize("timeframe", TIMEFRAMES.values(), ids=str)
+async def test_every_timeframe_of_the_contracts_has_its_length(
+    database: Database, timeframe: Timeframe
+) -> None:
+    open_us = timeframe.open_time_us(START_US)
+    await database.insert(kinds.CANDLE, candle(open_us, "11", timeframe=timeframe.name))
+    seconds = 4 * timeframe.duration_us // SECOND_US
+    query = ohlc("ohlc_from_candles", seconds, timeframe=timeframe.name)
+    (row,) = await database.rows(query)
+    assert row[-2:] == (1, 4)
+
+
+@pytest.mark.parametrize("timeframe", ["7m", "", "1M", "1m ", "60"])
+async def test_an_unknown_timeframe_is_refused_even_where_nothing_is_stored(
+    database: Database, timeframe: str
+) -> None:
+    with pytest.raises(DatabaseError, match=r"expected a timeframe, one of 1s 1m .* 1d 1w"):
+        await database.rows(ohlc("ohlc_from_candles", 300, timeframe=timeframe))
+
+
 async def test_a_week_starts_on_monday(database: Database) -> None:
-    await database.insert(TRADES_LOG, trade(1, MONDAY_US - 1, "1"), trade(2, MONDAY_US, "2"))
+    await database.insert(kinds.TRADE, trade(1, MONDAY_US - 1, "1"), trade(2, MONDAY_US, "2"))
     rows = await database.rows(ohlc("ohlc_from_trades", 604_800))
     assert [row[0].strftime("%F") for row in rows] == ["2026-11-09", "2026-11-16"]

@@ -5,8 +5,9 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.sinks.batching.batch import Batch
-from alpha_pulse.sinks.clickhouse.tables import CANDLES_LOG, TRADES_LOG
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.metrics import SinkMetrics
 
 
@@ -34,7 +35,7 @@ def trade(age_s: float, job: str = "") -> bytes:
 def test_the_last_live_trade_measures_the_whole_way(
     metrics: SinkMetrics, registry: CollectorRegistry
 ) -> None:
-    metrics.stored(batch(trade(500), trade(20)), TRADES_LOG, 0.2)
+    metrics.stored(batch(trade(500), trade(20)), table_of(kinds.TRADE), 0.2)
     name = "alpha_pulse_sink_end_to_end_seconds"
     assert registry.get_sample_value(f"{name}_bucket", {"le": "10.0"}) == 0
     assert registry.get_sample_value(f"{name}_bucket", {"le": "30.0"}) == 1
@@ -51,7 +52,7 @@ def test_the_last_live_trade_measures_the_whole_way(
 def test_history_and_rubbish_measure_nothing_and_harm_nothing(
     metrics: SinkMetrics, registry: CollectorRegistry, value: bytes | None
 ) -> None:
-    metrics.stored(batch(value), TRADES_LOG, 0.1)
+    metrics.stored(batch(value), table_of(kinds.TRADE), 0.1)
     assert registry.get_sample_value("alpha_pulse_sink_end_to_end_seconds_count") == 0
     inserts = "alpha_pulse_sink_insert_seconds_count"
     assert registry.get_sample_value(inserts, {"table": "trades_log"}) == 1
@@ -60,5 +61,5 @@ def test_history_and_rubbish_measure_nothing_and_harm_nothing(
 def test_candles_are_not_measured_by_their_open_time(
     metrics: SinkMetrics, registry: CollectorRegistry
 ) -> None:
-    metrics.stored(batch(b"{}"), CANDLES_LOG, 0.1)
+    metrics.stored(batch(b"{}"), table_of(kinds.CANDLE), 0.1)
     assert registry.get_sample_value("alpha_pulse_sink_end_to_end_seconds_count") == 0

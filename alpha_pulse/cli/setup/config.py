@@ -11,7 +11,7 @@ from alpha_pulse.contracts.config_sources import DEFAULT, Key, Setting, list_set
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.contracts.kafka.connection import client_arguments
 from alpha_pulse.sinks.clickhouse.client import connection_arguments
-from alpha_pulse.sinks.clickhouse.migrate import placeholders
+from alpha_pulse.sinks.clickhouse.statements import placeholders
 
 app = typer.Typer(name="config", help="The settings: what they are, and whether they can be.")
 

@@ -81,7 +81,8 @@ IdsAreConsecutive = Annotated[
     ),
 ]
 
-Side = Literal["buy", "sell", "unknown"]
+# ClickHouse numbers the values of each in this order: a new one goes to the end.
+Side = Literal["unknown", "buy", "sell"]
 Source = Literal["trades", "exchange", "mixed"]
 Coverage = Literal["contiguous", "unverified", "partial", "gap", "exchange"]
 StreamState = Literal["live", "disconnected", "halted"]

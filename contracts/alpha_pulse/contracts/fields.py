@@ -3,9 +3,10 @@
 Column types, decimals, times and comments follow from here; nothing else keeps a list of fields.
 """
 
+import typing
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import inspect
@@ -22,6 +23,9 @@ class Field:
         type: what it holds when it is not null, such as `msgspec.inspect.StrType`.
         is_nullable: whether null may stand there.
         is_optional: whether writers leave it out at its default.
+        default: what it is then.
+        choices: the values that it is one of, in the order in which they were declared; empty where
+            its type names none. A new one goes to the end: ClickHouse numbers them.
         is_time: whether it is a time, in microseconds since 1970.
         decimal: the grammar of its decimal text; None when it is no decimal.
         description: what it means, "" where the name says all.
@@ -31,6 +35,8 @@ class Field:
     type: inspect.Type
     is_nullable: bool
     is_optional: bool
+    default: Any
+    choices: tuple[str, ...]
     is_time: bool
     decimal: Grammar | None
     description: str
@@ -41,7 +47,8 @@ def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:
     """Return the fields of an event, in the order in which they travel."""
     declared = inspect.type_info(event)
     assert isinstance(declared, inspect.StructType)
-    return tuple(_field(field) for field in declared.fields)
+    hints = typing.get_type_hints(event, include_extras=True)
+    return tuple(_field(field, _choices(hints[field.name])) for field in declared.fields)
 
 
 def decimal_fields(event: type[msgspec.Struct]) -> tuple[str, ...]:
@@ -54,7 +61,14 @@ def time_fields(event: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(field.name for field in fields_of(event) if field.is_time)
 
 
-def _field(field: inspect.Field) -> Field:
+def _choices(hint: Any) -> tuple[str, ...]:
+    # Of msgspec's own type they come sorted.
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    return next((found for part in typing.get_args(hint) if (found := _choices(part))), ())
+
+
+def _field(field: inspect.Field, choices: tuple[str, ...]) -> Field:
     description, is_time = "", False
     rule, is_nullable = field.type, False
     # Outside in: the outermost description counts.
@@ -72,6 +86,8 @@ def _field(field: inspect.Field) -> Field:
         type=rule,
         is_nullable=is_nullable,
         is_optional=not field.required,
+        default=field.default,
+        choices=choices if isinstance(rule, inspect.LiteralType) else (),
         is_time=is_time,
         decimal=GRAMMARS.get(pattern),
         description=description,

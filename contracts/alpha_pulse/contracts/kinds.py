@@ -77,13 +77,19 @@ Topic = TopicOf[Any]
 class Log:
     """The append-only ClickHouse table that keeps a kind: one row per record of its topics.
 
+    Its columns and most of its constraints follow from the types of the event's fields; the rest is
+    said here, in ClickHouse's words and by column names.
+
     Attributes:
         table: its name.
         time: the field whose month decides the table's partition.
         order: the fields that sort the table.
         retention: the setting of `[clickhouse]` that says for how many days rows are kept.
+        columns: definitions of the columns that do not follow from their field's type; nothing is
+            checked of them.
         checks: constraints by name, beyond those that follow from the fields' types.
         projections: by name, beyond the one that counts offsets.
+        settings: of the table, beyond those of every log table.
     """
 
     table: str
@@ -92,9 +98,11 @@ class Log:
     retention: str = "events_retention_days"
     checks: Mapping[str, str] = field(default_factory=dict)
     projections: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Kind(Generic[EventT_co]):
     """One kind of event.
 
@@ -166,6 +174,20 @@ class Kind(Generic[EventT_co]):
         }
 
 
+_PRICES_ORDERED = (
+    "high_dec >= greatest(open_dec, close_dec) AND low_dec <= least(open_dec, close_dec)"
+)
+_CANDLE_PROJECTIONS = {
+    # The last candle of each symbol without reading the others.
+    "p_latest": "SELECT exchange, symbol, timeframe, max(open_time), argMax((open_dec, high_dec, "
+    "low_dec, close_dec, volume_dec, coverage, revision), (open_time, revision)) "
+    "GROUP BY exchange, symbol, timeframe",
+    # For candle_audit of many symbols at once: what it compares, in the order of time.
+    "p_time": "SELECT exchange, symbol, timeframe, open_time, open_dec, high_dec, low_dec, "
+    "close_dec, volume_dec, quote_volume_dec, trade_count, revision, source, coverage "
+    "ORDER BY exchange, timeframe, open_time, symbol, bitNot(revision)",
+}
+
 TRADE = Kind(
     name="trade",
     event=Trade,
@@ -178,6 +200,18 @@ TRADE = Kind(
         time="trade_time_us",
         order=("exchange", "symbol", "trade_time_us", "trade_id"),
         retention="trades_retention_days",
+        # The last trade of each symbol without reading the others.
+        projections={
+            "p_latest": "SELECT exchange, symbol, max(trade_time), argMax((trade_id, price_dec, "
+            "amount_dec, side), (trade_time, length(trade_id), trade_id)), max(receive_time) "
+            "GROUP BY exchange, symbol",
+        },
+        # Live trades come in many small inserts, and projections were a third of their cost: they
+        # are made when parts are merged. Until then a query reads the rows, which are few.
+        settings={
+            "materialize_projections_on_insert": "0",
+            "materialize_projections_on_merge": "1",
+        },
     ),
 )
 CANDLE = Kind(
@@ -195,6 +229,8 @@ CANDLE = Kind(
         time="open_time_us",
         order=("exchange", "symbol", "timeframe", "open_time_us", "revision"),
         retention="candles_retention_days",
+        checks={"prices_ordered": _PRICES_ORDERED, "revision_set": "revision > 0"},
+        projections=_CANDLE_PROJECTIONS,
     ),
 )
 EXCHANGE_CANDLE = Kind(
@@ -210,6 +246,8 @@ EXCHANGE_CANDLE = Kind(
         time="open_time_us",
         order=("exchange", "symbol", "timeframe", "open_time_us", "revision"),
         retention="candles_retention_days",
+        checks={"prices_ordered": _PRICES_ORDERED},
+        projections=_CANDLE_PROJECTIONS,
     ),
 )
 OPEN_CANDLE = Kind(
@@ -267,7 +305,21 @@ DEAD_LETTER = Kind(
     topic="market.deadletters.v1",
     key="identity",
     retention_ms=30 * DAY_MS,
-    log=Log(table="dead_letters_log", time="time_us", order=("identity",)),
+    log=Log(
+        table="dead_letters_log",
+        time="time_us",
+        order=("identity",),
+        # A dead letter is kept whatever it lacks: a field that is missing is null.
+        columns={
+            "reason": "LowCardinality(String)",
+            "exchange": "LowCardinality(Nullable(String)) DEFAULT NULL",
+            "symbol": "LowCardinality(Nullable(String)) DEFAULT NULL",
+            "topic": "LowCardinality(Nullable(String)) DEFAULT NULL",
+            "partition": "Nullable(Int32) DEFAULT NULL CODEC(ZSTD(1))",
+            "offset": "Nullable(Int64) DEFAULT NULL CODEC(ZSTD(1))",
+        },
+        checks={"reason_set": "reason != ''"},
+    ),
 )
 HEARTBEAT = Kind(
     name="heartbeat",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from alpha_pulse.contracts.kinds import TRADE
 from alpha_pulse.contracts.roles.metrics.metric import (
     CONSUMERGROUP_LAG,
     Metric,
@@ -14,7 +15,7 @@ from alpha_pulse.contracts.roles.metrics.metric import (
     histogram,
 )
 from alpha_pulse.sinks.batching.batch import Batch
-from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG, Table
+from alpha_pulse.sinks.clickhouse.tables import Table
 from alpha_pulse.sinks.lanes.consumer import Sink
 
 _BY_TABLE = ("table",)
@@ -93,7 +94,7 @@ class SinkMetrics:
         self._insert_s.labels(table.name).observe(took_s)
         self._delay_s.labels(table.name).observe(max(0.0, now_s - record_s))
         self._last_time_s[table.name,] = record_s
-        if table is TRADES_LOG:
+        if table.kind is TRADE:
             try:
                 last = msgspec.json.decode(batch.values[-1] or b"", type=_TradeTime)
             except (msgspec.DecodeError, UnicodeDecodeError):

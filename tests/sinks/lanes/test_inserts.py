@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.sinks.batching.batch import Batch, Waiting
 from alpha_pulse.sinks.batching.resume import KnownOffsets
-from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.lanes.announcements import PartitionLost
 from alpha_pulse.sinks.lanes.inserts import Inserts
 from alpha_pulse.sinks.lanes.lane import Lane
@@ -55,7 +56,7 @@ class World:
         for age, partition in enumerate((2, 0, 1)):
             waiting = Waiting("t", partition, rows_max=10, bytes_max=1000, age_s_max=0.0)
             where = TopicPartition("t", partition)
-            lane = Lane(where, TRADES_LOG, Epoch(), waiting, KnownOffsets(), 0, 0)
+            lane = Lane(where, table_of(kinds.TRADE), Epoch(), waiting, KnownOffsets(), 0, 0)
             self.lanes[where] = lane
             self.add(partition, 0, float(age))
         announcements: Any = self.announcements

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.config import SinkConfig
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.batching.resume import KnownOffsets, TopicRecreated
-from alpha_pulse.sinks.clickhouse.tables import TRADES_LOG
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.lanes.lane import LaneOpener
 from alpha_pulse.sinks.lanes.offsets import Epoch, Stored
 
@@ -46,7 +47,7 @@ class RecreatedTopic(Topic):
 
 
 def opener_of(topic: Any) -> LaneOpener:
-    return LaneOpener(topic, topic, {TRADES.name: TRADES_LOG}, SinkConfig())
+    return LaneOpener(topic, topic, {TRADES.name: table_of(kinds.TRADE)}, SinkConfig())
 
 
 async def test_what_another_sink_stored_meanwhile_is_no_topic_made_anew() -> None:

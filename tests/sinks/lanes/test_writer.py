@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alpha_pulse.contracts import kinds
 from alpha_pulse.contracts.codec import EventDecoder
 from alpha_pulse.contracts.events import DeadLetter
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ManyMonths, PassingFault, RowsRefused
-from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, TRADES_LOG, Table
+from alpha_pulse.sinks.clickhouse.tables import table_of
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 from alpha_pulse.sinks.lanes.writer import (
     REFUSED,
@@ -80,8 +81,8 @@ def batch_of(values: list[bytes | None]) -> Batch:
     return Batch("t", 1, list(range(len(values))), values, len(values), 1_700_000_000_123)
 
 
-async def store(writer: Writer, batch: Batch, table: Table = TRADES_LOG) -> None:
-    await writer.store(batch, table, "t", 1)
+async def store(writer: Writer, batch: Batch, kind: kinds.Kind[Any] = kinds.TRADE) -> None:
+    await writer.store(batch, table_of(kind), "t", 1)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=80))
@@ -161,7 +162,7 @@ async def test_our_own_dead_letter_refused_stops_the_sink() -> None:
     value = b'{"reason":"refused_by_clickhouse","bad":1}'
     letters = Letters()
     with pytest.raises(TooManyRefused, match="our own dead letter"):
-        await store(writer_of(FakeClickHouse(), letters), batch_of([value]), DEAD_LETTERS_LOG)
+        await store(writer_of(FakeClickHouse(), letters), batch_of([value]), kinds.DEAD_LETTER)
     assert letters.published == []
 
 

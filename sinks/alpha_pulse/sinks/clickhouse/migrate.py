@@ -1,32 +1,45 @@
-"""The schema: `ddl/*.sql` applied in order, once each, with checksums; comments and retention.
+"""The schema: a log table of each kind, `ddl/*.sql` in order and once each, views, retention.
 
-Several may start at once: each statement can be repeated (`IF NOT EXISTS`, `OR REPLACE`), and the
-row that records a file carries a dedup token, so that it is stored once.
+A log table is made in its newest form. The numbered files change databases that are older: each is
+applied once and its checksum kept; on a new database they find their work done. Several may start
+at once: each statement can be repeated (`IF NOT EXISTS`, `OR REPLACE`), and the row that records a
+file carries a dedup token, so that it is stored once.
 """
 
-import asyncio
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import structlog
 
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.errors import ConfigError, StorageError
-from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
-from alpha_pulse.sinks.clickhouse.columns import column_comments
-from alpha_pulse.sinks.clickhouse.tables import LOG_TABLES
+from alpha_pulse.contracts.errors import StorageError
+from alpha_pulse.contracts.kinds import KINDS, Kind
+from alpha_pulse.sinks.clickhouse.client import ClickHouse
+from alpha_pulse.sinks.clickhouse.columns import column_comments, quoted
+from alpha_pulse.sinks.clickhouse.generated import changes, create_table
+from alpha_pulse.sinks.clickhouse.owner import check_owner, claim
+from alpha_pulse.sinks.clickhouse.statements import placeholders, run
+from alpha_pulse.sinks.clickhouse.tables import Table, log_tables
+from alpha_pulse.sinks.clickhouse.views import View, keep_views, load_views
 
 log = structlog.get_logger(__name__)
 
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-_IDENTIFIER = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
-# What two migrations that run at once may meet: the other one is just making or replacing it.
-_RACES = ("TABLE_ALREADY_EXISTS", "UNKNOWN_TABLE", "DDL_GUARD_IS_ACTIVE", "CANNOT_ASSIGN_ALTER")
-_ATTEMPTS_MAX = 5
+# Its own database: refreshable views fail in the embedded engine's `default`.
+_DATABASE = "CREATE DATABASE IF NOT EXISTS {{database}} {{on_cluster}} ENGINE = Atomic"
+_MIGRATIONS = """CREATE TABLE IF NOT EXISTS {{database}}.schema_migrations {{on_cluster}}
+(
+    number UInt32 COMMENT 'number of the DDL file',
+    name String COMMENT 'name of the DDL file',
+    checksum String COMMENT 'SHA-256 of the file',
+    applied_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'ClickHouse clock, UTC'
+)
+ENGINE = {{engine}} ORDER BY number SETTINGS {{deduplication_window}} = 10000"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,21 @@ class Migration:
     def checksum(self) -> str:
         """SHA-256 of the text, line ends normalized."""
         return hashlib.sha256(self.text.replace("\r\n", "\n").encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a version brings: a log table of each kind, files that change older ones, and views."""
+
+    migrations: tuple[Migration, ...]
+    tables: tuple[Table, ...] = ()
+    views: tuple[View, ...] = ()
+
+
+def load_schema(kinds: Sequence[Kind[Any]] = KINDS) -> Schema:
+    """Return this version's schema. Raises: StorageError for files that are not all there."""
+    tables = log_tables(kinds)
+    return Schema(tuple(load_migrations()), tables, load_views(tables))
 
 
 def load_migrations() -> list[Migration]:
@@ -64,86 +92,98 @@ def load_migrations() -> list[Migration]:
     return found
 
 
-def placeholders(config: Config) -> dict[str, str]:
-    """Return what fills the `{{…}}` of the DDL: names, engines, settings.
-
-    Raises: ConfigError when the database or cluster is no plain identifier.
-    """
-    clickhouse = config.clickhouse
-    for setting, name in (("database", config.database), ("cluster", clickhouse.cluster)):
-        if name and not _IDENTIFIER.match(name):
-            raise ConfigError(
-                f"expected letters, digits and _ in [clickhouse] {setting}, found {name!r}"
-            )
-    replicated = "Replicated" if clickhouse.cluster else ""
-    return {
-        "database": config.database,
-        "on_cluster": f"ON CLUSTER {clickhouse.cluster}" if clickhouse.cluster else "",
-        "engine": f"{replicated}MergeTree",
-        "replacing_engine": f"{replicated}ReplacingMergeTree",
-        "deduplication_window": f"{'' if replicated else 'non_'}replicated_deduplication_window",
-    }
-
-
-def statements(text: str, values: dict[str, str]) -> list[str]:
-    """Return a DDL file's statements, comments dropped, placeholders filled in.
-
-    A statement ends with `;` at a line's end; a `--` comment has its line for itself.
-    """
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    filled = _PLACEHOLDER.sub(lambda match: values[match[1]], "\n".join(lines))
-    parts = re.split(r";[ \t]*(?:\n|$)", filled)
-    return [part.strip() for part in parts if part.strip()]
-
-
 async def migrate(
-    config: Config, clickhouse: ClickHouse, migrations: list[Migration] | None = None
+    config: Config, clickhouse: ClickHouse, schema: Schema | None = None
 ) -> list[str]:
-    """Bring the database to this version's schema; return the names of the files applied now.
+    """Bring the database to this version's schema; return what was applied now, by name.
 
-    Raises: StorageError when an applied file was changed or is missing here, or a statement fails;
-    PassingFault while ClickHouse is away.
+    Args:
+        config: names the database, its namespace and the retention.
+        clickhouse: a connection whose user may change the schema, if there is anything to change:
+            of a database that is up to date nothing is asked but to be read.
+        schema: what to bring it to; None: this version's.
+
+    Raises:
+        ConfigError: the database is of another namespace.
+        NotAllowed: something is to change, and the user may not.
+        StorageError: an applied file was changed or is missing here, or a statement fails.
+        PassingFault: ClickHouse is away.
     """
-    migrations = load_migrations() if migrations is None else migrations
+    schema = load_schema() if schema is None else schema
     values = placeholders(config)
+    await check_owner(config, clickhouse)
     applied = await _applied(clickhouse, config.database)
-    _check(applied, migrations, config.database)
-    fresh = [migration for migration in migrations if migration.number not in applied]
-    if fresh:
-        # Nothing is asked for when nothing is to do: a sink's user needs no right to make tables.
-        await _prepare(clickhouse, values)
-    for migration in fresh:
-        for statement in statements(migration.text, values):
-            await _run(clickhouse, statement, migration.name)
+    _check(applied, schema.migrations, config.database)
+    pending = [migration for migration in schema.migrations if migration.number not in applied]
+    done = []
+    if pending:
+        await run(clickhouse, _DATABASE, values, "the database")
+        await claim(config, clickhouse, values)
+        await run(clickhouse, _MIGRATIONS, values, "the table schema_migrations")
+    done += await _make_tables(clickhouse, config, values, schema.tables)
+    for migration in pending:
+        await run(clickhouse, migration.text, values, migration.name)
         await _record(clickhouse, config.database, migration)
-    await _keep_comments(clickhouse, config, values)
-    await _keep_retention(clickhouse, config, values)
-    if fresh:
-        log.info("schema.migrated", database=config.database, files=len(fresh))
-    return [migration.name for migration in fresh]
+        done.append(migration.name)
+    done += await _change_tables(clickhouse, config, values, schema.tables)
+    await _keep_comments(clickhouse, config, values, schema.tables)
+    await _keep_retention(clickhouse, config, values, schema.tables)
+    done += await keep_views(clickhouse, config.database, values, schema.views)
+    if done:
+        log.info("schema.migrated", database=config.database, changes=len(done))
+    return done
 
 
-async def _prepare(clickhouse: ClickHouse, values: dict[str, str]) -> None:
-    # Its own database: refreshable views fail in the embedded engine's `default`.
-    await _run(
-        clickhouse,
-        "CREATE DATABASE IF NOT EXISTS {database} {on_cluster} ENGINE = Atomic".format(**values),
-        "the database",
+async def _make_tables(
+    clickhouse: ClickHouse, config: Config, values: dict[str, str], tables: Sequence[Table]
+) -> list[str]:
+    """Make the log tables that are missing, in their newest form: older files find them done."""
+    there = await _columns(clickhouse, config.database)
+    missing = [table for table in tables if table.name not in there]
+    for table in missing:
+        await run(clickhouse, create_table(table), values, f"the table {table.name}")
+    return [f"tables/{table.name}" for table in missing]
+
+
+async def _change_tables(
+    clickhouse: ClickHouse, config: Config, values: dict[str, str], tables: Sequence[Table]
+) -> list[str]:
+    """Add the columns and values that the kinds have gained since a table was made."""
+    there = await _columns(clickhouse, config.database)
+    changed = []
+    for table in tables:
+        types = {name: type for name, (type, _) in there.get(table.name, {}).items()}
+        lacking = [c.name for c in table.columns if not c.is_optional and c.name not in types]
+        if lacking:
+            raise StorageError(
+                f"expected the columns {', '.join(lacking)} in {config.database}.{table.name}, "
+                "found none; a field that is required can't be added to a table with rows: give it "
+                "a default, or write a DDL file that adds the column"
+            )
+        parts = changes(table, types)
+        if parts:
+            await _alter(clickhouse, values, table, ", ".join(parts), "the columns")
+            changed.append(f"tables/{table.name}")
+    return changed
+
+
+async def _alter(
+    clickhouse: ClickHouse, values: dict[str, str], table: Table, parts: str, what: str
+) -> None:
+    statement = f"ALTER TABLE {{{{database}}}}.{table.name} {{{{on_cluster}}}} {parts}"
+    await run(clickhouse, statement, values, f"{what} of {table.name}")
+
+
+async def _columns(clickhouse: ClickHouse, database: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return type and comment of each column, by table."""
+    rows = await clickhouse.rows(
+        "SELECT table, name, type, comment FROM system.columns WHERE database = {database:String}",
+        {"database": database},
     )
-    await _run(
-        clickhouse,
-        """CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
-        (
-            number UInt32 COMMENT 'number of the DDL file',
-            name String COMMENT 'name of the DDL file',
-            checksum String COMMENT 'SHA-256 of the file',
-            applied_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') COMMENT 'ClickHouse clock, UTC'
-        )
-        ENGINE = {engine} ORDER BY number SETTINGS {deduplication_window} = 10000""".format(
-            **values
-        ),
-        "the table schema_migrations",
-    )
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for table, name, type_, comment in rows:
+        found.setdefault(table, {})[name] = (type_, comment)
+    return found
 
 
 async def _applied(clickhouse: ClickHouse, database: str) -> dict[int, tuple[str, str]]:
@@ -160,7 +200,9 @@ async def _applied(clickhouse: ClickHouse, database: str) -> dict[int, tuple[str
     return {number: (name, checksum) for number, name, checksum in rows}
 
 
-def _check(applied: dict[int, tuple[str, str]], migrations: list[Migration], database: str) -> None:
+def _check(
+    applied: dict[int, tuple[str, str]], migrations: Sequence[Migration], database: str
+) -> None:
     known = {migration.number: migration for migration in migrations}
     for number, (name, checksum) in applied.items():
         migration = known.get(number)
@@ -187,81 +229,42 @@ async def _record(clickhouse: ClickHouse, database: str, migration: Migration) -
     )
 
 
-async def _run(clickhouse: ClickHouse, statement: str, where: str) -> None:
-    for attempt in range(1, _ATTEMPTS_MAX + 1):
-        try:
-            await clickhouse.command(statement)
-        except PassingFault as error:
-            if error.code is None:
-                raise  # ClickHouse is away: the caller decides how long to wait
-            if attempt == _ATTEMPTS_MAX or not any(race in str(error) for race in _RACES):
-                raise StorageError(f"expected to apply {where}: {error}") from error
-            await asyncio.sleep(0.1 * attempt)
-        else:
-            return
-
-
-async def _keep_comments(clickhouse: ClickHouse, config: Config, values: dict[str, str]) -> None:
+async def _keep_comments(
+    clickhouse: ClickHouse, config: Config, values: dict[str, str], tables: Sequence[Table]
+) -> None:
     """Write the contracts' words onto the columns where they differ."""
-    rows = await clickhouse.rows(
-        "SELECT table, name, comment FROM system.columns WHERE database = {database:String}",
-        {"database": config.database},
-    )
-    current = {(table, name): comment for table, name, comment in rows}
-    for table in LOG_TABLES:
-        changes = [
-            f"COMMENT COLUMN IF EXISTS {column} {_quoted(comment)}"
-            for column, comment in column_comments(table).items()
-            if current.get((table.name, column), comment) != comment
+    there = await _columns(clickhouse, config.database)
+    for table in tables:
+        here = there.get(table.name, {})
+        parts = [
+            f"COMMENT COLUMN IF EXISTS {column} {quoted(comment)}"
+            for column, comment in column_comments(table.columns).items()
+            if column in here and here[column][1] != comment
         ]
-        if changes:
-            statement = (
-                f"ALTER TABLE {values['database']}.{table.name} {values['on_cluster']} "
-                + ", ".join(changes)
-            )
-            await _run(clickhouse, statement, f"the column comments of {table.name}")
+        if parts:
+            await _alter(clickhouse, values, table, ", ".join(parts), "the column comments")
 
 
-async def _keep_retention(clickhouse: ClickHouse, config: Config, values: dict[str, str]) -> None:
+async def _keep_retention(
+    clickhouse: ClickHouse, config: Config, values: dict[str, str], tables: Sequence[Table]
+) -> None:
     """Set or remove the tables' TTL where it differs from the settings."""
     rows = await clickhouse.rows(
         "SELECT name, engine_full FROM system.tables WHERE database = {database:String}",
         {"database": config.database},
     )
     engines: dict[str, str] = {name: engine for name, engine in rows}
-    for table in LOG_TABLES:
-        days = retention_days(config, table.name)
+    for table in tables:
+        days: int = getattr(config.clickhouse, table.log.retention)
         found = re.search(r"\bTTL .*?toIntervalDay\((\d+)\)", engines.get(table.name, ""))
-        current_days = int(found[1]) if found else 0
-        if days == current_days:
+        if days == (int(found[1]) if found else 0):
             continue
-        alter = f"ALTER TABLE {values['database']}.{table.name} {values['on_cluster']} "
-        if days == 0:
-            await _run(clickhouse, alter + "REMOVE TTL", f"the retention of {table.name}")
+        if days == 0:  # for ever
+            await _alter(clickhouse, values, table, "REMOVE TTL", "the retention")
             continue
-        column = table.column_of(table.time_field)
         # Whole months go at once: a part is dropped when its youngest row is past the retention.
-        await _run(
-            clickhouse,
-            alter + "MODIFY SETTING ttl_only_drop_parts = 1",
-            f"the retention of {table.name}",
-        )
-        await _run(
-            clickhouse,
-            alter + f"MODIFY TTL toDateTime({column}) + toIntervalDay({days})",
-            f"the retention of {table.name}",
-        )
+        column = table.column_of(table.time_field)
+        ttl = f"MODIFY TTL toDateTime({column}) + toIntervalDay({days})"
+        for part in ("MODIFY SETTING ttl_only_drop_parts = 1", ttl):
+            await _alter(clickhouse, values, table, part, "the retention")
         log.info("retention.changed", table=table.name, days=days)
-
-
-def retention_days(config: Config, table: str) -> int:
-    """Return for how many days a table keeps its rows; 0: for ever."""
-    if table == "trades_log":
-        return config.clickhouse.trades_retention_days
-    if table in ("candles_log", "exchange_candles_log"):
-        return config.clickhouse.candles_retention_days
-    return config.clickhouse.events_retention_days
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

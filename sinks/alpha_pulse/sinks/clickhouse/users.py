@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
-from alpha_pulse.sinks.clickhouse.migrate import placeholders
+from alpha_pulse.sinks.clickhouse.statements import placeholders
 
 READER_SETTINGS = (
     "readonly = 2, max_execution_time = 60, max_memory_usage = 2147483648, "

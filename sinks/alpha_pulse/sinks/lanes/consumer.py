@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -16,10 +16,12 @@ from aiokafka.errors import KafkaError as AiokafkaError
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
+from alpha_pulse.contracts.kinds import KINDS, Kind
 from alpha_pulse.contracts.roles.batches import RecordBatch
 from alpha_pulse.contracts.roles.closing import close_within
-from alpha_pulse.sinks.clickhouse.client import ClickHouse, retries
-from alpha_pulse.sinks.clickhouse.migrate import migrate
+from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault, retries
+from alpha_pulse.sinks.clickhouse.migrate import load_schema, migrate
+from alpha_pulse.sinks.clickhouse.statements import NotAllowed
 from alpha_pulse.sinks.clickhouse.tables import stored_tables
 from alpha_pulse.sinks.lanes.announcements import Announcements
 from alpha_pulse.sinks.lanes.assignment import Assignment
@@ -42,15 +44,25 @@ REPORT_INTERVAL_S = 60.0
 class Sink:
     """Stores every topic of the contracts; several in one group share the partitions.
 
-    on_stored: called after each batch that is stored, with its table and the seconds it took.
+    Args:
+        config: names Kafka, ClickHouse and the bounds of batches.
+        on_stored: called after each batch that is stored, with its table and the seconds it took.
+        kinds: those whose topics are stored.
     """
 
-    def __init__(self, config: Config, on_stored: OnStored | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        on_stored: OnStored | None = None,
+        kinds: Sequence[Kind[Any]] = KINDS,
+    ) -> None:
         self._config = config
         self._on_stored = on_stored
         self.writer: Writer | None = None
         self._settings = config.sink
-        self._tables = stored_tables(config.namespace)
+        self._schema = load_schema(kinds)
+        self._schema_problem = ""
+        self._tables = stored_tables(config.namespace, kinds)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._tasks = Tasks()
         self._letters = DeadLetterPublisher(config)
@@ -137,7 +149,13 @@ class Sink:
     async def _migrate(self, clickhouse: ClickHouse) -> bool:
         async for attempt in retries(self._settings.retry_wait_s_max):
             with attempt:
-                await migrate(self._config, clickhouse)
+                try:
+                    await migrate(self._config, clickhouse, self._schema)
+                except NotAllowed as error:
+                    self._schema_problem = str(error)[:300]
+                    log.warning("schema.waiting", error=self._schema_problem)
+                    raise PassingFault(str(error)) from error
+        self._schema_problem = ""
         return True
 
     @property
@@ -171,7 +189,7 @@ class Sink:
     def problem(self) -> str:
         """Return why this sink is not ready, "" when it is."""
         if self._consumer is None or self.writer is None:
-            return "waiting for ClickHouse and Kafka"
+            return self._schema_problem or "waiting for ClickHouse and Kafka"
         if self.writer.last_fault:
             return self.writer.last_fault[:300]
         return ""

@@ -9,6 +9,7 @@ from alpha_pulse.contracts.codec import encode
 from alpha_pulse.contracts.dead_letters import RefusalLimit, dead_letter_of_row
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import DeadLetter
+from alpha_pulse.contracts.kinds import DEAD_LETTER
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import (
     ClickHouse,
@@ -17,7 +18,7 @@ from alpha_pulse.sinks.clickhouse.client import (
     RowsRefused,
     retries,
 )
-from alpha_pulse.sinks.clickhouse.tables import DEAD_LETTERS_LOG, Table
+from alpha_pulse.sinks.clickhouse.tables import Table
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
 
 log = structlog.get_logger(__name__)
@@ -127,7 +128,7 @@ class Writer:
             topic, batch.partition, offset, value,
             reason=REFUSED, error=str(error), timestamp_ms=batch.timestamp_ms,
         )  # fmt: skip
-        if table is DEAD_LETTERS_LOG and REFUSED.encode() in (value or b""):
+        if table.kind is DEAD_LETTER and REFUSED.encode() in (value or b""):
             raise TooManyRefused(
                 f"expected our own dead letter to be stored, found {letter.identity} refused: "
                 f"{error}; the schema of dead_letters_log is not this version's"

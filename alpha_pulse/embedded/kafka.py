@@ -30,6 +30,7 @@ JAVA_OPTIONS = [
     "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
+    "-XX:-UsePerfData",  # would leave a file in /tmp for each start that was killed
     "--sun-misc-unsafe-memory-access=allow",  # Kafka unmaps its files so; silences a warning
 ]
 

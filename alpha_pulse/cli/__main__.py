@@ -2,7 +2,7 @@
 
 import sys
 
-from alpha_pulse.contracts.roles.stopping import end_at_once_when_told
+from alpha_pulse.contracts.roles.stopping import exit_on_signal
 
 # Only of a role that has not begun it is true that all is done.
 ROLES = {"produce", "process", "sink"}
@@ -11,7 +11,7 @@ ROLES = {"produce", "process", "sink"}
 def main() -> None:
     """Run the command that the arguments name."""
     if ROLES & set(sys.argv[1:]):
-        end_at_once_when_told()
+        exit_on_signal()
     from alpha_pulse.cli.main import main as run
 
     run()

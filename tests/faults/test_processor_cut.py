@@ -76,8 +76,8 @@ async def test_a_client_that_cannot_leave_its_group_does_not_hide_why_a_worker_e
 def test_a_worker_that_failed_ends_even_where_its_clients_never_do() -> None:
     program = (
         "import time\n"
-        "from alpha_pulse.contracts.roles.stopping import end_within\n"
-        "end_within(0.2, 1)\n"
+        "from alpha_pulse.contracts.roles.stopping import exit_within\n"
+        "exit_within(0.2, 1)\n"
         "time.sleep(3600)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=PATIENCE_S, check=False)

@@ -12,7 +12,7 @@ import typer
 
 from alpha_pulse.cli.pipeline.role_processes import RoleProcesses, role_processes
 from alpha_pulse.contracts.config import Config
-from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_on_signal
 from alpha_pulse.embedded.child import Child
 from alpha_pulse.embedded.errors import EmbeddedRuntimeError
 from alpha_pulse.embedded.runtime import Runtime
@@ -46,7 +46,7 @@ async def supervise(
     Their warnings and errors are repeated on stderr; all they say is in `<log_dir>/<name>.log`.
     """
     stop = asyncio.Event()
-    stop_when_told(stop)
+    stop_on_signal(stop)
     async with role_processes(log_dir) as roles:
         tasks = [asyncio.create_task(_keep_running(roles, worker)) for worker in workers]
         tasks.append(asyncio.create_task(_repeat_warnings([w.name for w in workers], log_dir)))

@@ -10,7 +10,7 @@ import typer
 from alpha_pulse.cli.options import ConfigFile
 from alpha_pulse.contracts.config import ProducerConfig, load_config
 from alpha_pulse.contracts.market import check_symbol
-from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_on_signal
 from alpha_pulse.producers.capture import capture as capture_market
 from alpha_pulse.producers.exchanges.names import with_exchange
 
@@ -36,7 +36,7 @@ def capture(
 
 async def _capture(producer: ProducerConfig, out: Path, for_seconds: float) -> list[Path]:
     stop = asyncio.Event()
-    stop_when_told(stop)
+    stop_on_signal(stop)
     if for_seconds:
         asyncio.get_running_loop().call_later(for_seconds, stop.set)
     return await capture_market(producer, out, stop)

@@ -24,7 +24,7 @@ from alpha_pulse.contracts.config import Config, ProducerConfig, load_config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
-from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_on_signal
 from alpha_pulse.embedded.progress import console_progress
 from alpha_pulse.replay.markets.recording import RecordingError, load_recording
 
@@ -79,7 +79,7 @@ async def _demo(
     quiet: bool,
 ) -> dict[str, Any]:
     stop = asyncio.Event()
-    stop_when_told(stop)
+    stop_on_signal(stop)
     page, logins = page_reader(settings)
     async with AsyncExitStack() as stack:
         progress = stack.enter_context(console_progress(sys.stderr))

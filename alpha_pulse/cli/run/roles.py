@@ -12,7 +12,7 @@ from alpha_pulse.cli.options import ConfigFile
 from alpha_pulse.cli.pipeline.role_processes import ROLE_MODULES
 from alpha_pulse.cli.pipeline.supervise import Worker, supervise
 from alpha_pulse.contracts.config import config_environment, load_config
-from alpha_pulse.contracts.roles.stopping import hold_for_exec
+from alpha_pulse.contracts.roles.stopping import hold_signals_for_exec
 
 
 def produce(config: ConfigFile = None) -> None:
@@ -45,7 +45,7 @@ def sink(config: ConfigFile = None) -> None:
 def _become(role: str, file: Path | None) -> NoReturn:
     # The role replaces this process: signals and exit codes are its own, as under any supervisor.
     # What arrives before it can hear waits.
-    hold_for_exec()
+    hold_signals_for_exec()
     settings = config_environment(load_config(file))
     command = [sys.executable, "-m", ROLE_MODULES[role]]
     os.execve(sys.executable, command, {**os.environ, **settings})

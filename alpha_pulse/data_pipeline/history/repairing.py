@@ -1,14 +1,13 @@
 """The repair that `up` runs: gaps and mismatches of the last day, again and again."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import structlog
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.market import MINUTE_US, SECOND_US
+from alpha_pulse.contracts.roles.waiting import set_within, unless
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 
@@ -27,11 +26,12 @@ async def keep_repairing(config: Config, stop: asyncio.Event) -> None:
         try:
             async with open_pipeline(config, share=config.history.repair_limit_share) as pipeline:
                 while not stop.is_set():
-                    await _unless_stopped(stop, repair_once(config, pipeline))
-                    await _stopped(stop, config.history.repair_interval_s)
+                    # A round may be cut anywhere: the next one finds what this one stored.
+                    await unless(stop, repair_once(config, pipeline))
+                    await set_within(config.history.repair_interval_s, stop)
         except AlphaPulseError as error:
             log.warning("repair.failed", error=str(error)[:300])
-            await _stopped(stop, min(config.history.repair_interval_s, 30.0))
+            await set_within(min(config.history.repair_interval_s, 30.0), stop)
 
 
 async def repair_once(config: Config, pipeline: Pipeline) -> None:
@@ -62,24 +62,3 @@ async def _repair(pipeline: Pipeline, market: Market, start_us: int, end_us: int
         )
     if done.error:
         log.warning("repair.postponed", symbol=market.symbol, error=done.error[:300])
-
-
-async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    # A round may be cut anywhere: the next one finds what this one stored.
-    stopping = asyncio.create_task(stop.wait())
-    working = asyncio.create_task(work)
-    await asyncio.wait([stopping, working], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not working.done():
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        return
-    working.result()
-
-
-async def _stopped(stop: asyncio.Event, wait_s: float) -> bool:
-    try:
-        await asyncio.wait_for(stop.wait(), wait_s)
-    except TimeoutError:
-        return False
-    return True

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from alpha_pulse.contracts.roles.stopping import end_at_once_when_told, end_within
+from alpha_pulse.contracts.roles.stopping import exit_on_signal, exit_within
 
 FAILED_END_S_MAX = 15.0
 
@@ -11,10 +11,10 @@ FAILED_END_S_MAX = 15.0
 def main() -> None:
     """Run the worker until SIGTERM or SIGINT; exit 1 when the trade path failed."""
     # Until Faust has its own handlers there is nothing to drain.
-    end_at_once_when_told()
+    exit_on_signal()
     from alpha_pulse.processors.app import app, read_config
 
-    app.trade_path.on_failure = partial(end_within, FAILED_END_S_MAX, 1)
+    app.trade_path.on_failure = partial(exit_within, FAILED_END_S_MAX, 1)
     web_port = read_config().processor.web_port
     web = ["--with-web", "--web-port", str(web_port)] if web_port else ["--without-web"]
     sys.argv = ["faust", "--quiet", "worker", "--loglevel", "warn", *web]

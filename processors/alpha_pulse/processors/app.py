@@ -20,7 +20,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
-from alpha_pulse.contracts.roles.stopping import CLOSE_S_MAX, end_within
+from alpha_pulse.contracts.roles.stopping import CLOSE_S_MAX, exit_within
 from alpha_pulse.processors.audit.agent import add_audits
 from alpha_pulse.processors.audit.credentials import faust_credentials
 from alpha_pulse.processors.kernel.warm_up import warm_up
@@ -46,7 +46,7 @@ class EndingWorker(faust.Worker):  # type: ignore[misc]
     def _schedule_shutdown(self, told: signal.Signals) -> None:
         if not self._signal_stop_time:
             self.app.trade_path.begin_to_end()
-            end_within(self.app.pipeline.processor.drain_s_max + CLOSE_S_MAX)
+            exit_within(self.app.pipeline.processor.drain_s_max + CLOSE_S_MAX)
         super()._schedule_shutdown(told)
 
 

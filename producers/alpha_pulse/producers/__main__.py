@@ -2,10 +2,10 @@
 
 import sys
 
-from alpha_pulse.contracts.roles.stopping import end_at_once_when_told
+from alpha_pulse.contracts.roles.stopping import exit_on_signal
 
 if __name__ == "__main__":
-    end_at_once_when_told()
+    exit_on_signal()
     from alpha_pulse.producers.role import main
 
     sys.exit(main())

@@ -20,7 +20,7 @@ from alpha_pulse.contracts.roles.closing import close_within
 from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.metrics.server import Monitor, monitored
 from alpha_pulse.contracts.roles.publisher import Publisher
-from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_on_signal
 from alpha_pulse.producers.exchanges.names import exchange_name
 from alpha_pulse.producers.feed.resume import last_trades
 from alpha_pulse.producers.live import LiveProducer
@@ -95,7 +95,7 @@ async def _produce(
 
 async def _main(config: Config, path: Path | None) -> None:
     stop = asyncio.Event()
-    stop_when_told(stop, DRAIN_S_MAX)
+    stop_on_signal(stop, DRAIN_S_MAX)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload_on_hangup(producer: LiveProducer) -> None:

@@ -17,7 +17,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
-from alpha_pulse.contracts.roles.stopping import stop_when_told
+from alpha_pulse.contracts.roles.stopping import stop_on_signal
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.tables import stored_tables
@@ -50,7 +50,7 @@ async def run_sink(config: Config) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     stop = asyncio.Event()
-    stop_when_told(stop, config.sink.drain_s_max)
+    stop_on_signal(stop, config.sink.drain_s_max)
     monitor = Monitor("sink")
     metrics = SinkMetrics(monitor.registry, config.named(config.sink.group))
     sink = metrics.sink = Sink(config, metrics.stored)

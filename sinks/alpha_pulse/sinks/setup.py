@@ -16,7 +16,7 @@ from alpha_pulse.contracts.config import Config, load_config
 from alpha_pulse.contracts.errors import AlphaPulseError, KafkaError
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.roles.logs import configure_logs
-from alpha_pulse.contracts.roles.stopping import end_at_once_when_told
+from alpha_pulse.contracts.roles.stopping import exit_on_signal
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.clickhouse.users import make_users
@@ -57,7 +57,7 @@ async def _until_done(config: Config, work: Callable[[], Awaitable[list[str]]]) 
 
 def main() -> int:
     """Set up; return the exit code."""
-    end_at_once_when_told()
+    exit_on_signal()
     configure_logs()
     path = os.environ.get("ALPHA_PULSE_CONFIG")
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from alpha_pulse.contracts.roles.stopping import SIGNALS, hold_for_exec, stop_when_told
+from alpha_pulse.contracts.roles.stopping import SIGNALS, hold_signals_for_exec, stop_on_signal
 from tests.patience import PATIENCE_S
 
 ROLES = ["alpha_pulse.producers", "alpha_pulse.processors", "alpha_pulse.sinks"]
@@ -49,7 +49,7 @@ def test_a_role_that_is_told_to_end_while_it_imports_ends_with_0(
 
 
 def test_a_role_that_was_told_before_its_first_line_ends_with_0(own_handlers: None) -> None:
-    hold_for_exec()  # what a process does that replaces itself by a role
+    hold_signals_for_exec()  # what a process does that replaces itself by a role
     with subprocess.Popen([sys.executable, "-m", ROLES[-1]]) as role:
         role.send_signal(signal.SIGTERM)
         assert role.wait(PATIENCE_S) == 0
@@ -62,7 +62,7 @@ def test_an_order_that_is_repeated_does_not_cut_the_end_short(
 ) -> None:
     async def work() -> None:
         stop = asyncio.Event()
-        stop_when_told(stop)
+        stop_on_signal(stop)
         signal.raise_signal(number)
         await asyncio.wait_for(stop.wait(), PATIENCE_S)
         signal.raise_signal(number)
@@ -82,7 +82,7 @@ from alpha_pulse.contracts.roles import stopping
 
 async def work():
     stop = asyncio.Event()
-    stopping.stop_when_told(stop, 0.1)
+    stopping.stop_on_signal(stop, 0.1)
     signal.raise_signal({int(number)})
     await stop.wait()
     print("told", flush=True)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from alpha_pulse.sinks.lanes.tasks import Tasks, unless
+from alpha_pulse.sinks.lanes.tasks import Tasks
 
 
 async def test_the_first_failure_is_raised_to_who_asks() -> None:
@@ -39,15 +39,3 @@ async def test_a_task_that_missed_its_cancellation_is_told_again() -> None:
     assert task.cancelled()
     assert missed == 2
     assert tasks.failure is None
-
-
-async def test_waiting_ends_with_the_work_or_with_the_word_to_stop() -> None:
-    stop = asyncio.Event()
-
-    async def work() -> int:
-        return 7
-
-    assert await unless(stop, work()) == 7
-    stop.set()
-    forever = asyncio.Event()
-    assert await unless(stop, forever.wait()) is None

@@ -35,10 +35,18 @@ _ABSENT = (
 
 
 async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> list[str]:
-    """Create the topics that are missing; return their full names. Safe when several start at once.
+    """Create the topics that are missing; safe when several processes start at once.
 
-    Raises: KafkaError when Kafka can't be reached, refuses one, or holds a topic whose number of
-    partitions differs from its siblings' (outputs stay in their input's partition).
+    Args:
+        config: where Kafka is, the namespace, and what new topics are made with.
+        topics: those that must exist.
+
+    Returns:
+        The names of the topics that were created, without the namespace.
+
+    Raises:
+        KafkaError: Kafka can't be reached, refuses a topic, or holds one whose number of partitions
+            differs from the others' (outputs stay in their input's partition).
     """
     names = {topic.full_name(config.namespace): topic for topic in topics}
     admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "alpha-pulse-admin"))
@@ -63,10 +71,15 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
 async def await_topics(
     config: Config, on_wait: Callable[[KafkaError], None], stopping: Callable[[], bool]
 ) -> None:
-    """Do what `ensure_topics` does, and where Kafka can't be reached wait for it, for ever.
+    """Create the topics as `ensure_topics` does, but wait for a Kafka that can't be reached.
 
-    on_wait: told of each attempt that failed. stopping: asked between attempts; True ends the wait.
-    Raises: KafkaError when Kafka refuses a topic or holds one that does not fit.
+    Args:
+        config: as for `ensure_topics`.
+        on_wait: called with the error of each attempt that failed.
+        stopping: called between attempts; True ends the wait.
+
+    Raises:
+        KafkaError: Kafka refuses a topic or holds one that does not fit.
     """
     wait_s = AWAIT_S_MIN
     while not stopping():

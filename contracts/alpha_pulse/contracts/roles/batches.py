@@ -31,8 +31,12 @@ Record = tuple[bytes, bytes]  # key, value
 class RecordBatch:
     """The records of one Kafka batch, in offset order.
 
-    offsets, keys, values: equally long; `next_offset` is where reading goes on after the batch,
-    which may lie beyond the last offset + 1 (compaction). timestamp_ms: the batch's latest.
+    Attributes:
+        offsets: of the records; as long as `keys` and `values`.
+        keys: of the records.
+        values: of the records.
+        next_offset: where reading goes on; it may lie beyond the last offset + 1 (compaction).
+        timestamp_ms: the latest of the batch, Unix time.
     """
 
     offsets: Sequence[int]
@@ -46,8 +50,13 @@ class RecordBatch:
 class EncodedBatch:
     """One Kafka batch with its records as they travel (format 2), decompressed.
 
-    count: records in `records`, of which the first may lie before `first_offset`, where reading
-    began. next_offset, timestamp_ms: as in `RecordBatch`.
+    Attributes:
+        records: their bytes.
+        count: how many they are; the first may lie before `first_offset`.
+        base_offset: what the offsets inside the records count from.
+        first_offset: of the first record that is to be read.
+        next_offset: as in `RecordBatch`.
+        timestamp_ms: as in `RecordBatch`.
     """
 
     records: bytes
@@ -201,11 +210,17 @@ def encoded_consumer(
 
 
 def fill_batch(producer: aiokafka.AIOKafkaProducer, records: Iterable[Record]) -> tuple[Any, int]:
-    """Return a closed batch and how many of the records it took, in order (at least none).
+    """Fill a batch with records, in order, until it is full.
 
-    All have the time of the batch. The records go to what aiokafka's builder wraps: its `append`
-    would be called for each, and look at the clock, at twice the cost (measured: 0.54 and 0.29 µs
-    a record).
+    The records go to what aiokafka's builder wraps: its `append` would be called for each, and look
+    at the clock, at twice the cost (measured: 0.54 and 0.29 µs a record).
+
+    Args:
+        producer: decides the format, the compression and the size.
+        records: key and value of each; all get the time of the batch.
+
+    Returns:
+        The batch, closed, and how many of the records it holds; 0 when the first is too large.
     """
     batch = producer.create_batch()
     append, time_ms, count = batch._builder.append, int(time.time() * 1000), 0

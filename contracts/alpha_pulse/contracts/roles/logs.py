@@ -17,7 +17,11 @@ _OWN: tuple[structlog.types.Processor, ...] = (
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Send the process's log to stderr, what is below a level left out."""
+    """Send the process's log to stderr.
+
+    Args:
+        level: the lowest level of our own events; libraries speak from warnings on.
+    """
     renderer = _renderer()
     structlog.configure(
         processors=[*_OWN, renderer],

@@ -1,9 +1,9 @@
-"""The order to end, SIGTERM or SIGINT: heard from the first line of a process to its last.
+"""SIGTERM and SIGINT: heard from the first line of a process to its last.
 
-A role calls `end_at_once_when_told` before its heavy imports, when there is nothing to drain, and
-`stop_when_told` once its loop runs. What lies before the first line, the interpreter's own start,
-no process can cover; whoever replaces itself by a role calls `hold_for_exec` and covers that too,
-for a blocked signal outlives `exec`.
+A role calls `exit_on_signal` before its heavy imports, when there is nothing to drain, and
+`stop_on_signal` once its loop runs. The interpreter's own start lies before the first line, and no
+process can cover it by itself: a process that replaces itself by a role calls
+`hold_signals_for_exec`, since a blocked signal outlives `exec`.
 """
 
 import contextlib
@@ -16,22 +16,26 @@ if TYPE_CHECKING:  # its import takes longer than the start of the interpreter
     import asyncio
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# After a role has drained, or given that up, its clients have so long to close.
+# How long the clients of a role may take to close, after it has drained or given that up.
 CLOSE_S_MAX = 1.5
 
 
-def end_at_once_when_told() -> None:
-    """End the process with 0 on SIGTERM or SIGINT, also one that came before and was held."""
+def exit_on_signal() -> None:
+    """From now on end the process with 0 on SIGTERM or SIGINT, also on one that was held."""
     for number in SIGNALS:
         signal.signal(number, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def end_within(seconds: float, code: int = 0) -> None:
-    """End this process after so many seconds, whatever still runs by then.
+def exit_within(seconds: float, code: int = 0) -> None:
+    """End this process after a time, whatever still runs by then.
 
     A client whose server is away may take for ever to close. All that counts is in Kafka or in the
     tables, so that this is as safe as kill -9.
+
+    Args:
+        seconds: from now.
+        code: the exit code.
     """
 
     def end() -> None:
@@ -45,33 +49,36 @@ def end_within(seconds: float, code: int = 0) -> None:
     timer.start()
 
 
-def stop_when_told(stop: "asyncio.Event", drain_s_max: float | None = None) -> None:
-    """From now on set the event of the running loop on SIGTERM or SIGINT.
+def stop_on_signal(stop: "asyncio.Event", drain_s_max: float | None = None) -> None:
+    """From now on set an event of the running loop on SIGTERM or SIGINT.
 
-    drain_s_max: how long a role may drain; its process ends CLOSE_S_MAX later at the latest. None:
-    when it likes. Stays in force when the loop is closed: an order that is repeated never cuts the
-    end short.
+    This stays in force when the loop is closed: a second signal never cuts the end short.
+
+    Args:
+        stop: the event.
+        drain_s_max: how long the role may drain; `CLOSE_S_MAX` later its process ends at the
+            latest. None: it may take any time.
     """
     from asyncio import get_running_loop
 
     loop = get_running_loop()
 
-    def begin_to_end() -> None:
+    def begin_to_stop() -> None:
         if drain_s_max is not None and not stop.is_set():
-            end_within(drain_s_max + CLOSE_S_MAX)
+            exit_within(drain_s_max + CLOSE_S_MAX)
         stop.set()
 
-    def told(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            loop.call_soon_threadsafe(begin_to_end)
+            loop.call_soon_threadsafe(begin_to_stop)
 
     # Not loop.add_signal_handler: a loop that closes puts the default back, which kills.
     for number in SIGNALS:
-        signal.signal(number, told)
+        signal.signal(number, handle)
 
 
-def hold_for_exec() -> None:
-    """Keep the signals waiting until the role that replaces this process can hear them."""
+def hold_signals_for_exec() -> None:
+    """Block both signals until the role that replaces this process handles them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import ClientError
 
 from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.roles.waiting import set_within
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 from alpha_pulse.producers.connection.redial import LOST_WAIT_S_MAX
 
@@ -54,7 +55,7 @@ class Listing:
                     error=f"{type(error).__name__}: {str(error)[:200]}",
                     retry_in_s=round(wait_s, 1),
                 )
-                await _sleep_unless(stop, wait_s)
+                await set_within(wait_s, stop)
         return False
 
     async def reload(self) -> bool:
@@ -83,10 +84,3 @@ class Listing:
         if market.get("contract") and (not market.get("linear") or size not in (None, 1, "1", 1.0)):
             return "its amounts are in contracts, not in the base currency"
         return None
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
+from alpha_pulse.contracts.roles.waiting import set_within
 from alpha_pulse.producers.connection.limiter import refusal
 from alpha_pulse.producers.connection.redial import Redial
 from alpha_pulse.producers.exchanges.adapter import Exchange
@@ -148,7 +149,7 @@ class Tap:
             while gate is not None and not gate.is_set():
                 # Pongs are not read meanwhile: the socket is not dead, we are busy.
                 client.lastPong = time.time_ns() // 1_000_000
-                await _wait(gate, 1.0)
+                await set_within(1.0, gate)
             return await receive()
 
         client.alpha_pulse_socket = socket
@@ -170,13 +171,6 @@ def _consume(sending: asyncio.Task[None]) -> None:
     # A socket that breaks while it is asked says so by itself.
     if not sending.cancelled():
         sending.exception()
-
-
-async def _wait(gate: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(gate.wait(), seconds)
-    except TimeoutError:
-        return
 
 
 class ExactNumbers:

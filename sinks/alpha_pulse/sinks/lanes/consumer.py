@@ -19,6 +19,7 @@ from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.kinds import KINDS, Kind
 from alpha_pulse.contracts.roles.batches import RecordBatch
 from alpha_pulse.contracts.roles.closing import close_within
+from alpha_pulse.contracts.roles.waiting import unless
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault, retries
 from alpha_pulse.sinks.clickhouse.migrate import load_schema, migrate
 from alpha_pulse.sinks.clickhouse.statements import NotAllowed
@@ -29,7 +30,7 @@ from alpha_pulse.sinks.lanes.connections import DeadLetterPublisher, start_consu
 from alpha_pulse.sinks.lanes.inserts import Inserts, OnStored
 from alpha_pulse.sinks.lanes.lane import Lane, LaneOpener
 from alpha_pulse.sinks.lanes.offsets import OffsetStore
-from alpha_pulse.sinks.lanes.tasks import Tasks, unless
+from alpha_pulse.sinks.lanes.tasks import Tasks
 from alpha_pulse.sinks.lanes.writer import Writer
 
 log = structlog.get_logger(__name__)

@@ -1,8 +1,8 @@
 """What a metric is: declared once, in the role that counts it; docs and `/metrics` come from it.
 
 Counters and gauges are read from the objects that hold them when somebody asks, so that counting
-costs the hot path nothing but the integers that it keeps anyway. Only histograms are told of what
-happens, once per batch.
+costs the hot path nothing but the integers that it keeps anyway. Only histograms are called when
+something happens, once per batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

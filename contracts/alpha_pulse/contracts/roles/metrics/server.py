@@ -38,7 +38,13 @@ Check = Callable[[], str]  # "" when all is well, else what is not
 
 
 class Monitor:
-    """What a role shows of itself. checks: by name, what must hold for the role to be ready."""
+    """What a role shows of itself.
+
+    Attributes:
+        registry: its metrics.
+        checks: by name, what must hold for the role to be ready.
+        port: where the pages are; 0 while nothing listens.
+    """
 
     def __init__(self, role: str, *, loopback_only: bool = True) -> None:
         self.role = role
@@ -122,10 +128,16 @@ def lag_problem(settings: MetricsConfig, lag: Mapping[Any, int]) -> str:
 async def monitored(
     settings: MetricsConfig, monitor: Monitor, port: int, log: Any
 ) -> AsyncIterator[Monitor]:
-    """Show a role's pages as long as the block lasts.
+    """Serve a role's pages as long as the block lasts.
 
-    port: the role's first one; 0 for any free one. log: the role's own (structlog), told once where
-    the pages are, or that there are none.
+    Args:
+        settings: whether, and on which host.
+        monitor: what the pages show.
+        port: the first that is tried; 0 for any free one.
+        log: the role's own (structlog); it says once where the pages are, or that there are none.
+
+    Yields:
+        The monitor, its `port` set.
     """
     if not settings.enabled:
         yield monitor

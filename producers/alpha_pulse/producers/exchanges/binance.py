@@ -40,6 +40,7 @@ from alpha_pulse.producers.exchanges.numbers import (
 )
 from alpha_pulse.producers.exchanges.tick import (
     AHEAD_US_MAX,
+    FrameDecoder,
     FrameTime,
     SymbolOf,
     Tick,
@@ -102,12 +103,11 @@ _HOT_TRADE = '{"e":"trade"'
 _HOT = (_HOT_TRADE, '{"e":"kline"')
 
 
-class BinanceDecoder:
+class BinanceDecoder(FrameDecoder):
     """Decodes the frames of one connection; see `FrameDecoder`."""
 
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
+        super().__init__(exchange, symbols)
         self._texts = PositiveTexts()
 
     def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:

@@ -17,7 +17,7 @@ address is its category, `spot` or `linear`. Over REST only the last trades are 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -33,10 +33,10 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.numbers import number_id, positive_text, time_us
 from alpha_pulse.producers.exchanges.tick import (
+    FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
-    SymbolOf,
     Tick,
     decoded,
     known_symbol,
@@ -88,16 +88,8 @@ _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_klines = msgspec.json.Decoder(_KlineFrame).decode
 
 
-class BybitDecoder:
+class BybitDecoder(FrameDecoder):
     """Decodes the frames of one address, so of one category; see `FrameDecoder`."""
-
-    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return None: frames are taken one by one, each may hold several trades."""
-        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a publicTrade or kline frame, None for any other."""

@@ -10,7 +10,6 @@ Over REST: `ticker` shows the newest trades of a range of seconds, `candles` inc
 leave out minutes without trades. Source: Coinbase Advanced Trade's reference, "Products".
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -26,8 +25,8 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import CandleRequest
 from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
 from alpha_pulse.producers.exchanges.tick import (
+    FrameDecoder,
     Refusal,
-    SymbolOf,
     Tick,
     decoded,
     known_symbol,
@@ -62,16 +61,8 @@ _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 
 
-class CoinbaseDecoder:
+class CoinbaseDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
-
-    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return None: frames are taken one by one, each may hold several trades."""
-        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the trades of a market_trades frame by id, None for any other frame."""

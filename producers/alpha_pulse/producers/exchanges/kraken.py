@@ -18,7 +18,7 @@ ns on, `OHLC` its last 720 candles whatever is asked for; `since` excludes its o
 `count` keeps the oldest. Source: Kraken's REST reference, "Market data".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
 from alpha_pulse.producers.exchanges.tick import (
+    FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
@@ -91,17 +92,12 @@ _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
 
 
-class KrakenDecoder:
+class KrakenDecoder(FrameDecoder):
     """Decodes the frames of one address, over all its connections; see `FrameDecoder`."""
 
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
+        super().__init__(exchange, symbols)
         self._open: dict[str, Candle] = {}  # the newest candle of each symbol, not yet final
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return None: frames are taken one by one, each may hold several trades."""
-        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or ohlc frame, None for any other."""

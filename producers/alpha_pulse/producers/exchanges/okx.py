@@ -15,7 +15,6 @@ OKX's v5 reference, "Market data".
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -30,9 +29,9 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.numbers import number_id, positive_text, time_us
 from alpha_pulse.producers.exchanges.tick import (
+    FrameDecoder,
     FrameError,
     Refusal,
-    SymbolOf,
     Tick,
     decoded,
     known_symbol,
@@ -79,16 +78,8 @@ _INSTRUMENT = re.compile(r"instId:([A-Za-z0-9-]+)")
 _HOT = '{"arg":{"channel":"trades-all"'
 
 
-class OkxDecoder:
+class OkxDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
-
-    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return None: frames are taken one by one, each may hold several trades."""
-        return None
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trades-all or candle frame, None for any other."""

@@ -70,9 +70,14 @@ async def test_a_testnet_by_name_alone_asks_the_testnet() -> None:
     assert by_name != addresses(exchange="binance")
 
 
-def test_names_are_known_without_importing_ccxt() -> None:
-    look = (
-        "import sys; from alpha_pulse.producers.exchanges.names import known_exchanges; "
-        "assert known_exchanges(); sys.exit('ccxt' in sys.modules)"
-    )
+def test_names_and_rooms_are_known_without_importing_ccxt() -> None:
+    look = """
+import sys
+from alpha_pulse.data_pipeline import ExchangeType
+from alpha_pulse.producers.exchanges.names import known_exchanges
+from alpha_pulse.producers.exchanges.registry import exchange_of
+assert set(ExchangeType) <= set(known_exchanges())
+assert all(exchange_of(name).decoder for name in ExchangeType)
+sys.exit("ccxt" in sys.modules)
+"""
     assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0

@@ -69,7 +69,12 @@ async def open_exchange(
 ) -> AsyncIterator[Any]:
     """Yield an exchange and close it, whatever happens: an open one leaks sockets and memory.
 
-    Args and raises as `make_exchange`.
+    Args:
+        config: as of `make_exchange`.
+        on_frames: as of `make_exchange`.
+
+    Raises:
+        ValidationError, ConfigError: as `make_exchange`.
     """
     exchange = make_exchange(config, on_frames)
     try:

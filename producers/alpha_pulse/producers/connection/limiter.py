@@ -49,9 +49,14 @@ class Limiter:
             await asyncio.sleep(self._until - loop.time())
 
     def obey(self, error: BaseException, client: Any) -> float:
-        """Take in an error; return the seconds that everybody must wait, 0 when it is no ban.
+        """Hold everybody back when an error is the exchange's stop.
 
-        client: the ccxt exchange, whose `last_response_headers` alone hold Retry-After.
+        Args:
+            error: what a request or subscription raised.
+            client: the ccxt exchange, whose `last_response_headers` alone hold Retry-After.
+
+        Returns:
+            The seconds that everybody must wait; 0 when the error is no ban.
         """
         status, wait_s = refusal(error)
         if isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
@@ -69,18 +74,28 @@ class Limiter:
 
 
 def backoff_s(attempt: int, *, first_s: float = 0.05, max_s: float = 30.0) -> float:
-    """Return how long to wait before an attempt (1: the first repeat): doubling, jittered, capped.
+    """Return the seconds to wait before an attempt: doubling, jittered, capped.
 
     The jitter keeps producers that lost one exchange together from coming back together.
+
+    Args:
+        attempt: 1 for the first repeat.
+        first_s: the wait before it.
+        max_s: the longest wait.
     """
     whole_s: float = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), 20))
     return whole_s * random.uniform(0.5, 1.0)
 
 
 def refusal(error: object) -> tuple[int, float]:
-    """Return the status of a websocket handshake that was refused, and its Retry-After in seconds.
+    """Return how a websocket handshake was refused.
 
-    0 for what it does not have, and for any other error.
+    Args:
+        error: what ccxt made of it.
+
+    Returns:
+        The HTTP status and Retry-After in seconds; 0 for what the answer does not have, and for any
+        other error.
     """
     causes = getattr(error, "args", ())
     if not causes or not isinstance(causes[0], WSServerHandshakeError):

@@ -29,10 +29,10 @@ class Listing:
         """Ask until there is an answer.
 
         Args:
-            stop: set by the caller.
+            stop: ends the asking.
 
         Returns:
-            False when `stop` was set before.
+            Whether the list is loaded; False when `stop` was set before.
         """
         attempt = 0
         while not stop.is_set():

@@ -29,13 +29,27 @@ class Listener(Protocol):
     """Who hears what becomes of the subscriptions."""
 
     def on_subscribing(self, symbols: list[str]) -> None:
-        """Hear that symbols are being subscribed to."""
+        """Hear that symbols are being subscribed to.
+
+        Args:
+            symbols: unified symbols.
+        """
 
     def on_lost(self, symbols: list[str], reason: str) -> None:
-        """Hear that the trades of symbols stopped."""
+        """Hear that the trades of symbols stopped.
+
+        Args:
+            symbols: unified symbols.
+            reason: for the log.
+        """
 
     def on_refused(self, symbol: str, reason: str) -> None:
-        """Hear that the exchange refuses a symbol."""
+        """Hear that the exchange refuses a symbol.
+
+        Args:
+            symbol: the unified symbol.
+            reason: for the log.
+        """
 
 
 @dataclass(eq=False, slots=True)
@@ -73,7 +87,11 @@ class Subscriptions:
         self._retries: dict[str, asyncio.Task[None]] = {}
 
     def add(self, symbols: Iterable[str]) -> None:
-        """Subscribe to more symbols."""
+        """Subscribe to more symbols.
+
+        Args:
+            symbols: unified symbols that are not subscribed to.
+        """
         names = list(symbols)
         size = exchange_of(self._client.id).symbols_per_subscribe
         for start in range(0, len(names), size):
@@ -84,7 +102,11 @@ class Subscriptions:
             self._groups.append(group)
 
     async def remove(self, symbols: Iterable[str]) -> None:
-        """Unsubscribe from symbols, without touching the others."""
+        """Unsubscribe from symbols, without touching the others.
+
+        Args:
+            symbols: unified symbols; unknown ones are ignored.
+        """
         for symbol in symbols:
             self._drop(symbol)
             waiting = self._retries.pop(symbol, None)
@@ -94,7 +116,11 @@ class Subscriptions:
             self._forget(symbol)
 
     def quarantine(self, symbol: str) -> None:
-        """Leave a refused symbol alone for a while, then try it again."""
+        """Leave a refused symbol alone for `quarantine_s`, then try it again.
+
+        Args:
+            symbol: the unified symbol.
+        """
         self._drop(symbol)
         if symbol not in self._retries:
             self._retries[symbol] = asyncio.create_task(self._try_later(symbol))

@@ -20,17 +20,29 @@ class SymbolTable:
         self._tables: dict[str, dict[str, str]] = {}
 
     def add(self, symbol: str) -> None:
-        """Follow a symbol that the exchange lists."""
+        """Follow a symbol.
+
+        Args:
+            symbol: the unified symbol, one that was not refused.
+        """
         self._markets[symbol] = self._client.market(symbol)
         for url, table in self._tables.items():
             self._fill(url, table)
 
     def remove(self, symbol: str) -> None:
-        """Stop following a symbol; its ids stay known, since frames may still be on their way."""
+        """Stop following a symbol; its ids stay known, since frames may still be on their way.
+
+        Args:
+            symbol: the unified symbol.
+        """
         self._markets.pop(symbol, None)
 
     def at(self, url: str) -> dict[str, str]:
-        """Return the live table (id in frames -> symbol) of a websocket address."""
+        """Return the table (id in frames -> symbol) of a websocket address; it follows changes.
+
+        Args:
+            url: the address.
+        """
         table = self._tables.get(url)
         if table is None:
             table = self._tables[url] = {}

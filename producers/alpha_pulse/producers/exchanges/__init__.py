@@ -1,4 +1,5 @@
-"""One room per exchange: its frames, its names and what is special about it.
+"""One room per exchange: its frames, REST rows, names and limits; nothing else knows one by name.
 
-`decoders` lists those with a decoder of ours; any other exchange of ccxt takes the generic path.
+`registry.exchange_of` returns an exchange's room as an `adapter.Exchange`; an exchange without one
+gets the defaults, which go through ccxt's own calls (`generic`).
 """

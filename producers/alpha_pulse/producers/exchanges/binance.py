@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ccxt.pro
 import msgspec
 
 from alpha_pulse.contracts.events import Candle, Trade
@@ -234,19 +233,31 @@ class BinanceRest:
     async def trades_by_id(self, rest: RestClient, wanted: Wanted) -> list[Trade]:
         """Return trades from the first wanted id on, ascending.
 
+        Args:
+            rest: this exchange.
+            wanted: of which symbol, from which id on.
+
         Raises:
             KeyNeededError: the server wants an API key for old trades.
         """
+        # Here: it takes two seconds to import, and whoever asks has done so.
+        from ccxt.pro import AuthenticationError, PermissionDenied
+
         # ccxt demands a key, the server may not.
         headers = {"X-MBX-APIKEY": rest.client.apiKey} if rest.client.apiKey else None
         query = f"limit={self.history_page}&fromId={wanted.first_id}"
         try:
             return await self._trades(rest, wanted.symbol, f"historicalTrades?{query}", headers)
-        except (ccxt.pro.AuthenticationError, ccxt.pro.PermissionDenied) as error:
+        except (AuthenticationError, PermissionDenied) as error:
             raise KeyNeededError("no API key for old trades") from error
 
     async def recent_trades(self, rest: RestClient, symbol: str) -> list[Trade]:
-        """Return the last trades by raw id, oldest first."""
+        """Return the last trades by raw id, oldest first.
+
+        Args:
+            rest: this exchange.
+            symbol: the unified symbol.
+        """
         return await self._trades(rest, symbol, f"trades?limit={TRADES_PAGE}", None)
 
     async def _trades(
@@ -267,7 +278,16 @@ class BinanceRest:
         ]
 
     async def first_trade_from(self, client: Any, symbol: str, from_us: int) -> list[Mark]:
-        """Return the first trade that is not before a time (Unix µs), by its aggregate."""
+        """Return the first trade that is not before a time, by its aggregate.
+
+        Args:
+            client: ccxt's exchange.
+            symbol: the unified symbol.
+            from_us: the time, Unix µs.
+
+        Returns:
+            One mark, or none where there is no such trade yet.
+        """
         # {"a":26129,"p":"0.01633102","q":"4.70443515","f":27781,"l":27781,"T":1498793709153,
         #  "m":true}
         request = {"symbol": client.market_id(symbol), "limit": 1}
@@ -279,7 +299,12 @@ class BinanceRest:
         ]
 
     async def candles(self, request: CandleRequest, name: str) -> list[Candle]:
-        """Return the candles of a window, ascending."""
+        """Return the candles of a window, ascending.
+
+        Args:
+            request: the window.
+            name: Binance's name of the timeframe.
+        """
         rows = await self._get(
             request.client,
             "Klines",
@@ -297,7 +322,12 @@ class BinanceRest:
         ]
 
     async def listed_from_us(self, client: Any, symbol: str) -> int | None:
-        """Return when the symbol's first candle opens, Unix µs."""
+        """Return when the symbol's first candle opens, Unix µs; None where there is none.
+
+        Args:
+            client: ccxt's exchange.
+            symbol: the unified symbol.
+        """
         request = {"symbol": client.market_id(symbol), "interval": "1m", "startTime": 0, "limit": 1}
         rows = await self._get(client, "Klines", request)
         return int(rows[0][0]) * 1000 if rows else None

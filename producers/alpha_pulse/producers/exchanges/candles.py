@@ -135,7 +135,15 @@ class CandleRequest:
         buy_volume: str | None = None,
         trade_count: int | None = None,
     ) -> Candle:
-        """Return a row of the answer as a candle; see `exchange_candle`.
+        """Return a row of the answer as a candle.
+
+        Args:
+            open_time_us: Unix µs.
+            prices: open, high, low, close; this and the rest as of `exchange_candle`.
+            volume: in the base currency.
+            quote_volume: in the quote currency.
+            buy_volume: in the base currency.
+            trade_count: of the window.
 
         Raises:
             FrameError: the row is no candle.

@@ -19,6 +19,10 @@ _Row = tuple[int, str, str, str, str, str]  # open time in ms, open, high, low, 
 async def recent_trades(rest: RestClient, symbol: str) -> list[Trade]:
     """Return the last trades that the exchange shows, oldest first; [] where it shows none.
 
+    Args:
+        rest: the exchange.
+        symbol: the unified symbol.
+
     Raises:
         ccxt.BaseError: the exchange can't be reached or refuses.
         ValidationError: what it answers with are no trades.
@@ -75,10 +79,17 @@ async def candles(request: CandleRequest, name: str) -> list[Candle]:
 
 
 async def recent_candles(request: CandleRequest, name: str) -> list[Candle]:
-    """Return the newest candles of a window that ended a moment ago; as `candles`, and raises so.
+    """Return the newest candles of a window that ended a moment ago.
 
     The minutes after the window come too, open ones among them: the caller drops what it did not
     ask for.
+
+    Args:
+        request: the window.
+        name: what the exchange calls the timeframe; ccxt knows it by ours.
+
+    Raises:
+        ccxt.BaseError, FrameError: as `candles`.
     """
     del name
     return await _ohlcv(request, request.count + 2)

@@ -1,6 +1,6 @@
 """Which exchanges have a room: one line each. The room, and the replay dialect, bear the same name.
 
-A room is imported when it is asked for, since it needs ccxt, which takes two seconds to import.
+A room is imported when it is asked for, without ccxt, which takes two seconds to import.
 """
 
 from enum import StrEnum

@@ -51,6 +51,10 @@ class RestClient:
     async def get(self, url: str, headers: dict[str, str] | None = None) -> Any:
         """Return the JSON of a raw public request, which ccxt itself would refuse or reshape.
 
+        Args:
+            url: the whole address; ccxt's throttle does not count it.
+            headers: to send beside ccxt's.
+
         Raises:
             ccxt.BaseError: the exchange can't be reached or refuses.
         """

@@ -23,10 +23,21 @@ async def why_absent(
 ) -> Reason:  # fmt: skip
     """Return why candles are absent of which agreeing answers brought none (`candle_pages`).
 
-    closed_us: until when candles are closed. have: open times that are there, ascending, so that
-    they need not be asked for. ask_trades: False spares the requests, and the better proof.
-    Returns: halted or no_trades, proven; not_offered, where nothing earlier is served either;
-    unanswered: it traded then, so that there are candles, or nothing proves anything.
+    Args:
+        history: of the exchange.
+        symbol: the unified symbol.
+        frame: the candles' timeframe.
+        gone: the window without candles.
+        closed_us: until when candles are closed, Unix µs.
+        have: open times that are there, ascending, Unix µs, so that they need not be asked for.
+        ask_trades: whether to ask for trades; without, requests are spared, and the better proof.
+
+    Returns:
+        halted or no_trades, proven; not_offered, where nothing earlier is served either;
+        unanswered: it traded then, so that there are candles, or nothing proves anything.
+
+    Raises:
+        DataFetchError: the exchange does not answer.
     """
     source, _ = history.candles.source(frame.name)
     proven: Reason = "no_trades" if source.empty_left_out else "halted"
@@ -46,7 +57,18 @@ async def why_absent(
 async def learn_why(
     history: History, symbol: str, frame: Timeframe, start_us: int, end_us: int
 ) -> Known:
-    """Return what explains that a window has no candle at all, by asking no more than is needed."""
+    """Return what explains that a window has no candle at all, by asking no more than is needed.
+
+    Args:
+        history: of the exchange.
+        symbol: the unified symbol.
+        frame: the candles' timeframe.
+        start_us: the window's beginning, Unix µs.
+        end_us: its end, excluded.
+
+    Raises:
+        DataFetchError: the exchange does not answer.
+    """
     window = Window(start_us, end_us)
     closed_us = frame.open_time_us(await history.clock_us())
     listed_us = await history.candles.listed_from_us(symbol)

@@ -61,9 +61,13 @@ class Asker:
     async def __call__(self, what: str, ask: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
         """Return the answer; after a failure wait and ask again, `max_retries` times at most.
 
-        what: the request in words, for the error. ask: sends one request and decodes its answer.
-        Raises: NotOfferedError when the exchange refuses for good; DataFetchError when every
-        attempt failed, with the last error as its cause.
+        Args:
+            what: the request in words, for the error.
+            ask: sends one request and decodes its answer.
+
+        Raises:
+            NotOfferedError: the exchange refuses for good.
+            DataFetchError: every attempt failed; the last error is its cause.
         """
         attempt = 0
         while True:

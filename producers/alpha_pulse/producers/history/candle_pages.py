@@ -57,7 +57,11 @@ class CandlePages:
     def source(self, timeframe: str) -> tuple[CandleSource, str]:
         """Return how candles of a timeframe are asked for, and the exchange's name of it.
 
-        Raises: NotOfferedError when the exchange has no candles of that timeframe.
+        Args:
+            timeframe: our name of it, such as `1m`.
+
+        Raises:
+            NotOfferedError: the exchange has no candles of that timeframe.
         """
         names = self.timeframes
         if timeframe not in names:
@@ -72,9 +76,17 @@ class CandlePages:
     ) -> AsyncGenerator[CandlePage, None]:
         """Yield the pages of `[start_us, end_us)` in order, as complete as the exchange has them.
 
-        Every candle of the window is asked for, whether earlier pages were empty or not. end_us
-        must not lie beyond the last closed candle (`clock_us`): an open one is no candle yet.
-        Raises: NotOfferedError, DataFetchError (`Asker`); what was yielded before stands.
+        Every candle of the window is asked for, whether earlier pages were empty or not.
+
+        Args:
+            symbol: the unified symbol.
+            timeframe: our name of it, such as `1m`.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded; not beyond the last closed candle (`clock_us`): an open one
+                is no candle yet.
+
+        Raises:
+            NotOfferedError, DataFetchError: as `Asker`; what was yielded before stands.
         """
         source, name = self.source(timeframe)
         frame = get_timeframe(timeframe)
@@ -165,7 +177,14 @@ class CandlePages:
             yield CandlePage(first_us, end_us, candles, absent)
 
     async def listed_from_us(self, symbol: str) -> int | None:
-        """Return when the symbol's history begins, None where the exchange does not tell."""
+        """Return when the symbol's history begins, Unix µs; None where nothing tells.
+
+        Args:
+            symbol: the unified symbol.
+
+        Raises:
+            DataFetchError: the exchange does not answer.
+        """
         market = self._client.market(symbol)
         created = market.get("created")
         if created:

@@ -61,9 +61,18 @@ def missing_windows(
 ) -> list[Window]:
     """Return the runs of candles that are missing among those that open in `[start_us, end_us)`.
 
-    open_times_us: what is there, in any order. Returns: runs in time order, from the first missing
-    open time to the close of the last; empty when complete.
-    Raises: ValidationError when an open time is not aligned.
+    Args:
+        open_times_us: what is there, in any order, Unix µs.
+        timeframe: of the candles.
+        start_us: the window's beginning.
+        end_us: its end, excluded.
+
+    Returns:
+        Runs in time order, from the first missing open time to the close of the last; empty when
+        complete.
+
+    Raises:
+        ValidationError: an open time is not aligned.
     """
     have = sorted({time for time in open_times_us if start_us <= time < end_us})
     step = timeframe.duration_us
@@ -86,7 +95,10 @@ def missing_windows(
 def explain(missing: Iterable[Window], timeframe: Timeframe, known: Known) -> list[Missing]:
     """Return why candles are missing: runs of one reason each, in order, nothing left out.
 
-    What nothing explains is `unanswered`.
+    Args:
+        missing: runs of missing candles, in any order.
+        timeframe: of the candles.
+        known: what may explain them; what nothing explains is `unanswered`.
     """
     found: list[Missing] = []
     for window in sorted(missing):
@@ -103,7 +115,12 @@ def explain(missing: Iterable[Window], timeframe: Timeframe, known: Known) -> li
 
 
 def first_open(timeframe: Timeframe, time_us: int) -> int:
-    """Return the first open time that is not before a time."""
+    """Return the first open time that is not before a time.
+
+    Args:
+        timeframe: of the candles.
+        time_us: the time, Unix µs.
+    """
     return timeframe.open_time_us(time_us + timeframe.duration_us - 1)
 
 
@@ -132,7 +149,13 @@ def _reason_at(open_us: int, end_us: int, timeframe: Timeframe, known: Known) ->
 
 
 def missing_ids(ids: Iterable[int], first_id: int, last_id: int) -> list[tuple[int, int]]:
-    """Return the runs of trade ids missing between two ids, both included, in order."""
+    """Return the runs of trade ids (first, last) that are missing, in order.
+
+    Args:
+        ids: what is there, in any order.
+        first_id: the first id that should be.
+        last_id: the last one, included.
+    """
     found: list[tuple[int, int]] = []
     expected = first_id
     for number in sorted({number for number in ids if first_id <= number <= last_id}):

@@ -47,7 +47,11 @@ class History:
         return self.ask.asked.requests
 
     async def clock_us(self) -> int:
-        """Return the exchange's clock. Raises: DataFetchError when it does not answer."""
+        """Return the exchange's clock, Unix µs.
+
+        Raises:
+            DataFetchError: the exchange does not answer.
+        """
         # Few exchanges do not tell their time; then ours must do.
         if not self.client.has.get("fetchTime"):
             return time.time_ns() // 1000
@@ -60,8 +64,15 @@ async def open_history(
 ) -> AsyncIterator[History]:
     """Yield the history of the exchange that a configuration names, connected, its markets loaded.
 
-    share: of the exchange's own rate limit (default: `limit_share`); 0 knows no limit, for a replay
-    exchange. Raises: ConfigError (`make_exchange`); DataFetchError when markets can't be loaded.
+    Args:
+        producer: which exchange, and how it is reached.
+        settings: how it is asked.
+        share: of the exchange's own rate limit, by default `limit_share`; 0 knows no limit, for a
+            replay exchange.
+
+    Raises:
+        ConfigError: as `make_exchange`.
+        DataFetchError: the markets can't be loaded.
     """
     settings = settings or HistoryConfig()
     share = settings.limit_share if share is None else share

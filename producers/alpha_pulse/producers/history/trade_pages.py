@@ -46,7 +46,13 @@ class TradePages:
     async def first_trade_from(self, symbol: str, from_us: int) -> Mark | None:
         """Return the first trade that is not before a time, None when there is none yet.
 
-        Raises: NotOfferedError where the exchange does not serve old trades by id or time.
+        Args:
+            symbol: the unified symbol.
+            from_us: the time, Unix µs.
+
+        Raises:
+            NotOfferedError: the exchange does not serve old trades by id or time.
+            DataFetchError: it does not answer.
         """
         first_from, newest_before = self._source.first_from, self._source.newest_before
         if first_from is not None:
@@ -106,9 +112,15 @@ class TradePages:
     ) -> AsyncIterator[TradePage]:
         """Yield the trades of `[start_us, end_us)` in id order.
 
-        first_id: go on with this id (a resumed job) instead of the window's first trade.
-        Raises: NotOfferedError where the exchange serves no old trades (without a key);
-        DataFetchError when it does not answer; what was yielded before stands.
+        Args:
+            symbol: the unified symbol.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded.
+            first_id: go on with this id (a resumed job) instead of the window's first trade.
+
+        Raises:
+            NotOfferedError: the exchange serves no old trades, or none without a key.
+            DataFetchError: it does not answer; what was yielded before stands.
         """
         first = await self.first_trade_from(symbol, start_us)
         if first is None or first.time_us >= end_us:
@@ -178,9 +190,18 @@ class TradePages:
         return tuple(lost)
 
     async def no_trade_in(self, symbol: str, start_us: int, end_us: int) -> bool | None:
-        """Return whether the exchange printed no trade in `[start_us, end_us)`, by its trade list.
+        """Return whether the exchange printed no trade in a window, by its list of trades.
 
-        None: it does not serve old trades, so nothing proves it.
+        Args:
+            symbol: the unified symbol.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded.
+
+        Returns:
+            None where it does not serve old trades, so that nothing proves it.
+
+        Raises:
+            DataFetchError: the exchange does not answer.
         """
         try:
             first = await self.first_trade_from(symbol, start_us)

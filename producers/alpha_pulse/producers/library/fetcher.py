@@ -89,12 +89,26 @@ class ExchangeFetcher:
             await self._close_unused(name, connection)
 
     def exchange_name(self, exchange: str) -> str:
-        """Return the name that this exchange's events carry, such as `binance-testnet`."""
+        """Return the name that this exchange's events carry, such as `binance-testnet`.
+
+        Args:
+            exchange: ccxt's id; `-testnet` behind it means its testnet.
+
+        Raises:
+            ValidationError: ccxt.pro has no such exchange.
+        """
         return exchange_name(self._settings(exchange))
 
     @asynccontextmanager
     async def connected(self, exchange: str) -> AsyncIterator[History]:
-        """Keep the connection to an exchange over several calls."""
+        """Keep the connection to an exchange over several calls.
+
+        Args:
+            exchange: ccxt's id.
+
+        Raises:
+            DataFetchError: its markets can't be loaded.
+        """
         name = self.exchange_name(exchange)
         connection = self._connections.setdefault(name, _Connection())
         connection.users += 1
@@ -108,7 +122,14 @@ class ExchangeFetcher:
             await self._close_unused(name, connection)
 
     async def now_us(self, exchange: str) -> int:
-        """Return the exchange's clock."""
+        """Return the exchange's clock, Unix µs.
+
+        Args:
+            exchange: ccxt's id.
+
+        Raises:
+            DataFetchError: it does not answer.
+        """
         async with self.connected(exchange) as history:
             return await history.clock_us()
 
@@ -117,7 +138,15 @@ class ExchangeFetcher:
     ) -> AsyncGenerator[list[Candle], None]:
         """Yield the exchange's candles of a window, page by page, ascending.
 
-        end_us: not beyond what is closed by the exchange's clock (`now_us`).
+        Args:
+            exchange: ccxt's id.
+            symbol: the unified symbol.
+            timeframe: such as `1m`.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded; not beyond what is closed by the exchange's clock (`now_us`).
+
+        Raises:
+            DataFetchError: the exchange does not list the symbol, refuses, or does not answer.
         """
         about = MarketWindow(self.exchange_name(exchange), symbol, timeframe, start_us, end_us)
         async with self.connected(exchange) as history:
@@ -133,7 +162,21 @@ class ExchangeFetcher:
     async def why_missing(
         self, exchange: str, symbol: str, timeframe: str, start_us: int, end_us: int
     ) -> list[MissingCandles]:
-        """Return why the candles of a window, which all are missing, could not be had."""
+        """Return why the candles of a window, which all are missing, could not be had.
+
+        Args:
+            exchange: ccxt's id.
+            symbol: the unified symbol.
+            timeframe: such as `1m`.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded.
+
+        Returns:
+            The whole window in runs of one reason each, ascending.
+
+        Raises:
+            DataFetchError: the exchange does not answer.
+        """
         frame = get_timeframe(timeframe)
         async with self.connected(exchange) as history:
             known = await learn_why(history, symbol, frame, start_us, end_us)

@@ -61,8 +61,15 @@ class ExchangeDataProvider:
     async def start(self, symbols: Sequence[str], on_events: OnEvents) -> None:
         """Follow symbols; return once the exchange has answered and they are being subscribed to.
 
-        Raises: ValidationError for what is no symbol; DataFetchError when the exchange does not
-        answer in time or refuses a symbol: nothing is followed then.
+        Args:
+            symbols: unified symbols; doubles are dropped.
+            on_events: awaited with each symbol's events, in the order of its log; while it takes
+                its time, the exchange is read more slowly.
+
+        Raises:
+            ValidationError: one is no symbol, there is none, or the provider runs already.
+            DataFetchError: the exchange does not answer in time or refuses a symbol: nothing is
+                followed then.
         """
         about = MarketWindow(self.exchange)
         if self._running is not None:
@@ -89,7 +96,14 @@ class ExchangeDataProvider:
             raise
 
     async def set_symbols(self, symbols: Iterable[str]) -> None:
-        """Follow exactly these symbols from now on; those that stay are not touched."""
+        """Follow exactly these symbols from now on; those that stay are not touched.
+
+        Args:
+            symbols: unified symbols.
+
+        Raises:
+            ValidationError: one is no symbol, or the provider does not run.
+        """
         if self._producer is None or self._running is None:
             raise ValidationError("expected a provider that runs, found one that does not")
         await self._producer.set_symbols([check_symbol(symbol) for symbol in symbols])

@@ -42,6 +42,8 @@ def test_a_field_says_whether_it_may_be_null_or_left_out() -> None:
     assert fields["job"].is_nullable
     assert fields["job"].is_optional
     assert not fields["close"].is_nullable
+    assert fields["open_time_us"].column == "open_time"
+    assert fields["open"].column == "open"
     assert fields["buy_volume"].description.startswith("base units bought by takers")
     assert fields["quote_volume"].description.startswith("sum of price x amount")
 

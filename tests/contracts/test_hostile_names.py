@@ -116,7 +116,8 @@ def test_the_name_of_a_topic_comes_from_the_table_and_from_nowhere_else() -> Non
 TRUSTED = {
     "database", "self._database", "values['database']", "values['on_cluster']", "on_cluster",
     "table", "table.name", "view", "condition", "' AND '.join(conditions)",
-    "CANDLE_FIELDS", "_CANDLES", "_COLUMNS", "_MARKET", "_OF_JOB", "_OHLC", "_TRADES",
+    "CANDLES.columns", "GAPS.columns", "TRADES.columns",  # of the contracts' fields
+    "_CANDLES", "_COLUMNS", "_MARKET", "_OF_JOB", "_OHLC", "_TRADES",
     "BASE_TIMEFRAME", "GAPS_MAX", "MARKETS_MAX", "RATE_WINDOW_S",
     "tag",  # a counter's, of the embedded engine
     "name", "identified", "right", "settings", "user",  # users and their rights, quoted

@@ -10,13 +10,7 @@ from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
 from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.data_pipeline.history.stored_rows import (
-    CANDLE_FIELDS,
-    Market,
-    candle_of,
-    gap_of,
-    trade_of,
-)
+from alpha_pulse.data_pipeline.history.stored_rows import CANDLES, GAPS, TRADES, Market
 from alpha_pulse.producers.history.missing import FINAL_REASONS, REASONS, Reason, Window
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 
@@ -96,10 +90,11 @@ class StoredMarket:
         view: `candles` (what we publish) or `exchange_candles` (the exchange's own).
         """
         rows = await self.rows(
-            f"SELECT {CANDLE_FIELDS} FROM {{db}}.{view} WHERE {_CANDLES} ORDER BY open_time",
+            f"SELECT {CANDLES.columns} FROM {{db}}.{view} WHERE {_CANDLES} ORDER BY open_time",
             self._candles_of(market, timeframe, start_us, end_us),
         )
-        return [candle_of(market, timeframe, row) for row in rows]
+        given = {**market.parameters, "timeframe": timeframe.name}
+        return [CANDLES.event(row, **given) for row in rows]
 
     async def different(
         self, market: Market, timeframe: Timeframe, start_us: int, end_us: int
@@ -140,12 +135,11 @@ class StoredMarket:
     async def trades(self, market: Market, start_us: int, end_us: int) -> list[Trade]:
         """Return the stored trades of a window, by time, then by id."""
         rows = await self.rows(
-            "SELECT trade_id, price, amount, toString(side), toUnixTimestamp64Micro(trade_time), "
-            f"toUnixTimestamp64Micro(receive_time), job FROM {{db}}.trades WHERE {_TRADES} "
+            f"SELECT {TRADES.columns} FROM {{db}}.trades WHERE {_TRADES} "
             "ORDER BY trade_time, length(trade_id), trade_id",
             {**market.parameters, "start": start_us, "end": end_us},
         )
-        return [trade_of(market, row) for row in rows]
+        return [TRADES.event(row, **market.parameters) for row in rows]
 
     async def count_trades(self, market: Market, start_us: int, end_us: int) -> int:
         """Return how many different trades of a window are stored."""
@@ -212,15 +206,13 @@ class StoredMarket:
         """Return the gaps in trades that are not filled, oldest first."""
         condition = f"AND {_MARKET}" if market else ""
         rows = await self.rows(
-            "SELECT exchange, symbol, first_trade_id, last_trade_id, "
-            "toUnixTimestamp64Micro(start_time), toUnixTimestamp64Micro(end_time), "
-            f"toString(status), reason, revision, job FROM {{db}}.gaps WHERE status != 'filled' "
+            f"SELECT {GAPS.columns} FROM {{db}}.gaps WHERE status != 'filled' "
             "AND end_time >= fromUnixTimestamp64Micro({since:Int64}, 'UTC') "
             f"{condition} ORDER BY exchange, symbol, start_time",
             {**(market.parameters if market else {}), "since": since_us},
         )
         explained = {reason_text(reason) for reason in FINAL_REASONS}
-        return [gap_of(row) for row in rows if row[7] not in explained]
+        return [gap for gap in map(GAPS.event, rows) if gap.reason not in explained]
 
     async def markets(self) -> list[tuple[Market, int, int]]:
         """Return every market with 1m candles, and the open times of its first and last one."""

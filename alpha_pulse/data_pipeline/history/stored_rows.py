@@ -1,18 +1,16 @@
-"""Rows of the pipeline's tables as the events that they were made from. Pure."""
+"""Rows of the pipeline's views as the events that they were made from. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from alpha_pulse.contracts.decimals import plain_text, shortest_text
-from alpha_pulse.contracts.events import Candle, Gap, Trade
-from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.contracts.fields import Field
+from alpha_pulse.contracts.kinds import CANDLE, GAP, TRADE, Kind
 
-CANDLE_FIELDS = (
-    "toUnixTimestamp64Micro(open_time), open, high, low, close, volume, quote_volume, buy_volume, "
-    "trade_count, first_trade_id, last_trade_id, revision, toString(source), toString(coverage), "
-    "job"
-)
+EventT = TypeVar("EventT", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,65 +26,50 @@ class Market:
         return {"exchange": self.exchange, "symbol": self.symbol}
 
 
-def trade_of(market: Market, row: Sequence[Any]) -> Trade:
-    """Return a trade of a market: id, price, amount, side, its time, time of receipt, job."""
-    return Trade(
-        exchange=market.exchange,
-        symbol=market.symbol,
-        trade_id=row[0],
-        price=_text(row[1]),
-        amount=_text(row[2]),
-        side=row[3],
-        trade_time_us=row[4],
-        receive_time_us=row[5],
-        job=row[6] or None,
-    )
+class Rows(Generic[EventT]):
+    """What is read of a kind's view, and how a row becomes an event.
+
+    Args:
+        kind: whose view it is.
+        given: fields that the query's condition fixes, which are not read.
+    """
+
+    def __init__(self, kind: Kind[EventT], given: Sequence[str] = ()) -> None:
+        fields = [field for field in kind.fields if field.name not in given]
+        self._event = kind.event
+        self.names = [field.name for field in fields]
+        self._decimals = [field.name for field in fields if field.decimal is not None]
+        # A column of text has no null for what writers leave out.
+        self._left_out = [f.name for f in fields if f.is_optional and f.is_nullable]
+        self.columns = ", ".join(map(_expression, fields))
+
+    def event(self, row: Sequence[Any], **given: str) -> EventT:
+        """Return the event of a row.
+
+        Args:
+            row: values of `columns`.
+            given: values of the fields that were not read.
+        """
+        values: dict[str, Any] = dict(zip(self.names, row, strict=True))
+        for name in self._decimals:
+            number = values[name]
+            if number is not None:
+                # Decimal(38,12) brings twelve digits; what is published has the shortest text.
+                values[name] = shortest_text(plain_text(number))
+        for name in self._left_out:
+            values[name] = values[name] or None
+        values.update(given)
+        return self._event(**values)
 
 
-def gap_of(row: Sequence[Any]) -> Gap:
-    """Return a gap of any market, its fields in their order."""
-    return Gap(
-        exchange=row[0],
-        symbol=row[1],
-        first_trade_id=row[2],
-        last_trade_id=row[3],
-        start_time_us=row[4],
-        end_time_us=row[5],
-        status=row[6],
-        reason=row[7],
-        revision=row[8],
-        job=row[9] or None,
-    )
+def _expression(field: Field) -> str:
+    if field.is_time:
+        return f"toUnixTimestamp64Micro({field.column})"
+    if isinstance(field.type, msgspec.inspect.LiteralType):
+        return f"toString({field.column})"
+    return field.column
 
 
-def _text(number: Any) -> str:
-    # Decimal(38,12) brings twelve digits; what is published has the shortest plain text.
-    return shortest_text(plain_text(number))
-
-
-def candle_of(market: Market, timeframe: Timeframe, row: Sequence[Any]) -> Candle:
-    """Return a candle of a market: `CANDLE_FIELDS`."""
-
-    def maybe(number: Any) -> str | None:
-        return None if number is None else _text(number)
-
-    return Candle(
-        exchange=market.exchange,
-        symbol=market.symbol,
-        timeframe=timeframe.name,
-        open_time_us=row[0],
-        open=_text(row[1]),
-        high=_text(row[2]),
-        low=_text(row[3]),
-        close=_text(row[4]),
-        volume=_text(row[5]),
-        quote_volume=maybe(row[6]),
-        buy_volume=maybe(row[7]),
-        trade_count=row[8],
-        first_trade_id=row[9],
-        last_trade_id=row[10],
-        revision=row[11],
-        source=row[12],
-        coverage=row[13],
-        job=row[14] or None,
-    )
+CANDLES = Rows(CANDLE, given=("exchange", "symbol", "timeframe"))
+TRADES = Rows(TRADE, given=("exchange", "symbol"))
+GAPS = Rows(GAP)

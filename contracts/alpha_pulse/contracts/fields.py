@@ -41,6 +41,11 @@ class Field:
     decimal: Grammar | None
     description: str
 
+    @property
+    def column(self) -> str:
+        """Its column for SQL users; a time's name has no unit, because the column is a time."""
+        return self.name.removesuffix("_us") if self.is_time else self.name
+
 
 @cache
 def fields_of(event: type[msgspec.Struct]) -> tuple[Field, ...]:

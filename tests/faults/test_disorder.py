@@ -64,7 +64,7 @@ def process(log: Log) -> Outputs:
         offsets = range(first, first + len(batch))
         taken = EncodedRecords.of(offsets, [KEY] * len(batch), [value for value, _ in batch])
         kernel.process(taken, batch[-1][1], first + len(batch))
-        for topic, records in kernel.take_outputs().items():
+        for topic, records in kernel.drain_outputs().items():
             found[topic] += [value for _, value in records]
     return found
 

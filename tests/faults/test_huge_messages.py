@@ -70,7 +70,7 @@ def test_the_largest_record_that_kafka_takes_is_one_dead_letter_that_kafka_takes
     kernel = Kernel(ProcessorConfig(), "ingest.events.v1", 0)
     records = EncodedRecords.of([0], [message_key("binance", SYMBOL)], [value])
     kernel.process(records, 1_767_225_600_000, 1)
-    ((_, letter_value),) = kernel.take_outputs()[DEAD_LETTERS.name]
+    ((_, letter_value),) = kernel.drain_outputs()[DEAD_LETTERS.name]
     assert len(letter_value) < RECORD_BYTES_MAX / 2
     letter = decode_event(letter_value)
     assert isinstance(letter, DeadLetter)

@@ -102,7 +102,7 @@ def test_processors_admit_trades_of_every_version_byte_for_byte(version: str) ->
     newest_ms = max(raw(trade)["trade_time_us"] for trade in trades) // 1000
     records = EncodedRecords.of(range(len(trades)), keys, trades)
     kernel.process(records, newest_ms, len(trades))
-    outputs = kernel.take_outputs()
+    outputs = kernel.drain_outputs()
     live = [(k, t) for k, t in zip(keys, trades, strict=True) if "job" not in raw(t)]
     assert not outputs.get(DEAD_LETTERS.name)
     assert [pair for pair in outputs[TRADES.name] if pair in live] == live

@@ -64,8 +64,8 @@ def some_records(data: bytes) -> None:
     whole.process(lines, timestamp_ms, len(values))
     for offset, value in enumerate(values):
         single.process(EncodedRecords.of([offset], [_KEY], [value]), timestamp_ms, offset + 1)
-    outputs = whole.take_outputs()
-    parts = single.take_outputs()
+    outputs = whole.drain_outputs()
+    parts = single.drain_outputs()
     assert {k: v for k, v in outputs.items() if v} == {k: v for k, v in parts.items() if v}
     for topic, records in outputs.items():
         for _, value in records:

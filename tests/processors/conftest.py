@@ -33,7 +33,7 @@ class Feed:
         self.kernel.process(records, self.kafka_ms, offset + 1)
         return [
             decode_event(value)
-            for topic, records in self.kernel.take_outputs().items()
+            for topic, records in self.kernel.drain_outputs().items()
             for _, value in records
             if topic != AUDIT_CANDLES.name  # which repeats others
         ]

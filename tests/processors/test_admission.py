@@ -27,7 +27,7 @@ def reason_of(events: list[Any]) -> str:
 def test_a_trade_goes_on_with_the_producers_own_bytes(feed: Any) -> None:
     value = encode(feed.make_trade(1, 10)).replace(b'","price"', b'","new_field":[1],"price"')
     feed.kernel.process(EncodedRecords.of([0], [KEY], [value]), feed.kafka_ms, 1)
-    assert feed.kernel.take_outputs()["market.trades.v1"] == [(KEY, value)]
+    assert feed.kernel.drain_outputs()["market.trades.v1"] == [(KEY, value)]
 
 
 @pytest.mark.parametrize(

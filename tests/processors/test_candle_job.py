@@ -96,7 +96,7 @@ def to_audit(feed: Any, cause: Any) -> list[AuditCandle]:
     value = encode(cause)
     key = message_key(feed.exchange, feed.symbol)
     feed.kernel.process(EncodedRecords.of([offset], [key], [value]), feed.kafka_ms, offset + 1)
-    records = feed.kernel.take_outputs().get(AUDIT_CANDLES.name, [])
+    records = feed.kernel.drain_outputs().get(AUDIT_CANDLES.name, [])
     return [decode_audit_candle(value) for _, value in records]
 
 

@@ -38,7 +38,7 @@ def ingest(kernel: Kernel, first: int, end: int) -> dict[str, list[str]]:
     part = values()[first:end]
     records = EncodedRecords.of(range(first, end), [KEY] * len(part), part)
     kernel.process(records, (START_US + COUNT * MINUTE_US) // 1000, end)
-    outputs = kernel.take_outputs()
+    outputs = kernel.drain_outputs()
     return {
         name: [value.decode() for _, value in outputs[name]] for name in outputs if outputs[name]
     }

@@ -215,7 +215,7 @@ async def test_records_that_retention_took_are_a_gap_and_skipped_offsets_are_not
     await path._step(consumer)
 
     candles = [
-        decode_event(value) for _, value in partition.kernel.take_outputs()["market.candles.1m.v1"]
+        decode_event(value) for _, value in partition.kernel.drain_outputs()["market.candles.1m.v1"]
     ]
     found = {c.open_time_us: c.coverage for c in candles if isinstance(c, Candle)}
     assert found[START_US + MINUTE_US] == coverage

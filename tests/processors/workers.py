@@ -214,7 +214,7 @@ async def expected_outputs(config: Config) -> dict[str, dict[int, list[tuple[byt
                 for b in batches:
                     batch = EncodedRecords.of(b.offsets, b.keys, b.values)
                     kernel.process(batch, b.timestamp_ms, b.next_offset)
-            for topic, records in kernel.take_outputs().items():
+            for topic, records in kernel.drain_outputs().items():
                 outputs.setdefault(topic, {})[number] = list(records)
     finally:
         await consumer.stop()

@@ -96,7 +96,7 @@ def outcome(values: list[bytes | None], cuts: list[int]) -> tuple[Any, Any, Any]
             records = EncodedRecords.of(offsets, [KEY] * (end - first), values[first:end])
             kernel.process(records, NOW_MS, 1000 + end)
             first = end
-    outputs = {topic: list(found) for topic, found in kernel.take_outputs().items() if len(found)}
+    outputs = {topic: list(found) for topic, found in kernel.drain_outputs().items() if len(found)}
     return outputs, StateWriter(10**6).snapshot(kernel), (kernel.counters, kernel.position)
 
 
@@ -201,7 +201,7 @@ def test_plain_history_never_goes_candle_by_candle(monkeypatch: pytest.MonkeyPat
     values = [marker("start"), *page(120), marker("end")]
     kernel.process(EncodedRecords.of(list(range(122)), [KEY] * 122, values), NOW_MS, 122)
     assert alone == [0, 121], "the two markers"
-    counts = {topic: len(records) for topic, records in kernel.take_outputs().items()}
+    counts = {topic: len(records) for topic, records in kernel.drain_outputs().items()}
     assert counts["market.candles.1m.v1"] == counts["market.exchange-candles.v1"] == 120
     assert counts["market.candles.5m.v1"] == 24
 

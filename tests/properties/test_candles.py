@@ -298,7 +298,7 @@ def feed(kernel: Kernel, log: Log, start: int, stop: int) -> None:
 def run_at_once(log: Log, config: ProcessorConfig = CONFIG) -> Outputs:
     kernel = Kernel(config, "ingest.events.v1", 0)
     feed(kernel, log, 0, len(log))
-    return {name: list(records) for name, records in kernel.take_outputs().items() if records}
+    return {name: list(records) for name, records in kernel.drain_outputs().items() if records}
 
 
 def run_with_restarts(log: Log, cuts: list[tuple[int, bool]], record_bytes_max: int) -> Outputs:
@@ -316,7 +316,7 @@ def run_with_restarts(log: Log, cuts: list[tuple[int, bool]], record_bytes_max: 
             kernel = Kernel(config, "ingest.events.v1", 0)
             writer = restore(kernel, stored)
             feed(kernel, log, kernel.position, stop)
-        for name, records in kernel.take_outputs().items():
+        for name, records in kernel.drain_outputs().items():
             if records:
                 done.setdefault(name, []).extend(records)
         stored.update(writer.snapshot(kernel))

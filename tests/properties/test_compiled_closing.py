@@ -87,7 +87,7 @@ def taken_in(
         offsets = range(first, first + len(part))
         records = EncodedRecords.of(offsets, [KEY] * len(part), part)
         kernel.process(records, kafka_ms, first + len(part))
-        for name, taken in kernel.take_outputs().items():
+        for name, taken in kernel.drain_outputs().items():
             found.setdefault(name, []).extend(taken)
         if restarts:
             records_of_state = dict(writer.snapshot(kernel))
@@ -337,7 +337,7 @@ def test_symbols_side_by_side_are_closed_as_each_alone() -> None:
         keys, values = [key for key, _ in of], [value for _, value in of]
         records = EncodedRecords.of(range(len(of)), keys, values)
         kernel.process(records, MONDAY_US // 1000 + DAY_US // 1000, len(of))
-        taken = kernel.take_outputs()
+        taken = kernel.drain_outputs()
         candles = [value for name in taken if "candles" in name for _, value in taken[name]]
         # Another log has other offsets, which revisions are of.
         return [value[: value.index(b',"revision"')] for value in candles]

@@ -125,7 +125,7 @@ def outputs(
         offsets = range(first, first + len(part))
         records = EncodedRecords.of(offsets, [KEY] * len(part), part)
         kernel.process(records, KAFKA_MS, first + len(part))
-    return {name: list(writer) for name, writer in kernel.take_outputs().items()}, kernel
+    return {name: list(writer) for name, writer in kernel.drain_outputs().items()}, kernel
 
 
 @settings(max_examples=150, deadline=None, print_blob=True)
@@ -227,7 +227,7 @@ def test_one_wrong_byte_is_never_taken_as_what_it_is_not(at: int, byte: int) -> 
     kernel, by_rules = kernel_of_one(), kernel_of_one(compiled=False)
     for each in (kernel, by_rules):
         each.process(EncodedRecords.of([1], [KEY], [value]), KAFKA_MS, 2)
-    names = {*(taken := kernel.take_outputs()), *(expected := by_rules.take_outputs())}
+    names = {*(taken := kernel.drain_outputs()), *(expected := by_rules.drain_outputs())}
     for name in names:
         assert list(taken.get(name, [])) == list(expected.get(name, []))
     assert kernel.open_candles() == by_rules.open_candles()

@@ -176,7 +176,7 @@ def feed(kernel: Kernel, log: Log, start: int, stop: int) -> list[tuple[int, Can
     keys, values = zip(*log[start:stop], strict=True)
     kernel.process(EncodedRecords.of(range(start, stop), keys, values), KAFKA_MS, stop)
     candles = []
-    for topic, records in kernel.take_outputs().items():
+    for topic, records in kernel.drain_outputs().items():
         if topic.startswith("market.candles."):
             candles += [decode_event(value) for _, value in records]
     return [(candle.revision % 2**44, candle) for candle in candles if isinstance(candle, Candle)]

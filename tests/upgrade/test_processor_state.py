@@ -49,7 +49,7 @@ def kernel_of(settings: dict[str, Any]) -> Kernel:
 def feed(kernel: Kernel, start: int, stop: int) -> dict[str, RecordsWriter]:
     keys, values = zip(*LOG[start:stop], strict=True)
     kernel.process(EncodedRecords.of(range(start, stop), keys, values), KAFKA_MS, stop)
-    return kernel.take_outputs()
+    return kernel.drain_outputs()
 
 
 def digests(records: list[tuple[bytes, bytes]]) -> list[str]:

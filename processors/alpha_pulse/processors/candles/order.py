@@ -1,4 +1,4 @@
-"""Which trades of a stream were taken in, in which order, and which ids between them are missing.
+"""Which trades of a stream were ingested, in which order, and which ids between them are missing.
 
 Pure. Where the exchange numbers trades without holes, ids tell all of it; elsewhere only which
 trades came twice, for as long as their windows may change.
@@ -71,7 +71,7 @@ class Order:
         self.last_id, self.last_trade_us, self.last_trade_id = last_id, last_us, None
 
     def gap(self, gap: Gap, first: int, last: int, publish: Publish) -> None:
-        """Take in that the producer misses, found or gave up the ids `first..last`."""
+        """Note that the producer misses, found or gave up the ids `first..last`."""
         if self.first_id is None:
             # What is missing before the first trade that is followed is not waited for here.
             publish(gap)

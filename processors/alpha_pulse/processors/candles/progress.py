@@ -14,7 +14,7 @@ class Progress(NamedTuple):
     closed_at_us: the watermark when the last of them closed. close_at_us: the watermark that closes
     the next base window. newest: packed, the base windows behind those, ascending; the last one
     holds the newest trade; empty: only what was closed is told. last_id, watermark_us: of the
-    trades taken in.
+    trades ingested.
     """
 
     last_id: int

@@ -72,7 +72,7 @@ class Stream:
         self, number: int, trade_id: str, price: str, price_units: int, amount_units: int,
         side: Side, time_us: int, publish: Publish,
     ) -> bool:  # fmt: skip
-        """Take in a trade; return False when it is a duplicate, which changes nothing.
+        """Ingest a trade; return False when it is a duplicate, which changes nothing.
 
         number: the id's number where ids are consecutive, else ignored.
         """
@@ -96,7 +96,7 @@ class Stream:
         self.order.learn_ids(are_consecutive)
 
     def follow(self, progress: Progress) -> None:
-        """Catch up with trades that were taken in elsewhere, by the same rules."""
+        """Catch up with trades that were ingested elsewhere, by the same rules."""
         for timeframe, packed in progress.closed:
             level = self.windows.level_of(timeframe)
             if level is None:
@@ -116,7 +116,7 @@ class Stream:
             self.closing.watermark_us = progress.watermark_us
 
     def heartbeat(self, heartbeat: Heartbeat, publish: Publish) -> None:
-        """Take in how far the log is complete, and the state of the stream."""
+        """Note how far the log is complete, and the state of the stream."""
         until_us = heartbeat.complete_until_us
         self.proof.heartbeat(heartbeat.state, until_us)
         self.closing.begin(until_us)
@@ -128,7 +128,7 @@ class Stream:
             self.close(False, publish)
 
     def exchange_candle(self, candle: Candle, publish: Publish) -> None:
-        """Take in the exchange's own closed candle; it stands where it is better than ours."""
+        """Ingest the exchange's own closed candle; it stands where it is better than ours."""
         level = self.windows.level_of(candle.timeframe)
         if level is None:
             return
@@ -150,7 +150,7 @@ class Stream:
             self.advance(close_us + self.rules.grace_us, publish)
 
     def gap(self, gap: Gap, publish: Publish) -> None:
-        """Take in what the producer says is missing, or has given up."""
+        """Note what the producer says is missing, or has given up."""
         if gap.first_trade_id is None or gap.last_trade_id is None or not self.proof.consecutive:
             self.proof.timed_gap(gap.start_time_us, gap.end_time_us, gap.status)
             self.closing.touch(gap.start_time_us, gap.end_time_us)

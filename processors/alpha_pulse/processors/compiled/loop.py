@@ -1,7 +1,7 @@
 """The compiled loop: runs of plain trades, each the next of its symbol, from Kafka's bytes.
 
 A trade is plain (`plain_trade`) when its bytes are exactly the canonical form, its id is the
-symbol's last + 1, and its numbers are not too long for 64 bits; it is taken in when its time lies
+symbol's last + 1, and its numbers are not too long for 64 bits; it is ingested when its time lies
 in the newest open window, or opens the next one. The loop stops at the first record that is
 anything else: what that is and means is decided by the kernel, in Python, which comes to the same
 result for plain trades too.
@@ -33,8 +33,8 @@ from alpha_pulse.processors.wire.records import (
     write_record,
 )
 
-# Why the loop stopped. CLOSES: the record was taken in, and windows must be closed before the next
-# one. NOT_PLAIN and FULL (no room in the buffer): nothing of the record was taken in.
+# Why the loop stopped. CLOSES: the record was ingested, and windows must be closed before the next
+# one. NOT_PLAIN and FULL (no room in the buffer): nothing of the record was ingested.
 DONE, NOT_PLAIN, CLOSES, FULL = range(4)
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -134,7 +134,7 @@ def _add_trade(
 def run(
     text: Any, index: Any, control: Any, tables: Any, buffer: Any, written: Any
 ) -> None:  # pragma: no cover - compiled
-    """Take in plain trades from `control.row` on, and say in `control` where and why it stopped.
+    """Ingest plain trades from `control.row` on, and say in `control` where and why it stopped.
 
     Args:
         text: bytes of the batch's records.

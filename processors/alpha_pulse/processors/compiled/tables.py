@@ -37,7 +37,7 @@ LOG_WINDOWS = 12
 TIMEFRAME = _integers("duration_us", "offset_us", "name_bytes")
 # audited: the level whose candles go to the audit too; -1: none.
 SETTING = _integers("limit_us", "window_us", "grace_us", "revisions_from", "audited")
-# How a run stands: the next record, why it stopped, and the trades taken in.
+# How a run stands: the next record, why it stopped, and the trades ingested.
 CONTROL = _integers("row", "reason", "trades")
 # A candle that waits. place: its level, or the number of levels for what goes to the audit.
 CANDLE = _integers("place", "key_at", "key_bytes", "value_at", "value_bytes")

@@ -1,4 +1,4 @@
-"""The compiled loop as the kernel sees it: takes in plain trades of the streams that it is handed.
+"""The compiled loop as the kernel sees it: ingests plain trades of the streams that it is handed.
 
 While the loop may take a symbol's trades (`hand_over`), what it changes stands here, in tables, and
 is told to the stream as `Progress` when anything else wants to know (`bring_back`): the windows
@@ -103,7 +103,7 @@ class CompiledTrades:
         self._make_tables(_SYMBOLS_FIRST)
 
     def add(self, key: bytes, stream: Stream) -> None:
-        """Take in a symbol; the loop takes none of its trades before `hand_over`."""
+        """Add a symbol; the loop ingests none of its trades before `hand_over`."""
         row = len(self._streams)
         if row == len(self._symbols):
             self._make_tables(2 * row)
@@ -119,9 +119,9 @@ class CompiledTrades:
         self._enter(row)
 
     def run(self, records: EncodedRecords, row: int, limit_us: int) -> tuple[int, int, bool]:
-        """Take in plain trades of a batch from a row on, and close the windows that they end.
+        """Ingest plain trades of a batch from a row on, and close the windows that they end.
 
-        Returns: the row that comes next; how many trades were taken in; whether the last of them
+        Returns: the row that comes next; how many trades were ingested; whether the last of them
         ended windows that are not closed yet: its stream must do that (`bring_back`, `hand_over`)
         before the next row.
         """

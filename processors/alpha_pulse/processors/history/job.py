@@ -126,13 +126,13 @@ class CandleJob:
             job=self.name,
         )
 
-    def take(self, lines: CandleLines, revisions: Sequence[int], publish: Publish) -> None:
-        """Take in many candles as `exchange_candle` does one by one; publish the longer ones.
+    def ingest(self, lines: CandleLines, revisions: Sequence[int], publish: Publish) -> None:
+        """Ingest many candles as `exchange_candle` does one by one; publish the longer ones.
 
         The job's own timeframe is not published here: `CandleLines.our_lines` is that.
         """
         level = self._level
-        assert level is not None, "asked `can_take` before"
+        assert level is not None, "asked `can_ingest` before"
         times_us, duration_us = lines.open_times_us, self.timeframes[level].duration_us
         self.next_us = times_us[-1] + duration_us
         if level + 1 == len(self.timeframes):
@@ -165,7 +165,7 @@ class CandleJob:
             self._close(level + 1, publish)
             first = end
 
-    def can_take(self, lines: CandleLines, limit_us: int) -> bool:
+    def can_ingest(self, lines: CandleLines, limit_us: int) -> bool:
         """Return whether all of these candles are new to the job and inside its window.
 
         limit_us: what closes later is too far ahead.

@@ -57,7 +57,7 @@ class Kernel:
         self._refusals = Refusals(config, ingest_topic, partition)
         self._intake = Intake(self.rules, self.symbols, self.adopt, self._emitter)
 
-    def take_outputs(self) -> dict[str, RecordsWriter]:
+    def drain_outputs(self) -> dict[str, RecordsWriter]:
         """Return what came out since the last call."""
         return self._outputs.drain()
 
@@ -81,7 +81,7 @@ class Kernel:
         return records
 
     def process(self, records: EncodedRecords, timestamp_ms: int, next_offset: int) -> None:
-        """Take in the records of one Kafka batch, in offset order.
+        """Ingest the records of one Kafka batch, in offset order.
 
         timestamp_ms: Kafka's time of the batch; next_offset: where reading goes on after it.
         Raises: TooManyDeadLettersError by the limits of the configuration.
@@ -96,7 +96,7 @@ class Kernel:
                 self._close(*records.record(row - 1)[:2])
             elif row < count:
                 run = runs.get(row)
-                if run is not None and self._take_candles(run, limit_us):
+                if run is not None and self._ingest_run(run, limit_us):
                     row = run.end
                     continue
                 self._ingest(*records.record(row), timestamp_ms, limit_us)
@@ -169,14 +169,14 @@ class Kernel:
             self.plain.hand_over(key)
             self._change(self.symbols[key])
 
-    def _take_candles(self, run: Run, limit_us: int) -> bool:
-        """Take in many candles of one job at once; False: they have to be looked at one by one."""
+    def _ingest_run(self, run: Run, limit_us: int) -> bool:
+        """Ingest many candles of one job at once; False: they have to be looked at one by one."""
         symbol = self.symbols.get(run.key)
         job = None if symbol is None else symbol.job_with(run)
         if symbol is None or job is None:
             return False
         lines = read_lines(job.form, run.values, get_timeframe(job.timeframe))
-        if lines is None or not job.can_take(lines, limit_us):
+        if lines is None or not job.can_ingest(lines, limit_us):
             return False
         revisions = [self._epoch + offset for offset in run.offsets]
         for topic, published in (
@@ -184,7 +184,7 @@ class Kernel:
             (CANDLES[job.timeframe], lines.our_lines(revisions)),
         ):
             self._outputs.writer(topic).extend(zip(repeat(run.key), published, strict=False))
-        job.take(lines, revisions, self._emitter(run.key, run.offsets[0]))
+        job.ingest(lines, revisions, self._emitter(run.key, run.offsets[0]))
         self._change(symbol)
         return True
 

@@ -1,7 +1,7 @@
 """The seam between the rules in Python and compiled code that follows them for plain trades.
 
 A trade is plain when its bytes are canonical, its id is the symbol's next, and its time lies in the
-newest window or the one that follows. Almost all are; whoever takes them in must come to the bytes
+newest window or the one that follows. Almost all are; whoever ingests them must come to the bytes
 and the state that the rules come to.
 """
 
@@ -17,7 +17,7 @@ from alpha_pulse.processors.wire.records import EncodedRecords
 
 
 class PlainTrades(Protocol):
-    """Takes in plain trades of symbols, each for as long as its stream is handed over.
+    """Ingests plain trades of symbols, each for as long as its stream is handed over.
 
     topics: of the candles that it closes.
     """
@@ -25,18 +25,18 @@ class PlainTrades(Protocol):
     topics: Sequence[Topic]
 
     def add(self, key: bytes, stream: Stream) -> None:
-        """Add a symbol; nothing of it is taken in before `hand_over`."""
+        """Add a symbol; nothing of it is ingested before `hand_over`."""
         ...
 
     def run(self, records: EncodedRecords, row: int, limit_us: int) -> tuple[int, int, bool]:
-        """Take in plain trades of a batch from a row on, up to the first record that is none.
+        """Ingest plain trades of a batch from a row on, up to the first record that is none.
 
         Args:
             records: of the batch.
             row: where to begin.
             limit_us: what is later is too far ahead, and not plain.
 
-        Returns: the row that comes next; how many trades were taken in; whether the last of them
+        Returns: the row that comes next; how many trades were ingested; whether the last of them
         ended windows that its stream must close before the next row.
         """
         ...
@@ -68,7 +68,7 @@ class PlainTrades(Protocol):
 
 
 class NoPlainTrades:
-    """Takes in nothing: every record is for the rules in Python."""
+    """Ingests nothing: every record is for the rules in Python."""
 
     topics: Sequence[Topic] = ()
 
@@ -101,7 +101,7 @@ def plain_trades(
     rules: Rules, revisions_from: int, outputs: Outputs, on_change: Callable[[bytes], None],
     *, compiled: bool,
 ) -> PlainTrades:  # fmt: skip
-    """Return what takes in plain trades, with its place in the outputs.
+    """Return what ingests plain trades, with its place in the outputs.
 
     Args:
         rules: of every stream.
@@ -114,8 +114,8 @@ def plain_trades(
         return NoPlainTrades()
     from alpha_pulse.processors.compiled.trades import CompiledTrades
 
-    taker = CompiledTrades(
+    found = CompiledTrades(
         rules, revisions_from, outputs.open_writer, on_change, audits=outputs.audits
     )
-    outputs.share(taker.topics, taker.deliver)
-    return taker
+    outputs.share(found.topics, found.deliver)
+    return found

@@ -13,7 +13,7 @@ _MINUTES = 12
 
 
 def warm_up(config: ProcessorConfig) -> None:
-    """Compile what takes in and writes records, or load what an earlier start compiled. Blocks."""
+    """Compile what ingests and writes records, or load what an earlier start compiled. Blocks."""
     kernel = Kernel(config, "warm-up", 0)
     writer = RecordsWriter(100_000)
     # The name is nobody's: the log says itself what ids prove.
@@ -33,4 +33,4 @@ def warm_up(config: ProcessorConfig) -> None:
     ((text, count),) = writer.batches()
     records = EncodedRecords.read(text.tobytes(), count, 0)
     kernel.process(records, (_START_US + _MINUTES * MINUTE_US) // 1000, count)
-    kernel.take_outputs()
+    kernel.drain_outputs()

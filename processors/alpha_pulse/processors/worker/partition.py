@@ -138,7 +138,7 @@ class Partition:
         position = self.begun = self.kernel.position
         if self._open_candles is not None:
             self._open_candles(self.number, self.kernel.open_candles())
-        outputs = self.kernel.take_outputs()
+        outputs = self.kernel.drain_outputs()
         state = RecordsWriter(BATCH_BYTES_MAX)
         state.extend(self._writer.snapshot(self.kernel))
         self.commit = asyncio.create_task(self._commit(position, outputs, state, self._newest_ms))

@@ -1,6 +1,7 @@
 """Log tables and identity views follow from the kinds: on the real engine, old databases too."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from alpha_pulse.contracts.config import (
 from alpha_pulse.contracts.events import Event, Price, Revision, TimeUs, Volume
 from alpha_pulse.contracts.kafka.admin import ensure_topics
 from alpha_pulse.contracts.kinds import KINDS, Kind, Log
+from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.embedded.runtime import Runtime
 from alpha_pulse.sinks.batching.batch import Batch
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, RowsRefused
@@ -78,6 +80,9 @@ async def clickhouse(config: Config, other: Config) -> AsyncIterator[ClickHouse]
         for one in (config, other):
             await connection.command(f"DROP DATABASE IF EXISTS {one.database}")
         await connection.close()
+
+
+offsets = itertools.count()
 
 
 def old_schema() -> Schema:
@@ -151,7 +156,16 @@ async def test_a_database_of_4d9f32e_becomes_what_a_new_one_is(
 ) -> None:
     await migrate(config, clickhouse, old_schema())
     before = await view_texts(clickhouse, config.database)
+    for kind in (kind for kind in KINDS if kind.log):
+        for event in EXAMPLES[kind.event].values():
+            if kind is kinds.CANDLE:
+                event = msgspec.structs.replace(event, revision=1)
+            # 4d9f32e inserted as today's sinks do: these columns, in front the position.
+            await insert(clickhouse, config, kind, encode(event), first=next(offsets))
+    rows = await contents(clickhouse, config)
+    assert all(rows.values())
     applied = await migrate(config, clickhouse)
+    assert await contents(clickhouse, config) == rows
     assert "0014_constraints_by_type.sql" in applied
     assert not [name for name in applied if name.startswith("tables/")]
     await migrate(other, clickhouse)
@@ -165,6 +179,14 @@ async def test_a_database_of_4d9f32e_becomes_what_a_new_one_is(
     changed = {name for name in views if views[name] != before[name]}
     assert changed == {"ohlc_from_candles"}
     assert await migrate(config, clickhouse) == []
+
+
+async def contents(clickhouse: ClickHouse, config: Config) -> dict[str, list[Sequence[Any]]]:
+    """Return the rows of each identity view."""
+    return {
+        name: await clickhouse.rows(f"SELECT * FROM {config.database}.{name} ORDER BY ALL")
+        for name in (view_name(table) for table in log_tables())
+    }
 
 
 async def test_every_identity_view_shows_every_field(

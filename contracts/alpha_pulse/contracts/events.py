@@ -130,7 +130,9 @@ class Candle(Event, frozen=True, kw_only=True, tag="candle"):
     buy_volume: Annotated[
         Volume | None, Meta(description="base units bought by takers; null when a side is unknown")
     ]
-    trade_count: Count | None
+    trade_count: Annotated[
+        Count | None, Meta(description="number of trades; null: the source does not know")
+    ]
     first_trade_id: TradeId | None
     last_trade_id: TradeId | None
     revision: Revision
@@ -154,7 +156,7 @@ class Heartbeat(Event, frozen=True, kw_only=True, tag="heartbeat"):
     """
 
     complete_until_us: Annotated[TimeUs, Meta(description="exclusive, exchange clock, Unix us")]
-    state: StreamState
+    state: Annotated[StreamState, Meta(description="live, disconnected or halted")]
     job: Job | None = None
     ids_are_consecutive: IdsAreConsecutive = None
 
@@ -169,7 +171,7 @@ class Gap(Event, frozen=True, kw_only=True, tag="gap"):
     last_trade_id: Annotated[TradeId | None, Meta(description="last missing id; null: unknown")]
     start_time_us: Annotated[TimeUs, Meta(description="time of the last trade before it")]
     end_time_us: Annotated[TimeUs, Meta(description="time of the first trade after it")]
-    status: GapStatus
+    status: Annotated[GapStatus, Meta(description="open, filled or unfillable")]
     reason: Annotated[str, Meta(max_length=500, description="why it is missing, for people")]
     revision: Revision = 0
     job: Job | None = None
@@ -179,7 +181,7 @@ class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
     """Start or end of a history job for a symbol: its events stand between the two, in order."""
 
     job: Job
-    edge: Literal["start", "end"]
+    edge: Annotated[Literal["start", "end"], Meta(description="which of the two this is")]
     timeframe: Annotated[
         TimeframeName | None, Meta(description="of the job's candles; null: the job brings trades")
     ]
@@ -191,7 +193,7 @@ class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
 class StreamStatus(Event, frozen=True, kw_only=True, tag="status"):
     """The state of a symbol's stream, for readers; the highest revision stands."""
 
-    state: StreamState
+    state: Annotated[StreamState, Meta(description="live, disconnected or halted")]
     complete_until_us: TimeUs
     last_trade_time_us: TimeUs | None
     last_trade_id: TradeId | None
@@ -211,9 +213,14 @@ class Audit(Event, frozen=True, kw_only=True, tag="audit"):
 
     timeframe: TimeframeName
     open_time_us: OpenTimeUs
-    result: AuditResult
+    result: Annotated[
+        AuditResult, Meta(description="equal, different, missing_exchange or missing_ours")
+    ]
     coverage: Annotated[Coverage | None, Meta(description="of our candle; null: we have none")]
-    differences: list[FieldDifference]
+    differences: Annotated[
+        list[FieldDifference],
+        Meta(description="fields that differ: ours and the exchange's, decimal text"),
+    ]
     candle_revision: Revision | None
     exchange_revision: Revision | None
     revision: Revision
@@ -225,16 +232,25 @@ class DeadLetter(Struct, frozen=True, kw_only=True, tag_field="event", tag="dead
     Identity: `topic:partition:offset` of a record, `sha256:…` of a frame's bytes.
     """
 
-    identity: Annotated[str, Meta(min_length=1, max_length=400)]
+    identity: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=400,
+            description="topic:partition:offset of a record, sha256:... of a frame",
+        ),
+    ]
     reason: Annotated[
         str, Meta(pattern=r"^[a-z_]{1,40}$(?!\n)", description="a short code, such as bad_schema")
     ]
     error: Annotated[str, Meta(max_length=2000, description="expected, found, where; for people")]
-    exchange: str | None
-    symbol: str | None
+    exchange: Annotated[str | None, Meta(description="exchange of the message; null: unknown")]
+    symbol: Annotated[str | None, Meta(description="symbol of the message; null: unknown")]
     topic: Annotated[str | None, Meta(description="topic of the record; null for a frame")]
-    partition: int | None
-    offset: int | None
+    partition: Annotated[
+        int | None, Meta(description="Kafka partition of the record; null for a frame")
+    ]
+    offset: Annotated[int | None, Meta(description="Kafka offset of the record; null for a frame")]
     payload_base64: Annotated[str, Meta(description="the bytes, cut at 256 KiB, base64")]
     payload_bytes: Annotated[int, Meta(ge=0, description="full length before it was cut")]
     time_us: Annotated[

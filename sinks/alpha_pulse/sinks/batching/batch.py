@@ -30,8 +30,13 @@ def size_of(values: Sequence[Value]) -> int:
 class Batch:
     """Rows of one Kafka partition, in offset order, that are stored together.
 
-    settled_before: once the rows are stored, every offset before it is dealt with. timestamp_ms:
-    the latest Kafka time among them. name: the topic, with its epoch where that is not the first.
+    Attributes:
+        name: the topic, with its epoch where that is not the first.
+        partition: Kafka's.
+        offsets: ascending.
+        values: one for each offset; None where the record has none.
+        settled_before: once the rows are stored, every offset before it is stored or skipped.
+        timestamp_ms: the latest Kafka time among them.
     """
 
     name: str
@@ -115,8 +120,16 @@ class Batch:
 class Waiting:
     """The rows of one Kafka partition that are in no insert yet.
 
-    age_s_max: of the oldest row. Where all of them are history they wait for more as long as more
-    comes, up to history_age_s_max: an insert costs ClickHouse as much as thousands of rows.
+    Where all of them are history they wait for more as long as more comes: an insert costs
+    ClickHouse as much as thousands of rows.
+
+    Args:
+        name: the topic, with its epoch where that is not the first.
+        partition: Kafka's.
+        rows_max: of one insert.
+        bytes_max: of one insert; a single row may be longer.
+        age_s_max: how long the oldest row waits, in seconds.
+        history_age_s_max: how long it waits where all are history.
     """
 
     def __init__(

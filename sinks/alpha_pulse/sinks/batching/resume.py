@@ -63,9 +63,15 @@ def plan(
 ) -> Plan:
     """Return how to go on in a partition that holds offsets `[log_start, log_end)`.
 
-    where: topic and partition, for the message. settled_before: None without a progress row. known:
-    stored and skipped offsets from there on.
-    Raises: TopicRecreated when the table is beyond the topic's end.
+    Args:
+        where: topic and partition, for the message.
+        settled_before: every earlier offset is stored or skipped; None without a progress row.
+        known: stored and skipped offsets from there on.
+        log_start: first offset that Kafka still has.
+        log_end: offset after the last.
+
+    Raises:
+        TopicRecreated: the table is beyond the topic's end.
     """
     beyond = max(settled_before or 0, known.end)
     if beyond > log_end:

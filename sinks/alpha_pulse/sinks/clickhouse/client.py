@@ -79,7 +79,12 @@ class ClickHouse:
     async def connect(cls, config: ClickHouseConfig, *, wait_s_max: float = 30.0) -> "ClickHouse":
         """Return a connection, however long ClickHouse takes to come up.
 
-        Raises: ConfigError for a URL that is none.
+        Args:
+            config: `[clickhouse]`.
+            wait_s_max: the longest pause between two attempts, in seconds.
+
+        Raises:
+            ConfigError: [clickhouse] url is no http(s) address.
         """
         arguments = connection_arguments(config)
         async for attempt in retries(wait_s_max):
@@ -97,9 +102,18 @@ class ClickHouse:
     async def insert(
         self, table: str, columns: Sequence[str], body: bytes, settings: dict[str, Any]
     ) -> None:
-        """Insert newline-separated JSON objects; returns once they are stored.
+        """Insert newline-separated JSON objects; returns once they are stored. One attempt.
 
-        Raises: RowsRefused, ManyMonths or PassingFault.
+        Args:
+            table: with its database.
+            columns: those that the objects may fill; what else they hold is passed over.
+            body: the objects.
+            settings: beyond `INSERT_SETTINGS`, such as `insert_deduplication_token`.
+
+        Raises:
+            RowsRefused: the rows are bad; sending them again can't help.
+            ManyMonths: they belong to more than one table partition.
+            PassingFault: anything else; nothing is known of what was stored.
         """
         try:
             await self._client.raw_insert(
@@ -109,7 +123,15 @@ class ClickHouse:
             raise fault(error, f"insert into {table}") from error
 
     async def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[Sequence[Any]]:
-        """Return the rows of a query. Raises: PassingFault."""
+        """Return the rows of a query. One attempt.
+
+        Args:
+            sql: with `{name:Type}` where values go.
+            parameters: those values.
+
+        Raises:
+            PassingFault: ClickHouse is away, or refuses.
+        """
         try:
             result = await self._client.query(sql, parameters=parameters)
         except (ClickHouseError, OSError, TimeoutError) as error:
@@ -118,7 +140,16 @@ class ClickHouse:
         return rows
 
     async def command(self, sql: str, settings: dict[str, Any] | None = None) -> None:
-        """Run a statement that has no result. Raises: PassingFault or RowsRefused."""
+        """Run a statement that has no result. One attempt.
+
+        Args:
+            sql: the statement, whole.
+            settings: ClickHouse's, for this statement.
+
+        Raises:
+            PassingFault: ClickHouse is away, or refuses.
+            RowsRefused: it refuses for a reason that speaks of rows.
+        """
         try:
             await self._client.command(sql, settings=settings)
         except (ClickHouseError, OSError, TimeoutError) as error:
@@ -128,7 +159,8 @@ class ClickHouse:
 def connection_arguments(config: ClickHouseConfig) -> dict[str, Any]:
     """Return the arguments of a clickhouse-connect client, sync or async.
 
-    Raises: ConfigError when [clickhouse] url is no http(s) address.
+    Raises:
+        ConfigError: [clickhouse] url is no http(s) address.
     """
     parts = urlsplit(config.url)
     try:

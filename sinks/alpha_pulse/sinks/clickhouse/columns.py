@@ -33,29 +33,23 @@ _POSITION = {
     "k_partition": "Kafka partition",
     "k_offset": "Kafka offset; unique per topic and partition",
 }
-# Fields whose Struct says nothing more than their name.
-_PLAIN = {
-    "trade_count": "number of trades; null: the source does not know",
-    "state": "live, disconnected or halted",
-    "status": "open, filled or unfillable",
-    "result": "equal, different, missing_exchange or missing_ours",
-    "differences": "fields that differ: ours and the exchange's, decimal text",
-    "identity": "topic:partition:offset of a record, sha256:... of a frame",
-    "exchange": "exchange of the message; null: unknown",
-    "symbol": "symbol of the message; null: unknown",
-    "partition": "Kafka partition of the record; null for a frame",
-    "offset": "Kafka offset of the record; null for a frame",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """What keeps one field.
 
-    field: its name on the wire. name: the column that keeps its value. type, rest: of that column's
-    definition; rest is its default and codec. wire: definition of the EPHEMERAL column that takes
-    the field, "" where the value is kept as it came. check: the constraint that holds `condition`,
-    together with other columns; "" where nothing is asked. is_optional: a record may leave it out.
+    Attributes:
+        field: its name on the wire.
+        name: the column that keeps its value.
+        type: that column's type.
+        rest: what follows the type in that column's definition: default and codec.
+        wire: definition of the EPHEMERAL column that receives the field; "" where the value is kept
+            as it came.
+        check: the constraint that `condition` is part of; "" where nothing is asked.
+        condition: what is asked of the column.
+        is_optional: whether a record may leave the field out.
+        comment: what it means, in the words of the contracts.
     """
 
     field: str
@@ -89,7 +83,7 @@ def columns_of(event: type[msgspec.Struct], log: Log) -> tuple[Column, ...]:
         if field.is_optional and "check" in parts:
             # Apart from the others: the field may come later than they did.
             parts["check"] = f"{field.name}_valid"
-        comment = field.description or _PLAIN.get(field.name) or field.name.replace("_", " ")
+        comment = field.description or field.name.replace("_", " ")
         columns.append(
             Column(field=field.name, is_optional=field.is_optional, comment=comment, **parts)
         )

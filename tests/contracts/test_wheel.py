@@ -1,6 +1,7 @@
 """The contracts as a downstream user installs them: one wheel, with everything to read by."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -52,6 +53,22 @@ def test_schemas_examples_and_the_asyncapi_document_are_in_the_wheel(
         assert wheel.read(name).decode() == text, name
     assert "alpha_pulse/contracts/py.typed" in wheel.namelist()
     assert "alpha_pulse/__init__.py" not in wheel.namelist()
+
+
+def test_the_extra_of_readers_brings_nothing_that_roles_alone_need(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    needs: dict[str, set[str]] = {}
+    for line in wheel.read(name).decode().splitlines():
+        if line.startswith("Requires-Dist: "):
+            requirement, _, extra = line.removeprefix("Requires-Dist: ").partition("extra == ")
+            package = re.match(r"[A-Za-z0-9-]+", requirement)
+            assert package
+            needs.setdefault(extra.strip("'\" "), set()).add(package[0])
+    assert needs == {
+        "": {"msgspec"},
+        "kafka": {"aiokafka", "cramjam"},
+        "roles": {"aiohttp", "prometheus-client", "structlog"},
+    }
 
 
 def test_a_reader_needs_what_the_kafka_extra_brings_and_no_more(

@@ -184,6 +184,16 @@ async def test_the_typed_reader_yields_events(config: Config) -> None:
     assert ids == ["1", "2", "3"]
 
 
+async def test_a_topic_that_is_not_there_is_a_clear_error(config: Config) -> None:
+    kafka = replace(config.kafka, request_timeout_ms=1000)
+    publisher = Publisher(kafka, "test")
+    await publisher.start()
+    topic = INGEST.full_name(config.namespace)
+    with pytest.raises(KafkaError, match=rf"expected the topic {topic} at .*, found none"):
+        await publisher.publish(topic, b"k", [b"1"])
+    await publisher.stop()
+
+
 async def test_kafka_that_is_not_there_is_a_clear_error() -> None:
     kafka = KafkaConfig(bootstrap="127.0.0.1:1", request_timeout_ms=2000)
     with pytest.raises(KafkaError, match=r"expected Kafka at 127\.0\.0\.1:1"):

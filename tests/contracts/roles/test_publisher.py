@@ -7,7 +7,11 @@ from typing import Any
 
 import aiokafka
 import pytest
-from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    KafkaTimeoutError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 from alpha_pulse.contracts.config import KafkaConfig
 from alpha_pulse.contracts.errors import KafkaError
@@ -35,6 +39,10 @@ class FakeProducer:
 
     def __init__(self, kafka: FakeKafka) -> None:
         self._kafka = kafka
+        self.client = self
+
+    async def force_metadata_update(self) -> bool:
+        return not self._kafka.is_away
 
     async def start(self) -> None:
         self._kafka.check()
@@ -44,7 +52,8 @@ class FakeProducer:
 
     async def partitions_for(self, topic: str) -> set[int]:
         self._kafka.asked_for_partitions += 1
-        self._kafka.check()
+        if self._kafka.is_away or topic == "absent":
+            raise UnknownTopicOrPartitionError  # what aiokafka says of both
         if self._kafka.refuses is not None:
             raise self._kafka.refuses
         return {0, 1, 2}
@@ -165,6 +174,23 @@ async def test_a_topic_that_may_not_be_seen_is_refused_for_good(kafka: FakeKafka
     for _ in range(2):
         with pytest.raises(KafkaError, match=r"refused for good: TopicAuthorizationFailedError"):
             await publisher.publish("t", b"k", [b"1"])
+
+
+async def test_a_topic_that_kafka_does_not_have_is_an_error_once_kafka_answers(
+    kafka: FakeKafka,
+) -> None:
+    retries = Retries()
+    publisher = await started(kafka, retries)
+    kafka.is_away = True
+    publishing = asyncio.create_task(publisher.publish("absent", b"k", [b"1"]))
+    await retries.more(3)
+    assert not publishing.done()
+    kafka.is_away = False
+    with pytest.raises(KafkaError, match=r"expected the topic absent at .*, found none"):
+        await asyncio.wait_for(publishing, PATIENCE_S)
+    await publisher.publish("t", b"k", [b"1"])
+    await publisher.stop()
+    assert values_of(kafka) == [b"1"]
 
 
 async def test_keys_are_remembered_up_to_a_limit_and_keep_their_partition(

@@ -18,6 +18,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.partitioner import DefaultPartitioner
 
@@ -96,7 +97,8 @@ class Publisher:
             values: one record each.
 
         Raises:
-            KafkaError: an earlier record was refused for good (too large), or the topic is.
+            KafkaError: an earlier record was refused for good (too large), the topic is, or Kafka
+                has no such topic.
         """
         while self.pending_bytes > self._pending_bytes_max and self._failure is None:
             self._room.clear()
@@ -145,15 +147,19 @@ class Publisher:
         # key needs no Kafka. For a new topic this waits until Kafka answers.
         wait_s = RETRY_WAIT_S_MIN
         while True:
-            producer = self._producer
             try:
-                if producer is None:
+                if self._producer is None:
                     await self._renew(None)
                     continue
-                found = sorted(await producer.partitions_for(topic))
+                found = await _partitions_of(self._producer, topic)
             except _FATAL as error:
                 self._fail(error)
                 raise _refused(error) from error
+            except _TopicAbsent as error:
+                raise KafkaError(
+                    f"expected the topic {topic} at {self._kafka.bootstrap}, found none; check the "
+                    "namespace and start the pipeline once, which creates its topics"
+                ) from error
             except Exception as error:
                 self._retried(error)
                 await asyncio.sleep(wait_s)
@@ -203,6 +209,20 @@ class Publisher:
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         self._room.set()
+
+
+class _TopicAbsent(Exception):
+    """Kafka answers and does not have the topic."""
+
+
+async def _partitions_of(producer: aiokafka.AIOKafkaProducer, topic: str) -> list[int]:
+    try:
+        return sorted(await producer.partitions_for(topic))
+    except UnknownTopicOrPartitionError as error:
+        # Also what aiokafka raises where no broker answered in time.
+        if await producer.client.force_metadata_update():
+            raise _TopicAbsent(topic) from error
+        raise
 
 
 class _PartitionQueue:

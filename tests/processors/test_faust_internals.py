@@ -107,3 +107,26 @@ def test_tables_keep_text() -> None:
         "audit-ledgers": str,
         "latest": str,
     }
+
+
+def test_importing_the_app_has_no_effect_and_asking_for_it_makes_it(tmp_path: Path) -> None:
+    code = """
+import gc, logging, sys
+before = gc.get_threshold(), gc.get_freeze_count(), len(logging.getLogger().handlers)
+from alpha_pulse.processors import app as module
+assert before == (gc.get_threshold(), gc.get_freeze_count(), len(logging.getLogger().handlers))
+assert "uvloop" not in sys.modules and "alpha_pulse.processors.compiled.trades" not in sys.modules
+from mode.utils.imports import symbol_by_name
+found = symbol_by_name("alpha_pulse.processors.app:app")  # as `faust -A` does
+assert isinstance(found, module.ProcessorApp) and found is module.app
+assert gc.get_freeze_count() and "uvloop" in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={**os.environ, "ALPHA_PULSE_DATA_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr

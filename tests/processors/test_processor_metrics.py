@@ -50,8 +50,8 @@ def test_counts_of_a_partition_that_went_elsewhere_stay(
     metrics: ProcessorMetrics, value: Callable[..., float | None]
 ) -> None:
     first, second = kernel(), kernel()
-    metrics.opened(partition(0, first))
-    metrics.opened(partition(1, second))
+    metrics.opened(0, first)
+    metrics.opened(1, second)
     first.counters.trades, second.counters.trades = 7, 5
     assert (value("trades_total"), value("partitions")) == (12, 2)
     metrics.closed(0)
@@ -64,8 +64,8 @@ def test_counts_of_a_partition_that_went_elsewhere_stay(
 def test_a_partition_that_is_opened_again_counts_on(
     metrics: ProcessorMetrics, value: Callable[..., float | None]
 ) -> None:
-    metrics.opened(partition(0, kernel(trades=4, duplicates=1)))
-    metrics.opened(partition(0, kernel(trades=2)))
+    metrics.opened(0, kernel(trades=4, duplicates=1))
+    metrics.opened(0, kernel(trades=2))
     assert (value("trades_total"), value("duplicate_trades_total")) == (6, 1)
 
 
@@ -73,7 +73,7 @@ def test_late_trades_that_a_state_brought_along_are_not_counted_again(
     metrics: ProcessorMetrics, value: Callable[..., float | None]
 ) -> None:
     restored = kernel(late=100)
-    metrics.opened(partition(0, restored))
+    metrics.opened(0, restored)
     assert value("late_trades_total") == 0
     restored.symbols[b"binance:BTC/USDT"].live.late += 3
     metrics.closed(0)

@@ -1,8 +1,8 @@
-"""The Faust app: wiring only. `faust -A alpha_pulse.processors.app worker` runs all of it.
+"""The Faust app: wiring only, and none of it at import.
 
 Faust gives the worker, the command line, signals, agents, tables and web views; the trade path is
-a service inside that worker. Settings come from the file that ALPHA_PULSE_CONFIG names and from the
-environment.
+a service inside that worker. `python -m alpha_pulse.processors` runs it; Faust's own command line
+finds it too: `app` is made when somebody asks for it (`faust -A alpha_pulse.processors.app`).
 """
 
 import asyncio
@@ -10,7 +10,9 @@ import contextlib
 import gc
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import faust
 import mode.loop
@@ -21,7 +23,8 @@ from alpha_pulse.contracts.kafka.admin import await_topics
 from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.metrics.server import Monitor, lag_problem, monitored
 from alpha_pulse.contracts.roles.stopping import CLOSE_S_MAX, exit_within
-from alpha_pulse.processors.audit.agent import add_audits
+from alpha_pulse.contracts.topics import TOPICS
+from alpha_pulse.processors.audit.agent import add_audits, app_name, changelogs
 from alpha_pulse.processors.audit.credentials import faust_credentials
 from alpha_pulse.processors.kernel.warm_up import warm_up
 from alpha_pulse.processors.worker.metrics import ProcessorMetrics
@@ -68,6 +71,7 @@ class ProcessorApp(faust.App):  # type: ignore[misc]
             self.pipeline,
             lambda error: log.warning("kafka.awaited", error=str(error)),
             lambda: self.should_stop,
+            (*TOPICS, *changelogs(self.pipeline)),
         )
         await asyncio.to_thread(os.makedirs, self.conf.datadir, exist_ok=True)
         await super().on_first_start()
@@ -82,7 +86,7 @@ def create_app(config: Config) -> ProcessorApp:
     """Return the Faust app of a configuration, with the trade path and the agents."""
     settings = config.processor
     created = ProcessorApp(
-        config.named(f"{settings.group}-faust"),
+        config.named(app_name(config)),
         broker="kafka://" + config.kafka.bootstrap.replace(",", ";"),
         broker_credentials=faust_credentials(config.kafka),
         store="memory://",
@@ -104,28 +108,38 @@ def create_app(config: Config) -> ProcessorApp:
     monitor = created.role_monitor = Monitor("processor")
     metrics = ProcessorMetrics(monitor.registry, config)
     trade_path = created.trade_path = TradePath(config, metrics)
+    created.service(trade_path)
+    audits = add_audits(created, config, metrics.audited)
     monitor.checks |= {
         "trade_path": trade_path.problem,
         "lag": lambda: lag_problem(config.metrics, trade_path.lag()),
+        "audit": audits.problem,
     }
-    created.service(trade_path)
-    add_audits(created, config, metrics)
     return created
 
 
-def read_config() -> Config:
-    """Return the settings of the file in ALPHA_PULSE_CONFIG, if any, and the environment."""
-    path = os.environ.get("ALPHA_PULSE_CONFIG")
-    return load_config(Path(path) if path else None, os.environ)
+def prepare(environ: Mapping[str, str] = os.environ) -> ProcessorApp:
+    """Set the process up for the role and return its app, ready to run.
+
+    Args:
+        environ: the settings, and in ALPHA_PULSE_CONFIG a file with more of them.
+    """
+    path = environ.get("ALPHA_PULSE_CONFIG")
+    config = load_config(Path(path) if path else None, environ)
+    # Millions of small objects come and go and form no cycles: look for some less often, and never
+    # among what is imported.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    mode.loop.use("uvloop")
+    configure_logs()
+    # The first start compiles for seconds: before the loop begins, or no heartbeat goes out
+    # meanwhile.
+    warm_up(config.processor)
+    return create_app(config)
 
 
-# Millions of small objects come and go and form no cycles: look for some less often, and never
-# among what is imported.
-gc.freeze()
-gc.set_threshold(50_000, 20, 20)
-mode.loop.use("uvloop")
-configure_logs()
-# The first start compiles for seconds: before the loop begins, or no heartbeat goes out meanwhile.
-_config = read_config()
-warm_up(_config.processor)
-app = create_app(_config)
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()["app"] = prepare()
+    return found

@@ -69,14 +69,16 @@ async def ensure_topics(config: Config, topics: Iterable[Topic] = TOPICS) -> lis
 
 
 async def await_topics(
-    config: Config, on_wait: Callable[[KafkaError], None], stopping: Callable[[], bool]
-) -> None:
+    config: Config, on_wait: Callable[[KafkaError], None], stopping: Callable[[], bool],
+    topics: Iterable[Topic] = TOPICS,
+) -> None:  # fmt: skip
     """Create the topics as `ensure_topics` does, but wait for a Kafka that can't be reached.
 
     Args:
         config: as for `ensure_topics`.
         on_wait: called with the error of each attempt that failed.
         stopping: called between attempts; True ends the wait.
+        topics: as for `ensure_topics`.
 
     Raises:
         KafkaError: Kafka refuses a topic or holds one that does not fit.
@@ -84,7 +86,7 @@ async def await_topics(
     wait_s = AWAIT_S_MIN
     while not stopping():
         try:
-            await ensure_topics(config)
+            await ensure_topics(config, topics)
             return
         except KafkaError as error:
             if not isinstance(error.__cause__, _ABSENT):

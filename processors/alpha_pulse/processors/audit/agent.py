@@ -5,6 +5,7 @@ Every closed 1m candle of ours meets the exchange's own in a table and is publis
 least once: an audit that comes twice has the same revision and the same bytes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import faust
@@ -19,56 +20,63 @@ from alpha_pulse.contracts.events import Candle, StreamStatus
 from alpha_pulse.contracts.topics import AUDIT_CANDLES, AUDITS, STATUS, Topic
 from alpha_pulse.processors.audit.ledger import decode_ledger, encode_ledger
 from alpha_pulse.processors.wire.audit_candle import decode_audit_candle
-from alpha_pulse.processors.worker.metrics import ProcessorMetrics
 
 log = structlog.get_logger()
 
+LEDGERS, LATEST = "audit-ledgers", "latest"
 
-def add_audits(app: faust.App, config: Config, metrics: ProcessorMetrics) -> None:
-    """Give the app its tables, its agent and the page `/symbols`."""
 
-    def raw(*topics: Topic) -> Any:
-        return app.topic(
-            *(topic.full_name(config.namespace) for topic in topics),
-            key_type=bytes,
-            key_serializer="raw",
-            value_type=bytes,
-            value_serializer="raw",
+def app_name(config: Config) -> str:
+    """Return the name of Faust's app, which is its group; without the namespace."""
+    return f"{config.processor.group}-faust"
+
+
+def changelogs(config: Config) -> list[Topic]:
+    """Return the topics that Faust keeps its tables in, by the names that it gives them."""
+    return [
+        Topic(
+            f"{app_name(config)}-{table}-changelog",
+            (),
+            "A table of Faust's; written and read by the audit only.",
+            cleanup="compact",
+            internal=True,
         )
+        for table in (LEDGERS, LATEST)
+    ]
 
-    def table(name: str) -> Any:
-        # Text, not bytes: a changelog value that can't be decoded hangs Faust's recovery.
-        return app.Table(name, key_type=str, value_type=str, partitions=config.topics.partitions)
 
-    audits = raw(AUDITS)
-    ledgers = table("audit-ledgers")
-    latest = table("latest")
+class Audits:
+    """Follows both candle topics through Faust's tables, and tells how that goes.
 
-    candles_topic = AUDIT_CANDLES.full_name(config.namespace)
-    # An app needs one agent; without audits nothing comes but the status of each symbol.
-    topics = (AUDIT_CANDLES, STATUS) if config.processor.audits else (STATUS,)
+    Args:
+        app: of `app_name`, so that its tables lie in `changelogs`.
+        config: of the role.
+        on_audit: called with the result of each audit that is published.
+    """
 
-    @app.agent(raw(*topics), name="audit")  # type: ignore[untyped-decorator]
-    async def audit(stream: Any) -> None:
+    def __init__(self, app: faust.App, config: Config, on_audit: Callable[[str], None]) -> None:
+        def table(name: str) -> Any:
+            # Text, not bytes: a changelog value that can't be decoded hangs Faust's recovery.
+            return app.Table(
+                name, key_type=str, value_type=str, partitions=config.topics.partitions
+            )
+
+        self.latest = table(LATEST)
+        self._ledgers = table(LEDGERS)
+        self._audits = _raw(app, config, AUDITS)
+        self._candles_topic = AUDIT_CANDLES.full_name(config.namespace)
+        self._on_audit = on_audit
+        self._failure = ""
+
+    def problem(self) -> str:
+        """Return why the audit is not ready, "" when it is."""
+        return f"the audit failed: {self._failure}" if self._failure else ""
+
+    async def run(self, stream: Any) -> None:
+        """Follow what Faust delivers, for ever."""
         async for event in stream.events():
             try:
-                key = event.key.decode()
-                if event.message.topic != candles_topic:
-                    status = decode_event(event.value)
-                    if isinstance(status, StreamStatus):
-                        latest[key] = newest(latest.get(key) or "{}", status)
-                    continue
-                found = decode_audit_candle(event.value)
-                ledger = decode_ledger(ledgers.get(key) or "")
-                for finding in ledger.add(found.candle, found.side == "exchange"):
-                    metrics.audits[finding.result] += 1
-                    # Outputs stay in their input's partition.
-                    await audits.send(
-                        key=event.key, value=encode(finding), partition=event.message.partition
-                    )
-                ledgers[key] = encode_ledger(ledger)
-                if found.side == "ours":
-                    latest[key] = newest(latest.get(key) or "{}", found.candle)
+                await self._ingest(event)
             except (ValidationError, UnicodeDecodeError) as error:
                 # Our own topics hold nothing that we can't read, but for a newer version's events.
                 log.warning(
@@ -78,13 +86,61 @@ def add_audits(app: faust.App, config: Config, metrics: ProcessorMetrics) -> Non
                     offset=event.message.offset,
                     error=str(error),
                 )
+            except Exception as error:
+                # Faust starts the agent again; readiness says so until it goes on.
+                self._failure = f"{type(error).__name__}: {error}"
+                raise
+            self._failure = ""
+
+    async def _ingest(self, event: Any) -> None:
+        key = event.key.decode()
+        if event.message.topic != self._candles_topic:
+            status = decode_event(event.value)
+            if isinstance(status, StreamStatus):
+                self.latest[key] = newest(self.latest.get(key) or "{}", status)
+            return
+        found = decode_audit_candle(event.value)
+        ledger = decode_ledger(self._ledgers.get(key) or "")
+        for finding in ledger.add(found.candle, found.side == "exchange"):
+            self._on_audit(finding.result)
+            # Outputs stay in their input's partition.
+            await self._audits.send(
+                key=event.key, value=encode(finding), partition=event.message.partition
+            )
+        self._ledgers[key] = encode_ledger(ledger)
+        if found.side == "ours":
+            self.latest[key] = newest(self.latest.get(key) or "{}", found.candle)
+
+
+def add_audits(app: faust.App, config: Config, on_audit: Callable[[str], None]) -> Audits:
+    """Give the app its tables, its agent and the page `/symbols`; see `Audits`."""
+    audits = Audits(app, config, on_audit)
+    # An app needs one agent; without audits nothing comes but the status of each symbol.
+    topics = (AUDIT_CANDLES, STATUS) if config.processor.audits else (STATUS,)
+
+    @app.agent(_raw(app, config, *topics), name="audit")  # type: ignore[untyped-decorator]
+    async def audit(stream: Any) -> None:
+        await audits.run(stream)
 
     @app.page("/symbols")
     class Symbols(View):  # type: ignore[misc]
         """The newest candle and status of each symbol that this worker holds."""
 
         async def get(self, request: Request) -> Response:
-            return self.json({key: msgspec.json.decode(text) for key, text in latest.items()})
+            latest = audits.latest.items()
+            return self.json({key: msgspec.json.decode(text) for key, text in latest})
+
+    return audits
+
+
+def _raw(app: faust.App, config: Config, *topics: Topic) -> Any:
+    return app.topic(
+        *(topic.full_name(config.namespace) for topic in topics),
+        key_type=bytes,
+        key_serializer="raw",
+        value_type=bytes,
+        value_serializer="raw",
+    )
 
 
 def newest(text: str, event: Candle | StreamStatus) -> str:

@@ -3,9 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
+from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from alpha_pulse.contracts.config import Config
@@ -19,10 +20,6 @@ from alpha_pulse.contracts.roles.metrics.metric import (
 from alpha_pulse.contracts.topics import DEAD_LETTERS
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.wire.records import RecordsWriter
-
-if TYPE_CHECKING:  # both count by this file
-    from alpha_pulse.processors.worker.partition import Partition
-    from alpha_pulse.processors.worker.trade_path import TradePath
 
 
 def _counter(name: str, meaning: str, labels: tuple[str, ...] = ()) -> Metric:
@@ -76,11 +73,21 @@ METRICS = (
 )
 
 
+class Reader(Protocol):
+    """Who reads the ingest log. records: how many it has read."""
+
+    records: int
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        """Return how many records of each partition are not committed yet."""
+        ...
+
+
 class ProcessorMetrics:
     """Reads the kernels when somebody asks; is told of each transaction and each audit."""
 
     def __init__(self, registry: CollectorRegistry, config: Config) -> None:
-        self.trade_path: TradePath | None = None
+        self.reader: Reader | None = None
         self.audits: Counter[str] = Counter()
         self._config = config
         self._kernels: dict[int, Kernel] = {}  # by partition
@@ -95,11 +102,11 @@ class ProcessorMetrics:
         read = [metric for metric in METRICS if metric.kind != "histogram"]
         registry.register(Readings(read, self._read))
 
-    def opened(self, partition: "Partition") -> None:
+    def opened(self, number: int, kernel: Kernel) -> None:
         """Count by a partition's kernel from now on, in place of the one that it had."""
-        self.closed(partition.number)
-        self._kernels[partition.number] = partition.kernel
-        self._late_before[partition.number] = _late(partition.kernel)
+        self.closed(number)
+        self._kernels[number] = kernel
+        self._late_before[number] = _late(kernel)
 
     def closed(self, number: int) -> None:
         """Keep what a partition's kernel has counted; nothing happens when there is none."""
@@ -121,6 +128,10 @@ class ProcessorMetrics:
             if topic == DEAD_LETTERS.name:
                 self._rejected.update(_decode_reason(value).reason for _, value in records)
 
+    def audited(self, result: str) -> None:
+        """Count an audit by its result."""
+        self.audits[result] += 1
+
     def commit_failed(self) -> None:
         """Count a transaction that did not come through."""
         self._failed += 1
@@ -137,9 +148,9 @@ class ProcessorMetrics:
         counts = self._gone.copy()
         for number, kernel in self._kernels.items():
             counts.update(self._counts(number, kernel))
-        path = self.trade_path
+        reader = self.reader
         found: dict[Metric, Values] = {
-            RECORDS: {(): path.records if path is not None else 0},
+            RECORDS: {(): reader.records if reader is not None else 0},
             PUBLISHED: {(topic,): count for topic, count in self._published.items()},
             REJECTED: {(reason,): count for reason, count in self._rejected.items()},
             AUDITS: {(result,): count for result, count in self.audits.items()},
@@ -150,10 +161,11 @@ class ProcessorMetrics:
             found[metric] = {(): counts[metric]}
         if self._newest_ms:
             found[LAST_TIME] = {(): self._newest_ms / 1000}
-        if path is not None:
+        if reader is not None:
             group = self._config.named(self._config.processor.group)
             found[CONSUMERGROUP_LAG] = {
-                (group, where.topic, str(where.partition)): lag for where, lag in path.lag().items()
+                (group, where.topic, str(where.partition)): lag
+                for where, lag in reader.lag().items()
             }
         return found
 

@@ -93,7 +93,7 @@ class Partition:
                 )
         self.committed = self.begun = self.kernel.position
         if self._metrics is not None:
-            self._metrics.opened(self)
+            self._metrics.opened(self.number, self.kernel)
 
     async def close(self) -> None:
         """Let go of the producer; what was not committed is read again by the next holder."""

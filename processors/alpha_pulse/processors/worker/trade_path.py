@@ -44,7 +44,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
         super().__init__(**settings)
         self.config = config
         if metrics is not None:
-            metrics.trade_path = self
+            metrics.reader = self
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.records = 0

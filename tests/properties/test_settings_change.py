@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from alpha_pulse.contracts.codec import decode_event, encode
 from alpha_pulse.contracts.config import ProcessorConfig
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Trade
-from alpha_pulse.contracts.market import MINUTE_US, SECOND_US, TIMEFRAMES, message_key
+from alpha_pulse.contracts.market import (
+    MINUTE_US,
+    PUBLISHED_TIMEFRAMES,
+    SECOND_US,
+    TIMEFRAMES,
+    message_key,
+)
 from alpha_pulse.processors.candles import rules
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.state.partition_state import StateWriter, restore
@@ -27,7 +33,7 @@ from alpha_pulse.processors.wire.records import EncodedRecords
 MONDAY_US = 1_763_942_400_000_000
 KAFKA_MS = MONDAY_US // 1000 + 40_000_000
 CONFIG = ProcessorConfig(dead_letter_run_max=10**6, dead_letter_ratio_max=1.0)
-ALL = ("1s", "1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
+ALL = ("1s", *PUBLISHED_TIMEFRAMES)
 COVERAGES = ("contiguous", "exchange", "unverified", "partial", "gap")
 
 Log = list[tuple[bytes, bytes]]
@@ -287,7 +293,14 @@ def test_timeframes_come_and_go_and_no_candle_is_wrong(seed: int, record_bytes_m
     random = Random(seed)
     step_us = random.choice((20 * SECOND_US, 3 * MINUTE_US, 40 * MINUTE_US))
     log = log_of(random, step_us, random.randrange(5, 120), ("binance", "bybit"))
-    choices = [without(), without("4h"), without("30m", "1d"), without("5m"), without("1w", "15m")]
+    choices = [
+        without(),
+        without("2h"),
+        without("4h"),
+        without("30m", "1d"),
+        without("5m"),
+        without("1w", "15m"),
+    ]
     check(log, starts_of(random, log, choices), record_bytes_max)
 
 

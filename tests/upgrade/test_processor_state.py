@@ -14,13 +14,17 @@ import msgspec
 import pytest
 
 from alpha_pulse.contracts.config import ProcessorConfig
+from alpha_pulse.contracts.market import HOUR_US, PUBLISHED_TIMEFRAMES
+from alpha_pulse.processors.candles import rules
 from alpha_pulse.processors.kernel.kernel import Kernel
 from alpha_pulse.processors.state.partition_state import restore
 from alpha_pulse.processors.wire.records import EncodedRecords, RecordsWriter
 
+PUBLISHED_THEN = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 SECONDS_TOPIC = "market.candles.1s.v1"
 FIXTURE = Path(__file__).parent / "4d9f32e" / "processor_state.msgpack.gz"
 BATCH = 37
+MONDAY_US = 1_763_942_400_000_000
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,11 @@ CASES = [msgspec.convert(case, Case, strict=False) for case in FOUND["cases"]]
 by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
-def kernel_of(settings: dict[str, Any]) -> Kernel:
-    return Kernel(ProcessorConfig(**settings), "ingest.events.v1", 0)
+def kernel_of(settings: dict[str, Any], names: tuple[str, ...] = PUBLISHED_THEN) -> Kernel:
+    """Return a kernel that publishes these timeframes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "PUBLISHED_TIMEFRAMES", names)
+        return Kernel(ProcessorConfig(**settings), "ingest.events.v1", 0)
 
 
 def feed(kernel: Kernel, start: int, stop: int) -> dict[str, RecordsWriter]:
@@ -98,6 +105,21 @@ def test_the_log_of_4d9f32e_gives_the_same_candles_from_its_beginning() -> None:
     feed(kernel, 0, case.cut)
     outputs = feed(kernel, case.cut, case.end)
     check(case, {topic: list(records) for topic, records in outputs.items()})
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=["whole", "split"])
+def test_what_is_published_since_then_begins_and_all_else_goes_on_exactly(case: Case) -> None:
+    kernel = kernel_of(case.settings, PUBLISHED_TIMEFRAMES)
+    writer = restore(kernel, case.state)
+    assert writer.begun == [name for name in PUBLISHED_TIMEFRAMES if name not in PUBLISHED_THEN]
+    assert writer.dropped == []
+    found = {topic: list(records) for topic, records in feed(kernel, case.cut, case.end).items()}
+    two_hours = found.pop("market.candles.2h.v1", [])
+    check(case, found)
+    # The window that was open at the cut is not published live; a job's windows are whole.
+    opened = {msgspec.json.decode(value)["open_time_us"] for _, value in two_hours}
+    assert all(open_us % (2 * HOUR_US) == 0 for open_us in opened)
+    assert (MONDAY_US - 2 * HOUR_US) not in opened
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ TIMEFRAMES: dict[str, Timeframe] = {
 }
 
 # What the processors publish, in rollup order: each is built from the one before it.
-PUBLISHED_TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
+PUBLISHED_TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "2h", "4h", "1d", "1w")
 
 
 def get_timeframe(name: str) -> Timeframe:

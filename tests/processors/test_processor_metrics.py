@@ -29,7 +29,7 @@ def metrics(registry: CollectorRegistry) -> ProcessorMetrics:
 
 def kernel(trades: int = 0, duplicates: int = 0, late: int = 0) -> Any:
     return SimpleNamespace(
-        counters=SimpleNamespace(trades=trades, duplicates=duplicates),
+        counters=SimpleNamespace(trades=trades, duplicates=duplicates, unknown_kinds=0),
         symbols={b"binance:BTC/USDT": SimpleNamespace(live=SimpleNamespace(late=late))},
     )
 

@@ -91,4 +91,4 @@ def test_a_time_that_is_none_and_a_timeframe_that_is_not_stored_are_refused(run:
     with pytest.raises(Exception, match="ISO time"):
         run("backfill", "binance", "DOGE/USDT", "--start", "yesterday")
     with pytest.raises(Exception, match="one of 1m 5m"):
-        run("backfill", "binance", "DOGE/USDT", "--start", "2024-01-01", "--timeframe", "2h")
+        run("backfill", "binance", "DOGE/USDT", "--start", "2024-01-01", "--timeframe", "3m")

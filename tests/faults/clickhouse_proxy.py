@@ -1,5 +1,6 @@
 """An HTTP proxy of ClickHouse that sees every insert, and fails on demand."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,20 @@ def clickhouse_error(status: int, code: int, text: str) -> web.Response:
         headers={"X-ClickHouse-Exception-Code": str(code)},
         text=f"Code: {code}. DB::Exception: {text}\n",
     )
+
+
+class FullDisk:
+    """A hook that refuses every insert as a server without space does, and keeps their tokens."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        self.met = asyncio.Event()
+
+    async def __call__(self, token: str) -> web.Response:
+        """Refuse an insert."""
+        self.refused.append(token)
+        self.met.set()
+        return clickhouse_error(500, 243, "not enough space")
 
 
 class Proxy:

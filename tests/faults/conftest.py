@@ -203,6 +203,16 @@ class Stored:
                 raise TimeoutError(f"expected {least} trades, found {rows} rows for {WAIT_S:.0f} s")
             await asyncio.sleep(0.1)
 
+    async def completed_by(self, sink: SinkProcess, load: Load) -> None:
+        """Start a sink and end it once all that was sent is stored: each trade once."""
+        await sink.start()
+        try:
+            await sink.resumed()
+            await self.reaches(load.sent)
+        finally:
+            assert await sink.terminate() == 0
+        assert await self.figures() == (load.sent, load.sent, load.sent)
+
     async def _asked(self, sql: str) -> list[Sequence[Any]]:
         # A busy machine answers late; that is no finding.
         end_s = time.monotonic() + WAIT_S

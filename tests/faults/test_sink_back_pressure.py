@@ -21,7 +21,7 @@ from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.contracts.schema.examples import EXAMPLES
 from alpha_pulse.contracts.topics import TRADES
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
-from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
+from tests.faults.clickhouse_proxy import FullDisk, Proxy
 from tests.patience import FULL, PATIENCE_S
 
 TRADE: Any = EXAMPLES[Trade]["binance"]
@@ -68,20 +68,14 @@ async def test_memory_is_bounded_while_clickhouse_is_away(
     through: Config,
     new_sink: Callable[[Config], Any],
 ) -> None:
-    attempts: list[str] = []
-
-    async def before(token: str) -> Any:
-        attempts.append(token)
-        return clickhouse_error(500, 243, "not enough space")
-
-    proxy.before = before
+    full = proxy.before = FullDisk()
     sink = new_sink(through)
     await sink.start()
     await sink.resumed()
     idle_bytes = rss_bytes(sink.process.pid)
     await publish(config)
     async with asyncio.timeout(PATIENCE_S):
-        while len(attempts) < 30:  # noqa: ASYNC110
+        while len(full.refused) < 30:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     # 400,000 trades are about 85 MB: the bound is 16 MB of rows, plus what is read ahead.
     grown_bytes = rss_bytes(sink.process.pid) - idle_bytes
@@ -106,10 +100,7 @@ async def test_ten_minutes_without_clickhouse_under_load_cost_no_memory_and_are_
     through: Config,
     new_sink: Callable[[Config], Any],
 ) -> None:
-    async def before(token: str) -> Any:
-        return clickhouse_error(500, 243, "not enough space")
-
-    proxy.before = before
+    proxy.before = FullDisk()
     sink = new_sink(through)
     await sink.start()
     await sink.resumed()
@@ -140,14 +131,11 @@ async def test_records_deleted_while_a_partition_was_paused_are_recorded_as_lost
     through: Config,
     new_sink: Callable[[Config], Any],
 ) -> None:
-    async def before(token: str) -> Any:
-        return clickhouse_error(500, 243, "not enough space")
-
     kept = 100
     sink = new_sink(through)
     await sink.start()
     await sink.resumed()
-    proxy.before = before
+    proxy.before = FullDisk()
     await publish(config)
     name = TRADES.full_name(config.namespace)
     admin = AIOKafkaAdminClient(**client_arguments(config.kafka, "test"))

@@ -17,7 +17,7 @@ import pytest
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig
 from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.lanes.consumer import Sink
-from tests.faults.clickhouse_proxy import Proxy, clickhouse_error
+from tests.faults.clickhouse_proxy import FullDisk, Proxy, clickhouse_error
 from tests.faults.link import Link
 from tests.patience import FULL, PATIENCE_S, check_promise
 
@@ -40,13 +40,7 @@ async def test_killed_at_random_under_load_nothing_is_lost_or_stored_twice(
             await stored.grows()
             await asyncio.sleep(chance.uniform(0.0, 1.5))
             await sink.kill()
-    await sink.start()
-    try:
-        await sink.resumed()
-        await stored.reaches(load.sent)
-    finally:
-        assert await sink.terminate() == 0
-    assert await stored.figures() == (load.sent, load.sent, load.sent)
+    await stored.completed_by(sink, load)
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
@@ -78,13 +72,7 @@ async def test_killed_between_insert_and_acknowledgement_nothing_is_lost_or_stor
             await sink.start()
             await sink.meets(cut)
             setattr(proxy, side, None)
-    await sink.start()
-    try:
-        await sink.resumed()
-        await stored.reaches(load.sent)
-    finally:
-        assert await sink.terminate() == 0
-    assert await stored.figures() == (load.sent, load.sent, load.sent)
+    await stored.completed_by(sink, load)
 
 
 async def test_an_insert_that_arrives_after_its_dead_senders_heir_stored_the_rows_adds_none(
@@ -237,29 +225,17 @@ async def test_a_sink_told_to_stop_while_clickhouse_is_away_ends_with_0(
     through: Config,
     new_sink: Callable[[Config], Any],
 ) -> None:
-    refused = asyncio.Event()
-
-    async def before(token: str) -> Any:
-        refused.set()
-        return clickhouse_error(500, 243, "not enough space")
-
-    proxy.before = before
+    full = proxy.before = FullDisk()
     sink = new_sink(replace(through, sink=replace(through.sink, drain_s_max=1.0)))
     await sink.start()
     async with load.running():
         async with asyncio.timeout(PATIENCE_S):
-            await refused.wait()
+            await full.met.wait()
     began_s = time.monotonic()
     assert await sink.terminate() == 0
     check_promise(time.monotonic() - began_s, 10)
     proxy.before = None
-    await sink.start()
-    try:
-        await sink.resumed()
-        await stored.reaches(load.sent)
-    finally:
-        assert await sink.terminate() == 0
-    assert await stored.figures() == (load.sent, load.sent, load.sent)
+    await stored.completed_by(sink, load)
 
 
 async def test_a_sink_that_cannot_record_where_it_begins_waits_idly_and_ends_when_it_is_told_to(

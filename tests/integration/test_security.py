@@ -5,12 +5,10 @@ connects, and how the rest is told. Kafka's rights are those of docs/security.md
 import asyncio
 import datetime
 import ipaddress
-import os
 import re
 import shlex
 import shutil
 import ssl
-import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -37,7 +35,6 @@ from alpha_pulse.contracts.config import (
     Config,
     KafkaConfig,
     TopicsConfig,
-    config_environment,
 )
 from alpha_pulse.contracts.errors import AlphaPulseError
 from alpha_pulse.contracts.events import Candle, Trade
@@ -66,6 +63,7 @@ from alpha_pulse.sinks.clickhouse.client import ClickHouse
 from alpha_pulse.sinks.clickhouse.migrate import migrate
 from alpha_pulse.sinks.lanes.consumer import Sink
 from tests.patience import PATIENCE_S, check_promise
+from tests.processors.workers import worker
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 PASSWORD = "canary-7f3a91c2-of-kafka"
@@ -373,27 +371,6 @@ def events_of(symbol: str) -> list[bytes]:
     return [encode(event) for event in (*trades, theirs)]
 
 
-@asynccontextmanager
-async def processor(kafka: KafkaConfig, data_dir: Path) -> AsyncIterator[Path]:
-    """Run a processor as a process; give its log."""
-    config = config_of(kafka, data_dir=str(data_dir))
-    log = data_dir / "log"
-    with log.open("wb") as file:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "alpha_pulse.processors",
-            env={**os.environ, **config_environment(config)},
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=file,
-        )
-    try:
-        yield log
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 async def seen(topic: TopicOf[Any], config: Config, symbols: set[str]) -> None:
     """Return once events of all these symbols have come."""
     missing = set(symbols)
@@ -440,7 +417,8 @@ async def test_every_role_does_its_work_with_the_rights_of_the_page(
     reader = config_of(secured.mtls("reader"))
     connection = await ClickHouse.connect(clickhouse("reader"))
     stop = asyncio.Event()
-    async with processor(secured.scram("processor"), tmp_path) as log:
+    async with worker(config_of(secured.scram("processor"), data_dir=str(tmp_path))) as processor:
+        log = processor.log
         sink_config = config_of(secured.scram("sink"), clickhouse=clickhouse("writer"))
         sink = asyncio.create_task(Sink(sink_config).run(stop))
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alpha_pulse.cli.setup.checks.clickhouse import check_clickhouse
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, SinkConfig
 from alpha_pulse.contracts.errors import ConfigError, StorageError
 from alpha_pulse.embedded.front.users import Login, Role
@@ -233,6 +234,14 @@ async def test_namespaces_that_share_the_name_of_a_database_do_not_share_it(
             with pytest.raises(ConfigError, match="the topics of namespace"):
                 await Sink(other).run(asyncio.Event())
         assert await migrate(dash, clickhouse) == []
+        for asking, verdict in ((dash, "ok"), (dot, "failure")):
+            (schema,) = [
+                check
+                for check in await check_clickhouse(asking, asking.clickhouse)
+                if check.name == "schema"
+            ]
+            assert schema.verdict == verdict, schema
+        assert f"keeps the topics of namespace {dash.namespace!r}" in schema.found
         elsewhere = replace(dot, clickhouse=replace(dot.clickhouse, database="elsewhere"))
         await migrate(elsewhere, clickhouse)
         await clickhouse.command(f"DROP DATABASE {elsewhere.database}")

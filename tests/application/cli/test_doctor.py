@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from alpha_pulse.cli.setup.checks.check import Check
-from alpha_pulse.cli.setup.checks.clickhouse import check_migrations, check_version
+from alpha_pulse.cli.setup.checks.clickhouse import (
+    check_migrations,
+    check_parts,
+    check_version,
+)
 from alpha_pulse.cli.setup.checks.kafka import check_partitions, check_settings
 from alpha_pulse.cli.setup.checks.machine import (
     check_disk,
@@ -19,7 +23,7 @@ from alpha_pulse.cli.setup.checks.machine import (
 )
 from alpha_pulse.cli.setup.doctor import run_checks
 from alpha_pulse.contracts.config import Config, MetricsConfig
-from alpha_pulse.sinks.clickhouse.migrate import load_migrations
+from alpha_pulse.sinks.clickhouse.migrate import load_migrations, load_schema
 
 MIGRATIONS = load_migrations()
 APPLIED = {migration.name: migration.checksum for migration in MIGRATIONS}
@@ -73,6 +77,15 @@ def test_clickhouse_version(version: str, verdict: str) -> None:
 )
 def test_schema(applied: dict[str, str], verdict: str) -> None:
     assert check_migrations(applied, MIGRATIONS).verdict == verdict
+
+
+def test_a_table_or_view_that_is_missing_is_named() -> None:
+    schema = load_schema()
+    assert {"gaps", "trades_log"} < schema.names
+    assert check_parts(set(schema.names), schema) is None
+    missing = check_parts(schema.names - {"gaps", "trades_log"}, schema)
+    assert missing is not None
+    assert missing.found == "to be made: gaps, trades_log"
 
 
 def test_partitions_must_be_the_same_everywhere() -> None:

@@ -13,7 +13,7 @@ from alpha_pulse.cli.setup.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import ClickHouseConfig, Config
 from alpha_pulse.contracts.config_sources import without_password
 from alpha_pulse.contracts.errors import AlphaPulseError
-from alpha_pulse.sinks.clickhouse.migrate import Migration, load_migrations
+from alpha_pulse.sinks.clickhouse.migrate import Migration, Schema, load_migrations, load_schema
 
 # The oldest with everything that the schema and the views use.
 VERSION_MIN = (25, 3)
@@ -40,7 +40,7 @@ def _look(config: Config, clickhouse: ClickHouseConfig) -> list[Check]:
             _check_clock(now, (started_s + time.time()) / 2),
             _check_grants(client, user, config.database),
         ]
-        return [*checks, _check_schema(client, config.database)]
+        return [*checks, _check_schema(client, config)]
     except ClickHouseError as error:
         return [failure("clickhouse", str(error)[:300], "look at ClickHouse's log")]
     finally:
@@ -95,13 +95,13 @@ def _check_grants(client: Client, user: str, database: str) -> Check:
     return failure("grants", f"{user} may not {', '.join(missing)} in {database}", then)
 
 
-def _check_schema(client: Client, database: str) -> Check:
+def _check_schema(client: Client, config: Config) -> Check:
+    database = config.database
     known = client.query(
-        "SELECT count() FROM system.tables WHERE database = {d:String} "
-        "AND name = 'schema_migrations'",
-        parameters={"d": database},
-    ).result_rows[0][0]
-    if not known:
+        "SELECT name FROM system.tables WHERE database = {d:String}", parameters={"d": database}
+    ).result_columns
+    tables = set(known[0]) if known else set()
+    if "schema_migrations" not in tables:
         return warning(
             "schema", f"database {database} has no tables yet", "alpha-pulse migrate, or a sink"
         )
@@ -109,7 +109,27 @@ def _check_schema(client: Client, database: str) -> Check:
         "SELECT DISTINCT name, checksum FROM {d:Identifier}.schema_migrations",
         parameters={"d": database},
     ).result_rows
-    return check_migrations({name: checksum for name, checksum in rows}, load_migrations())
+    found = check_migrations({name: checksum for name, checksum in rows}, load_migrations())
+    if found.verdict != "ok":
+        return found
+    owners = client.query(
+        "SELECT namespace FROM {d:Identifier}.schema_owner", parameters={"d": database}
+    ).result_rows
+    if owners and config.namespace not in owners[0]:
+        return failure(
+            "schema",
+            f"database {database} keeps the topics of namespace {owners[0][0]!r}",
+            "set [clickhouse] database, or choose another namespace",
+        )
+    return check_parts(tables, load_schema()) or found
+
+
+def check_parts(there: set[str], schema: Schema) -> Check | None:
+    """Return what is missing of this version's tables and views; None: nothing."""
+    missing = sorted(schema.names - there)
+    if missing:
+        return warning("schema", f"to be made: {', '.join(missing)}", "alpha-pulse migrate")
+    return None
 
 
 def check_migrations(applied: dict[str, str], migrations: list[Migration]) -> Check:

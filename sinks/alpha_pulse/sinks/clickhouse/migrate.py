@@ -64,6 +64,11 @@ class Schema:
     tables: tuple[Table, ...] = ()
     views: tuple[View, ...] = ()
 
+    @property
+    def names(self) -> set[str]:
+        """What the log tables and views are called."""
+        return {table.name for table in self.tables} | {view.name for view in self.views}
+
 
 def load_schema(kinds: Sequence[Kind[Any]] = KINDS) -> Schema:
     """Return this version's schema. Raises: StorageError for files that are not all there."""

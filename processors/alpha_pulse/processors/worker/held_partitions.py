@@ -1,4 +1,4 @@
-"""The partitions that a worker holds: opened, committed each in its own time, and let go of.
+"""The partitions that a worker holds: opened, committed each in its own time, and closed.
 
 A transaction that failed takes its partition back to the last one that did not; only one that was
 fenced ends the worker.
@@ -61,7 +61,7 @@ class HeldPartitions:
         """Return why the worker is not ready, "" when it is."""
         return self._standstill.problem(self._now_s())
 
-    async def take(self, numbers: Iterable[int], ending: asyncio.Event) -> list[Partition]:
+    async def assign(self, numbers: Iterable[int], ending: asyncio.Event) -> list[Partition]:
         """Fence whoever held partitions, read their states, and go on from there.
 
         Tries for as long as Kafka is away, or until `ending` is set; they are not open then.
@@ -143,7 +143,7 @@ class HeldPartitions:
                 # Not lost: whoever takes the partition reads from its last commit.
                 _warn("commit.failed", partition, result)
 
-    async def let_go(self) -> None:
+    async def revoke_all(self) -> None:
         """Close every partition; what was not committed is read again by the next holder."""
         held, self.by_number = self.by_number, {}
         if self._metrics is not None:

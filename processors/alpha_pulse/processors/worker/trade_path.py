@@ -109,7 +109,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             async with self._lock:
                 if self.failure is None and self._ending.is_set():
                     await self._held.commit_all()
-                await self._held.let_go()
+                await self._held.revoke_all()
             # Nobody learns why this worker ends before it has left the group, or given that up.
             if not await close_within(CONSUMER_STOP_S_MAX, consumer.stop()):
                 log.warning("consumer.abandoned", after_s=CONSUMER_STOP_S_MAX)
@@ -121,11 +121,11 @@ class TradePath(mode.Service):  # type: ignore[misc]
         found = await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_BATCHES_MAX)
         async with self._lock:
             for tp, batches in found.items():
-                await self._take_in(tp, batches)
+                await self._ingest(tp, batches)
             await self._held.commit_due()
         self._held.check_progress()
 
-    async def _take_in(self, tp: TopicPartition, batches: list[EncodedBatch]) -> None:
+    async def _ingest(self, tp: TopicPartition, batches: list[EncodedBatch]) -> None:
         partition = self._held.by_number.get(tp.partition)
         if partition is None or not partition.is_open:
             return  # revoked, or about to be read again from its last commit
@@ -180,7 +180,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
     async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over partitions: fence, restore, seek."""
         async with self._lock:
-            taken = await self._held.take([tp.partition for tp in assigned], self._ending)
+            taken = await self._held.assign([tp.partition for tp in assigned], self._ending)
         log.info(
             "partitions.assigned",
             offsets={partition.number: partition.committed for partition in taken},
@@ -192,7 +192,7 @@ class TradePath(mode.Service):  # type: ignore[misc]
             if self._held.by_number:
                 await self._held.commit_all()
                 log.info("partitions.revoked", partitions=sorted(self._held.by_number))
-            await self._held.let_go()
+            await self._held.revoke_all()
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

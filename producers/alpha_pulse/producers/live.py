@@ -120,6 +120,9 @@ class LiveProducer:
 
         Everything received is acknowledged by the log when this returns.
 
+        Args:
+            stop: set by the caller.
+
         Raises:
             KafkaError: a record is refused for good.
         """
@@ -155,7 +158,11 @@ class LiveProducer:
     # Which symbols are followed
 
     async def set_symbols(self, symbols: Iterable[str]) -> None:
-        """Follow exactly these symbols from now on (its shard of them); the others stay as is."""
+        """Follow exactly these symbols from now on; those that stay are not touched.
+
+        Args:
+            symbols: of all shards; this producer follows its shard of them.
+        """
         wanted = shard_of(symbols, self.config.shard_index, self.config.shard_count)
         known = (*self.streams.feeds, *self._unlisted)
         removed = [symbol for symbol in known if symbol not in wanted]

@@ -37,7 +37,13 @@ async def produce(
 ) -> None:
     """Run the producer role until `stop` is set or a recording ends; then drain (bounded).
 
-    on_started: called with the producer, whose symbols can be changed while it runs.
+    Args:
+        config: the whole configuration.
+        stop: set by the caller.
+        on_started: called with the producer, whose symbols can be changed while it runs.
+
+    Raises:
+        AlphaPulseError: what ended the role.
     """
     monitor = Monitor("producer")
     metrics = ProducerMetrics(monitor.registry, exchange_name(config.producer))

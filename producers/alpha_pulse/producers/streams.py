@@ -1,7 +1,7 @@
-"""The streams of the symbols that a producer follows: what happens to each, and what follows.
+"""The streams of the symbols that a producer follows: events in, actions out.
 
-Trades, frames, answers of REST and lost subscriptions become events of `feed.state`'s table; the
-actions that it names are carried out here.
+Trades, frames, answers of REST and lost subscriptions become events of the table in `feed.state`;
+its actions are carried out here.
 """
 
 import time
@@ -139,7 +139,12 @@ class Streams:
             self.mark(feed)
 
     def add_tick(self, tick: Tick, now_us: int) -> None:
-        """Put any other tick to its symbol; `now_us`: our monotonic clock at its receipt."""
+        """Put any other tick into its feed.
+
+        Args:
+            tick: of any symbol.
+            now_us: our monotonic clock at its receipt.
+        """
         feed = self.feeds.get(tick.symbol)
         match tick:
             case Refusal():
@@ -179,7 +184,12 @@ class Streams:
                 self.send(feed, Event.LOST)
 
     def on_refused(self, symbol: str, reason: str) -> None:
-        """Note that the exchange refuses a symbol; "" when it did not say which."""
+        """Note that the exchange refuses a symbol.
+
+        Args:
+            symbol: "" when it did not say which.
+            reason: what it said.
+        """
         log.error("symbol.quarantined", exchange=self._name, symbol=symbol, reason=reason[:300])
         feed = self.feeds.get(symbol)
         if feed is not None:
@@ -195,15 +205,15 @@ class Streams:
         if feed.said != said:
             log.warning("stream.halted", exchange=self._name, symbol=symbol, reason=reason)
 
-    # What follows
+    # Events and actions
 
     def send(self, feed: SymbolFeed, event: Event, time_us: int = 0) -> None:
-        """Let an event happen to a feed, and do what must be done then.
+        """Send an event to a feed and carry out the actions.
 
         Args:
             feed: the symbol's feed.
             event: what happened.
-            time_us: the exchange's time of the trade that it happened with; 0: of none.
+            time_us: the exchange's time of the trade that caused it; 0: none did.
         """
         for action in feed.step(event):
             self._do(action, feed, time_us)
@@ -237,7 +247,7 @@ class Streams:
             log.info("stream.live", exchange=self._name, symbol=feed.symbol)
 
     def mark(self, feed: SymbolFeed) -> None:
-        """Have a feed's events published; read on when it was the one that held reading back."""
+        """Have a feed's events published; resume reading once its hole no longer stops it."""
         self._pump.mark(feed)
         if not self._gate.is_open and not feed.tracker.held:
             self._gate.open(f"hole:{feed.symbol}")

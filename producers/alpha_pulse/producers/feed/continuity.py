@@ -42,8 +42,11 @@ class GivenUp:
 class ConsecutiveIds:
     """Tracks a symbol whose ids are consecutive integers.
 
-    last_id: the last one published already (None: nothing is known, the first trade begins).
-    hold_back_trades_max, hold_back_us_max: when to give a hole up.
+    Args:
+        last_id: the last one published already; None: nothing is known, the first trade begins.
+        last_time_us: the time of its trade; 0: unknown.
+        hold_back_trades_max: a hole is given up when more trades wait behind it.
+        hold_back_us_max: and after this long.
     """
 
     def __init__(
@@ -71,9 +74,17 @@ class ConsecutiveIds:
         return len(self._held)
 
     def add(self, trade: Trade, now_us: int) -> list[Trade | Gap]:
-        """Return what may be published after this trade, in order; [] when it has to wait.
+        """Add a trade of the stream or of REST.
 
-        now_us: the caller's monotonic clock. Raises: ValueError when the id is no integer.
+        Args:
+            trade: any trade of the symbol.
+            now_us: the caller's monotonic clock.
+
+        Returns:
+            What may be published now, in id order; [] when the trade has to wait.
+
+        Raises:
+            ValueError: the id is no integer.
         """
         trade_id = int(trade.trade_id)
         if self.last_id is None or trade_id == self.last_id + 1:
@@ -106,16 +117,26 @@ class ConsecutiveIds:
         return found
 
     def must_give_up(self, now_us: int) -> bool:
-        """Return whether the first hole has been waited for long enough, or too much is held."""
+        """Return whether the first hole is to be given up.
+
+        Args:
+            now_us: the caller's monotonic clock.
+        """
         return bool(self._held) and (
             len(self._held) > self._trades_max or now_us - self._since_us >= self._us_max
         )
 
     def give_up(self, now_us: int, reason: str, *, for_good: bool = False) -> list[Gap | Trade]:
-        """Return the first hole as a gap and the trades behind it, up to the next hole.
+        """Give the first hole up.
 
-        for_good: the ids do not exist at the exchange either (status unfillable), else they are
-        still sought (open) and a trade that comes later is published after all.
+        Args:
+            now_us: the caller's monotonic clock.
+            reason: why, for the gap's readers.
+            for_good: the ids do not exist at the exchange either (status unfillable); else they are
+                still sought (open), and a trade that comes later is published after all.
+
+        Returns:
+            Its gap and the trades behind it, up to the next hole; [] when there is no hole.
         """
         holes = self.holes()
         if not holes:
@@ -141,7 +162,15 @@ class ConsecutiveIds:
         return [gap, *self._release()]
 
     def abandon(self, lost: GivenUp, reason: str) -> Gap:
-        """Stop seeking a given-up hole; return its gap, unfillable."""
+        """Stop seeking a hole that was given up.
+
+        Args:
+            lost: one of `given_up`.
+            reason: why, for the gap's readers.
+
+        Returns:
+            Its gap, unfillable.
+        """
         self.given_up.remove(lost)
         return _changed(lost.gap, "unfillable", reason)
 
@@ -195,8 +224,15 @@ class ConsecutiveIds:
 class SeenIds:
     """Tracks a symbol whose ids prove nothing: drops what was seen within a window of event time.
 
-    Holes can't be seen here; only overlap with REST after a reconnect shows one. ids_min are kept
-    whatever their age: REST's last trades may reach back for hours in a quiet market.
+    Holes can't be seen here; only overlap with REST after a reconnect shows one.
+
+    Args:
+        last_id: the last one published already; None: nothing is known.
+        last_time_us: the time of its trade; 0: unknown.
+        window_us: for how long of the trades' own time an id is remembered.
+        ids_min: so many are kept whatever their age: REST's last trades may reach back for hours in
+            a quiet market.
+        ids_max: no more than this are kept.
     """
 
     def __init__(
@@ -226,7 +262,15 @@ class SeenIds:
         return 0
 
     def add(self, trade: Trade, now_us: int) -> list[Trade]:
-        """Return the trade, or [] when it was seen already."""
+        """Add a trade of the stream or of REST.
+
+        Args:
+            trade: any trade of the symbol.
+            now_us: not needed here.
+
+        Returns:
+            The trade; [] when it was seen already.
+        """
         del now_us
         if trade.trade_id in self._seen:
             self.duplicates += 1

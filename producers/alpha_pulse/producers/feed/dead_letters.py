@@ -22,7 +22,16 @@ class DeadLetters:
         self.reasons: Counter[str] = Counter()
 
     def make(self, frame: str | bytes, error: FrameError, time_us: int) -> DeadLetter | None:
-        """Return the dead letter of a frame received at `time_us`; None when it has one already."""
+        """Return a frame's dead letter.
+
+        Args:
+            frame: as it came.
+            error: why it can't be used.
+            time_us: when it was received, Unix µs.
+
+        Returns:
+            The letter; None when the same bytes have one already.
+        """
         payload = frame if isinstance(frame, bytes) else frame.encode("utf-8", "surrogatepass")
         identity = frame_identity(payload)
         if identity in self._known:

@@ -32,8 +32,15 @@ TOGETHER_MIN = 4
 class Intake:
     """Receives the frames of all sockets of one exchange.
 
-    on_trades: trades in the stream's order, of any symbols. on_tick: any other tick. on_letter: a
-    frame's dead letter, once. on_raw: every frame as it came (captures).
+    Args:
+        name: the exchange's name in the log.
+        client_id: ccxt's id of it.
+        symbols: what it calls the symbols that are followed.
+        on_trades: called with trades in the stream's order, of any symbols, and our monotonic clock
+            in µs.
+        on_tick: called with any other tick, and our monotonic clock in µs.
+        on_letter: called with a frame's dead letter, once.
+        on_raw: called with every frame as it came (captures).
     """
 
     def __init__(

@@ -20,7 +20,13 @@ class EventLog(Protocol):
     pending_bytes: int
 
     async def publish(self, topic: str, key: bytes, values: Sequence[bytes]) -> None:
-        """Queue values of one key; wait while too much is pending."""
+        """Queue values; wait while too much is pending.
+
+        Args:
+            topic: where they belong.
+            key: of all of them.
+            values: encoded events, in order.
+        """
         ...
 
     async def flush(self) -> None:
@@ -29,12 +35,18 @@ class EventLog(Protocol):
 
 
 class Gate:
-    """Whether the sockets may be read: not while Kafka is behind or a hole holds much back."""
+    """Whether the sockets may be read: not while Kafka is behind or a hole holds much back.
+
+    `event` is set while they may; `opened_at_us`: our monotonic clock when that began last.
+
+    Args:
+        exchange: the exchange's name, for the log.
+    """
 
     def __init__(self, exchange: str) -> None:
         self.event = asyncio.Event()
         self.event.set()
-        self.opened_at_us = 0  # monotonic; what waits unread is older than this
+        self.opened_at_us = 0  # what waits unread is older than this
         self._exchange = exchange
         self._closed_for: set[str] = set()
 
@@ -63,7 +75,13 @@ class Gate:
 class Pump:
     """Publishes each feed's events, many at a time, in the order in which a feed gave them.
 
-    on_published: called with a feed once its events were handed over; one call a batch.
+    Args:
+        event_log: where they go.
+        gate: closed while too much is pending there.
+        topic: of the feeds' events.
+        dead_letter_topic: of the dead letters.
+        pending_bytes_max: how much may be pending before the gate closes.
+        on_published: called with a feed once its events were handed over; one call a batch.
     """
 
     def __init__(
@@ -98,7 +116,11 @@ class Pump:
         self._wake.set()
 
     async def run(self) -> None:
-        """Publish for ever. Raises: KafkaError when a record is refused for good."""
+        """Publish for ever.
+
+        Raises:
+            KafkaError: a record is refused for good.
+        """
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -26,11 +26,21 @@ METADATA_S_MAX = 15.0
 async def last_trades(
     config: Config, exchange: str, symbols: Sequence[str]
 ) -> dict[str, tuple[str, int]]:
-    """Return (id, trade time in µs) of each symbol's last live trade in the log.
+    """Find each symbol's last live trade in the log.
 
-    A symbol that is not in the tail is left out: nothing earlier is known of it. Trades with
-    consecutive ids were published in id order, so the last record is the highest id but for a late
-    one that filled a gap: the highest of the tail counts.
+    Trades with consecutive ids were published in id order, so the last record is the highest id but
+    for a late one that filled a gap: the highest of the tail counts.
+
+    Args:
+        config: whose Kafka and namespace.
+        exchange: the exchange's name in the log.
+        symbols: the symbols to look for.
+
+    Returns:
+        symbol -> (id, trade time in µs); a symbol that is not in the tail is left out.
+
+    Raises:
+        KafkaError: the topic is not there.
     """
     topic = INGEST.full_name(config.namespace)
     consumer = batch_consumer(config.kafka, "alpha-pulse-resume", group_id=None)

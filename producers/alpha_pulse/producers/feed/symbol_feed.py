@@ -78,7 +78,7 @@ class SymbolFeed:
         self._waiting_max = waiting_max
 
     def step(self, event: Event) -> tuple[Action, ...]:
-        """Let something happen to the symbol; return what must be done, in this order."""
+        """Change the state by an event; return what to do, in this order."""
         self.state, actions = step(self.state, event)
         return actions
 

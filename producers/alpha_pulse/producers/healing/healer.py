@@ -31,10 +31,17 @@ class Healer:
         self._rest = RestClient(name, client)
 
     async def fetch(self, wanted: Wanted) -> list[Trade]:
-        """Return some of the wanted trades, ascending by id, from the lowest on; [] when none is.
+        """Ask for missing trades once; call again with a higher `first_id` for more.
 
-        Call again with a higher `first_id` for more. Raises: DataFetchError when the exchange can't
-        be reached, refuses, or answers with rows that are no trades.
+        Args:
+            wanted: the ids, and what is known of their time.
+
+        Returns:
+            Some of the wanted trades, ascending by id, from the lowest on; [] when none is there.
+
+        Raises:
+            DataFetchError: the exchange can't be reached, refuses, or answers with rows that are no
+                trades.
         """
         if self._trades.by_id is None:
             return []

@@ -38,7 +38,15 @@ class Heard:
         self._frame_at_us = now_us
 
     def ask(self, clock_us: int, now_us: int) -> bytes | None:
-        """Return what a ping must carry that is sent now; None while one is on its way."""
+        """Ask the connection how far it is.
+
+        Args:
+            clock_us: the exchange's time.
+            now_us: our monotonic clock.
+
+        Returns:
+            What the ping must carry that is sent now; None while one is on its way.
+        """
         if self.asked_at_us and now_us - self.asked_at_us < ANSWER_US_MAX:
             return None
         self.asked_at_us, self._asked_clock_us = now_us, clock_us

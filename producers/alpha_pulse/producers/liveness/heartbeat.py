@@ -12,8 +12,10 @@ SETTLE_US = 300_000
 class ExchangeClock:
     """The exchange's time: frame times, and between frames the monotonic time that passed.
 
-    event: frame times only (a recording at full speed, where the wall clock means nothing).
     All times in microseconds; the clock never steps back.
+
+    Args:
+        event: frame times only (a recording at full speed, where the wall clock means nothing).
     """
 
     def __init__(self, *, event: bool = False) -> None:
@@ -54,9 +56,14 @@ def due_heartbeat_us(
 ) -> int | None:
     """Return the `complete_until_us` of the heartbeat that is due, None when none is.
 
-    One is due when a minute's end plus grace has passed by the exchange's clock (and trades on
-    their way have had `settle_us` to arrive) and nothing newer was published, so that the minute
-    can be closed although nothing is traded.
+    One is due when a minute's end plus grace has passed by the exchange's clock, and nothing newer
+    was published: so the minute can be closed although nothing is traded.
+
+    Args:
+        clock_us: the exchange's time.
+        published_until_us: up to which time the log speaks already.
+        grace_us: how long after a minute's end its heartbeat comes.
+        settle_us: how long trades may be on their way.
     """
     passed_us = clock_us - settle_us - grace_us
     complete_until_us = passed_us - passed_us % MINUTE_US + grace_us

@@ -17,8 +17,11 @@ _MEMORY_US = 120 * SECOND_US
 class SilenceWatch:
     """Watches how often a symbol trades, from samples of its counter.
 
-    silence_us_max: ask REST after a silence of so long at the latest; a market that REST shows to
-    be quiet is asked about less and less often.
+    Every `now_us` is our monotonic clock.
+
+    Args:
+        silence_us_max: ask REST after a silence of so long at the latest; a market that REST shows
+            to be quiet is asked about less and less often.
     """
 
     def __init__(self, *, silence_us_max: int = 8 * SECOND_US) -> None:

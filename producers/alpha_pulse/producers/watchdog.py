@@ -134,7 +134,7 @@ class Watchdog:
         connected_us = [socket.connected_at_us for socket in self._sockets.values()]
         if since_us is None or not connected_us or not all(connected_us):
             return False
-        first_start = self._event_clock and feed.state.caught_up
+        first_start = self._event_clock and feed.caught_up
         return not first_start and now_us - max(since_us, *connected_us) > SUBSCRIBED_AFTER_US
 
     def _must_verify(self, feed: SymbolFeed, now_us: int) -> bool:

@@ -50,8 +50,12 @@ CANDLE = Candle(
 )
 
 
-def a_feed(tracker: ConsecutiveIds | SeenIds | None = None) -> SymbolFeed:
-    return SymbolFeed("binance", "BTC/USDT", tracker or ConsecutiveIds(), grace_us=GRACE_US)
+def a_feed(
+    tracker: ConsecutiveIds | SeenIds | None = None, state: State = State.STARTING
+) -> SymbolFeed:
+    return SymbolFeed(
+        "binance", "BTC/USDT", tracker or ConsecutiveIds(), state=state, grace_us=GRACE_US
+    )
 
 
 def go_live(feed: SymbolFeed, complete_until_us: int) -> None:
@@ -183,8 +187,8 @@ BEGINNINGS: list[tuple[ConsecutiveIds | SeenIds, bool]] = [
 def test_whatever_comes_first_the_log_begins_with_a_heartbeat_that_says_what_ids_prove(
     tracker: ConsecutiveIds | SeenIds, consecutive: bool, caught_up: bool
 ) -> None:
-    feed = a_feed(deepcopy(tracker))
-    feed.state = State.STARTING if caught_up else State.RESUMING
+    state = State.STARTING if caught_up else State.RESUMING
+    feed = a_feed(deepcopy(tracker), state)
     feed.add_candle(CANDLE)
     feed.add_run([trade(2), trade(3)], 0, 0)
     if isinstance(feed.tracker, SeenIds):

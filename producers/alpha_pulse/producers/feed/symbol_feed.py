@@ -58,6 +58,8 @@ class SymbolFeed:
         self.silence = SilenceWatch(silence_us_max=silence_us_max)
         self.outbox: list[bytes] = []
         self.state = state
+        # The state's own; read for each trade, where an attribute of an Enum costs 50 ns.
+        self.caught_up = state.caught_up
         self.said: StreamState | None = None
         self.refusal = ""  # why the exchange refused it last
         self.subscribing_us: int | None = None  # since when it is subscribed to; monotonic
@@ -80,6 +82,7 @@ class SymbolFeed:
     def step(self, event: Event) -> tuple[Action, ...]:
         """Change the state by an event; return what to do, in this order."""
         self.state, actions = step(self.state, event)
+        self.caught_up = self.state.caught_up
         return actions
 
     def add_run(self, trades: Sequence[Trade], start: int, now_us: int) -> int:
@@ -123,7 +126,7 @@ class SymbolFeed:
 
     def add_trade(self, trade: Trade, now_us: int) -> None:
         """Add a trade of the stream or of REST; `now_us`: our monotonic clock."""
-        if not self.state.caught_up and isinstance(self.tracker, SeenIds):
+        if not self.caught_up and isinstance(self.tracker, SeenIds):
             # Ids do not show what came before it: it waits for `add_overlap`.
             if len(self._waiting) < self._waiting_max:
                 self._waiting.append(trade)
@@ -267,7 +270,7 @@ class SymbolFeed:
     @property
     def is_complete(self) -> bool:
         """Whether nothing is known to be missing now: no hole, no unchecked connection loss."""
-        return self.state.caught_up and not self.tracker.held
+        return self.caught_up and not self.tracker.held
 
     @property
     def seeks(self) -> bool:
@@ -307,18 +310,18 @@ class SymbolFeed:
         if not self._has_begun:
             self._begin(event.start_time_us if isinstance(event, Gap) else event.trade_time_us)
         self.outbox.append(encode(event))
-        match event:
-            case Trade():
-                self.trades += 1
-                if event.trade_time_us > self.published_until_us:
-                    self.published_until_us = event.trade_time_us
-                if not self._begin_us:
-                    self._begin_us = event.trade_time_us
-            case Gap():
-                self.gaps[event.status] += 1
-                self.gap_us[event.status] += event.end_time_us - event.start_time_us
-            case _:
-                assert_never(event)
+        # Trades come here one by one where ids prove nothing: `match` would cost a tenth of it.
+        if isinstance(event, Trade):
+            self.trades += 1
+            if event.trade_time_us > self.published_until_us:
+                self.published_until_us = event.trade_time_us
+            if not self._begin_us:
+                self._begin_us = event.trade_time_us
+        elif isinstance(event, Gap):
+            self.gaps[event.status] += 1
+            self.gap_us[event.status] += event.end_time_us - event.start_time_us
+        else:
+            assert_never(event)
 
 
 def make_feed(

@@ -119,7 +119,7 @@ class CatchUp:
 
     async def _complete(self, feed: SymbolFeed) -> None:
         failures = 0
-        if feed.state.caught_up:
+        if feed.caught_up:
             await asyncio.sleep(SWAP_WAIT_S)
         while not feed.is_complete:
             try:

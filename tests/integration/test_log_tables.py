@@ -156,18 +156,22 @@ async def test_a_database_of_4d9f32e_becomes_what_a_new_one_is(
 ) -> None:
     await migrate(config, clickhouse, old_schema())
     before = await view_texts(clickhouse, config.database)
-    for kind in (kind for kind in KINDS if kind.log):
+    kept = {kind.log.table: kind for kind in KINDS if kind.log}
+    # A kind that came later has no table yet, and gets one.
+    later = kept.keys() - {name[5:-4] for name in FILES_OF_4D9F32E}
+    for kind in (kind for name, kind in kept.items() if name not in later):
         for event in EXAMPLES[kind.event].values():
             if kind is kinds.CANDLE:
                 event = msgspec.structs.replace(event, revision=1)
             # 4d9f32e inserted as today's sinks do: these columns, in front the position.
             await insert(clickhouse, config, kind, encode(event), first=next(offsets))
-    rows = await contents(clickhouse, config)
+    rows = await contents(clickhouse, config, later)
     assert all(rows.values())
     applied = await migrate(config, clickhouse)
-    assert await contents(clickhouse, config) == rows
+    assert await contents(clickhouse, config, later) == rows
     assert "0014_constraints_by_type.sql" in applied
-    assert not [name for name in applied if name.startswith("tables/")]
+    made = {name.removeprefix("tables/") for name in applied if name.startswith("tables/")}
+    assert made == later
     await migrate(other, clickhouse)
     for table in log_tables():
         old = await facts(clickhouse, config.database, table.name)
@@ -175,17 +179,21 @@ async def test_a_database_of_4d9f32e_becomes_what_a_new_one_is(
     views = await view_texts(clickhouse, config.database)
     assert views == await view_texts(clickhouse, other.database)
     # The generated views are among them, and say what the files said.
-    assert before.keys() == views.keys()
-    changed = {name for name in views if views[name] != before[name]}
+    assert views.keys() - before.keys() == {
+        view_name(table) for table in log_tables() if table.name in later
+    }
+    changed = {name for name in before if views[name] != before[name]}
     assert changed == {"ohlc_from_candles"}
     assert await migrate(config, clickhouse) == []
 
 
-async def contents(clickhouse: ClickHouse, config: Config) -> dict[str, list[Sequence[Any]]]:
-    """Return the rows of each identity view."""
+async def contents(
+    clickhouse: ClickHouse, config: Config, without: set[str]
+) -> dict[str, list[Sequence[Any]]]:
+    """Return the rows of each identity view, but for some log tables."""
     return {
         name: await clickhouse.rows(f"SELECT * FROM {config.database}.{name} ORDER BY ALL")
-        for name in (view_name(table) for table in log_tables())
+        for name in (view_name(table) for table in log_tables() if table.name not in without)
     }
 
 

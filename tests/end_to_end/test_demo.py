@@ -18,6 +18,8 @@ from tests.patience import PATIENCE_S
 from tests.processes import descendants, started
 
 PAGE = "candles in a browser: "
+# Each look asks ClickHouse, which then has less time for what is waited for.
+LOOK_INTERVAL_S = 0.4
 # Minutes of the past that history brings before it counts as there; the hour has sixty.
 PAST_MINUTES = 50
 
@@ -36,7 +38,7 @@ def until(process: subprocess.Popen[bytes], said: Path, holds: Callable[[], Any]
     while not (found := holds()):
         assert process.poll() is None, said.read_text()
         assert time.monotonic() < end_s, f"expected {what}, found:\n{said.read_text()[-4_000:]}"
-        time.sleep(0.1)
+        time.sleep(LOOK_INTERVAL_S)
     return found
 
 

@@ -23,6 +23,8 @@ from tests.processes import descendants, started
 ROLES = ("producer", "processor-1", "sink")
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 DRAIN_S_MAX = 10.0
+# Each look asks ClickHouse, which then has less time for what is waited for.
+LOOK_INTERVAL_S = 0.2
 # Trades stored after a kill before it counts as overcome.
 FLOWING_AGAIN = 50
 
@@ -95,7 +97,7 @@ class Up:
             if found:
                 return found
             assert self.process.poll() is None, self.said()
-            time.sleep(0.05)
+            time.sleep(LOOK_INTERVAL_S)
         raise AssertionError(f"expected {what}, found:\n{self.said()[-4_000:]}")
 
     def clickhouse(self) -> str | None:

@@ -7,7 +7,19 @@ import pytest
 
 from alpha_pulse.contracts.config import ClickHouseConfig
 from alpha_pulse.contracts.kinds import INGEST_TYPES, KINDS, Kind
-from alpha_pulse.contracts.topics import INGEST, STORED_TOPICS, TOPICS
+from alpha_pulse.contracts.topics import (
+    AUDITS,
+    CANDLES,
+    DEAD_LETTERS,
+    EXCHANGE_CANDLES,
+    GAPS,
+    INGEST,
+    OPEN_CANDLES,
+    STATUS,
+    STORED_TOPICS,
+    TOPICS,
+    TRADES,
+)
 
 
 def names(kind: Kind[Any]) -> set[str]:
@@ -28,6 +40,15 @@ def test_a_kind_speaks_of_fields_that_its_struct_has(kind: Kind[Any]) -> None:
 def test_the_days_that_a_table_is_kept_are_a_setting(kind: Kind[Any]) -> None:
     if kind.log is not None:
         assert kind.log.retention in {field.name for field in fields(ClickHouseConfig)}
+
+
+def test_a_topic_is_one_object_wherever_it_is_named() -> None:
+    # Code compares topics with `is`: two objects of one topic once stored candles twice.
+    of_kinds = [topic for kind in KINDS for topic in kind.topics.values()]
+    named = [TRADES, *CANDLES.values(), EXCHANGE_CANDLES, OPEN_CANDLES, GAPS, STATUS, AUDITS]
+    for topic in (*named, DEAD_LETTERS, *STORED_TOPICS):
+        assert any(topic is other for other in TOPICS), topic.name
+        assert any(topic is other for other in of_kinds), topic.name
 
 
 def test_names_topics_and_tables_are_of_one_kind_each() -> None:

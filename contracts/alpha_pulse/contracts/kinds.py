@@ -10,6 +10,7 @@ the code of its own room (docs/contracts.md).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
@@ -157,9 +158,12 @@ class Kind(Generic[EventT_co]):
         """The fields of the event that hold a time in microseconds since 1970, in its order."""
         return time_fields(self.event)
 
-    @property
+    @cached_property
     def topics(self) -> dict[str, TopicOf[EventT_co]]:
-        """The kind's topics by timeframe; by "" where it has one topic for all."""
+        """The kind's topics by timeframe; by "" where it has one topic for all.
+
+        The same objects each time, so that code may compare topics with `is`.
+        """
         if self.topic is None:
             return {}
         return {

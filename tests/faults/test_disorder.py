@@ -92,7 +92,7 @@ def poison(value: bytes, random: Random) -> bytes:
         [
             value[: random.randrange(len(value))],
             value.replace(b'"price":"', b'"price":"-'),
-            value.replace(b'"trade"', b'"tirade"'),
+            value.replace(b'"trade"', b"7"),
             value.replace(b'"binance"', b'"Binance"'),
             random.randbytes(random.randrange(1, 400)),
             b"[" * 2_000,
@@ -111,6 +111,8 @@ def test_each_of_one_percent_poison_in_50_000_records_is_one_dead_letter() -> No
         if random.random() < POISON_SHARE:
             poisoned[len(log)] = poison(value, random)
             log.append((poisoned[len(log)], time_ms))
+        if random.random() < POISON_SHARE / 10:  # of a kind that a later release brings: no poison
+            log.append((value.replace(b'"trade"', b'"tirade"'), time_ms))
         log.append((value, time_ms))
     outputs = process(log)
     assert outputs[TRADES.name] == [value for value, _ in good]

@@ -5,6 +5,7 @@ All of it can be repeated. `{{…}}` are the placeholders of `migrate`.
 
 from collections.abc import Mapping
 
+from alpha_pulse.sinks.clickhouse.columns import column_comments, quoted
 from alpha_pulse.sinks.clickhouse.tables import Table
 
 _POSITION = (
@@ -26,12 +27,17 @@ def create_table(table: Table) -> str:
     Every record of its topics once, sorted as the kind says, Kafka position last: the data and the
     offset store in one.
     """
-    lines = []
+    definitions = {}
     for column in table.columns:
         if column.wire:
-            lines.append(f"{column.field} {column.wire}")
-        lines.append(f"{column.name} {column.definition}")
-    lines += [f"{name} {definition}" for name, definition in _POSITION]
+            definitions[column.field] = column.wire
+        definitions[column.name] = column.definition
+    definitions |= _POSITION
+    comments = column_comments(table.columns)
+    lines = [
+        f"{name} {_commented(definition, comments[name])}"
+        for name, definition in definitions.items()
+    ]
     lines += [f"CONSTRAINT {name} CHECK {check}" for name, check in constraints(table).items()]
     lines.append("INDEX i_offset k_offset TYPE minmax GRANULARITY 1")
     projections = {
@@ -50,6 +56,12 @@ def create_table(table: Table) -> str:
         f"ORDER BY ({', '.join(order)})\n"
         f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}"
     )
+
+
+def _commented(definition: str, comment: str) -> str:
+    # ClickHouse wants the comment before the codec.
+    head, codec, rest = definition.partition(" CODEC(")
+    return f"{head} COMMENT {quoted(comment)}{codec}{rest}"
 
 
 def constraints(table: Table) -> dict[str, str]:

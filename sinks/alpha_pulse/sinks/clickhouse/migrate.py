@@ -1,9 +1,10 @@
 """The schema: a log table of each kind, `ddl/*.sql` in order and once each, views, retention.
 
-A log table is made in its newest form. The numbered files change databases that are older: each is
-applied once and its checksum kept; on a new database they find their work done. Several may start
-at once: each statement can be repeated (`IF NOT EXISTS`, `OR REPLACE`), and the row that records a
-file carries a dedup token, so that it is stored once.
+A log table is made in its newest form, and views come last. The numbered files change databases
+that are older: each is applied once and its checksum kept. What they say of a table that was just
+made, or of a view, is left out. Run all the same, as after a start that was cut short, they find
+their work done. Several may start at once: each statement can be repeated (`IF NOT EXISTS`, `OR
+REPLACE`), and the row that records a file carries a dedup token, so that it is stored once.
 """
 
 import hashlib
@@ -125,9 +126,13 @@ async def migrate(
         await run(clickhouse, _DATABASE, values, "the database")
         await claim(config, clickhouse, values)
         await run(clickhouse, _MIGRATIONS, values, "the table schema_migrations")
-    done += await _make_tables(clickhouse, config, values, schema.tables)
+    made = await _make_tables(clickhouse, config, values, schema.tables)
+    done += [f"tables/{name}" for name in made]
+    settled = {view.name for view in schema.views}
+    if not config.clickhouse.cluster:  # where another replica may have the table in an older form
+        settled |= set(made)
     for migration in pending:
-        await run(clickhouse, migration.text, values, migration.name)
+        await run(clickhouse, migration.text, values, migration.name, settled)
         await _record(clickhouse, config.database, migration)
         done.append(migration.name)
     done += await _change_tables(clickhouse, config, values, schema.tables)
@@ -142,12 +147,12 @@ async def migrate(
 async def _make_tables(
     clickhouse: ClickHouse, config: Config, values: dict[str, str], tables: Sequence[Table]
 ) -> list[str]:
-    """Make the log tables that are missing, in their newest form: older files find them done."""
+    """Make the log tables that are missing, in their newest form; return their names."""
     there = await _columns(clickhouse, config.database)
     missing = [table for table in tables if table.name not in there]
     for table in missing:
         await run(clickhouse, create_table(table), values, f"the table {table.name}")
-    return [f"tables/{table.name}" for table in missing]
+    return [table.name for table in missing]
 
 
 async def _change_tables(

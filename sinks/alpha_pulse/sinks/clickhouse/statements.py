@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Set
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import ConfigError, StorageError
@@ -10,6 +11,9 @@ from alpha_pulse.contracts.market import SECOND_US, TIMEFRAMES
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 from alpha_pulse.sinks.clickhouse.columns import quoted
 
+_TARGET = re.compile(
+    r"(?:CREATE TABLE IF NOT EXISTS|ALTER TABLE|CREATE OR REPLACE VIEW) (?:\w+)\.(\w+)\b"
+)
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 IDENTIFIER = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 # What two migrations that run at once may meet: the other one is just making or replacing it.
@@ -59,7 +63,13 @@ def statements(text: str, values: dict[str, str]) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-async def run(clickhouse: ClickHouse, text: str, values: dict[str, str], what: str) -> None:
+async def run(
+    clickhouse: ClickHouse,
+    text: str,
+    values: dict[str, str],
+    what: str,
+    settled: Set[str] = frozenset(),
+) -> None:
     """Run each statement of a DDL text.
 
     Args:
@@ -67,6 +77,8 @@ async def run(clickhouse: ClickHouse, text: str, values: dict[str, str], what: s
         text: statements that can be repeated, with placeholders.
         values: what fills the placeholders.
         what: what the statements make, for the error.
+        settled: tables and views whose form needs nothing of this text: statements that make or
+            change them are left out.
 
     Raises:
         NotAllowed: the user lacks a right.
@@ -74,6 +86,9 @@ async def run(clickhouse: ClickHouse, text: str, values: dict[str, str], what: s
         PassingFault: ClickHouse is away.
     """
     for statement in statements(text, values):
+        target = _TARGET.match(statement)
+        if target is not None and target[1] in settled:
+            continue
         await _run(clickhouse, statement, what)
 
 

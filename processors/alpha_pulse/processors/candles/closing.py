@@ -141,8 +141,8 @@ class Closing:
         windows = self.windows.levels[level]
         before = windows.get(open_us - self.rules.timeframes[level].duration_us)
         if before is None or before.standing is None:
-            priced = [w for w in windows if w < open_us and windows[w].standing is not None]
-            before = windows[max(priced)] if priced else None
+            older = (w for w in reversed(windows.values()) if w.open_us < open_us)
+            before = next((w for w in older if w.standing is not None), None)
         if before is None:
             former = None if level else self.versions.price_at_seam()
             return self.versions.price if former is None else former

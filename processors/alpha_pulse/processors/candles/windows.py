@@ -217,13 +217,13 @@ class Windows:
         return None
 
     def _insert(self, windows: dict[int, Window], window: Window) -> None:
-        # Every level stays in time order, so that what is old is found at its start.
-        is_late = bool(windows) and window.open_us < next(reversed(windows))
+        # Every level stays in time order, so that what is old is found at its start. A late window
+        # is one of the newest: only those after it step aside.
+        newer = []
+        while windows and next(reversed(windows)) > window.open_us:
+            newer.append(windows.popitem())
         windows[window.open_us] = window
-        if is_late:
-            ordered = sorted(windows.items())
-            windows.clear()
-            windows.update(ordered)
+        windows.update(reversed(newer))
 
     def parts_of(self, level: int) -> int:
         """Return how many base windows one window of a level spans."""

@@ -35,7 +35,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class RestRequest:
-    """One REST request: query and path parameters together."""
+    """One REST request: the parameters of its query, path and JSON body together."""
 
     path: str
     query: Mapping[str, str]
@@ -145,6 +145,18 @@ class Dialect:
         return self.market_id(feed.instrument)
 
     # REST
+
+    def address(self, path: str, query: Mapping[str, str]) -> str:
+        """Return what `routes`, `weights` and the patterns of paths are matched with.
+
+        The path, unless the exchange has one path for all and says the rest in a parameter.
+
+        Args:
+            path: host and path.
+            query: the parameters of query and body.
+        """
+        del query
+        return path
 
     @property
     def now_us(self) -> int:

@@ -8,7 +8,7 @@ so does the dispatch here.
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Self
@@ -201,7 +201,9 @@ class ReplayExchange:
             return await self._serve_socket(request, rest)
         return await self._serve_rest(request, address)
 
-    async def _serve_rest(self, request: web.Request, address: str) -> web.StreamResponse:
+    async def _serve_rest(self, request: web.Request, path: str) -> web.StreamResponse:
+        query = await _parameters(request)
+        address = self.dialect.address(path, query)
         verdict = self._weigh(address)
         headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used)} if verdict else {}
         if verdict and verdict.status != 200:
@@ -213,7 +215,7 @@ class ReplayExchange:
             if refused is not None:
                 self.conductor.refused = True
                 return refused
-        reply = await self.dialect.rest(RestRequest(address, request.query, request.headers))
+        reply = await self.dialect.rest(RestRequest(address, query, request.headers))
         if reply is not None:
             self.ledger.rest_requests[address.rpartition("/")[2]] += 1
         else:
@@ -297,6 +299,24 @@ def _span(markets: Sequence[Market], clock: Clock, *, live: bool) -> tuple[int, 
     if live:
         return clock.limit_us(), end_us
     return min(market.begin_us for market in markets), end_us
+
+
+async def _parameters(request: web.Request) -> dict[str, str]:
+    body = await request.read()
+    try:
+        inside = dict(_leaves("", orjson.loads(body))) if body else {}
+    except orjson.JSONDecodeError:
+        inside = {}  # a body of another kind holds no parameters
+    return {**request.query, **inside}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    # Of {"type": "x", "req": {"limit": 5}}: type and limit.
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(key, inner)
+    elif isinstance(value, str | int | float):
+        yield name, str(value)
 
 
 async def _refuse(fault: RestFault) -> web.Response | None:

@@ -172,13 +172,14 @@ async def test_a_refused_symbol_is_quarantined_and_the_others_go_on(name: str, f
     if not DIALECTS[name].refuses_symbols:
         pytest.skip(f"{name} acknowledges any name; a delisted symbol is missing from its list")
     markets = [market("BTC/USDT"), market("ETH/USDT", seed=4)]
+    other, refused = (DIALECTS[name].unified_symbol(m.instrument.symbol) for m in markets)
     async with ReplayExchange(
-        markets, dialect=name, options=Options(refused=frozenset({"ETH/USDT"}))
+        markets, dialect=name, options=Options(refused=frozenset({refused}))
     ) as exchange:
         following = await follow(config(exchange, until_us=0))
-        await following.until(lambda: "ETH/USDT" in following.producer.quarantined)
-        await following.until(lambda: len(following.published.trades("BTC/USDT")) > 100)
-        assert following.published.trades("ETH/USDT") == []
+        await following.until(lambda: refused in following.producer.quarantined)
+        await following.until(lambda: len(following.published.trades(other)) > 100)
+        assert following.published.trades(refused) == []
         await following.end()
 
 

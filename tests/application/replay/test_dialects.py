@@ -16,7 +16,6 @@ import pytest
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
-from alpha_pulse.replay.dialects.bybit import Bybit
 from alpha_pulse.replay.exchange.faults import FaultPlan, StreamFault
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.market import TradeRow
@@ -38,15 +37,15 @@ def symbol_of(exchange: ReplayExchange) -> str:
 
 
 def client_id(exchange: ReplayExchange, row: TradeRow) -> str:
-    if isinstance(exchange.dialect, Bybit):
-        return exchange.dialect.trade_id(exchange.feeds[0], row)
-    return str(row.trade_id)
+    return exchange.dialect.trade_id(exchange.feeds[0], row)
 
 
 def watch_trades(client: Any, symbol: str) -> Any:
     # OKX's default channel merges the prints of one order.
     params = {"channel": "trades-all"} if client.id == "okx" else {}
-    return client.watch_trades_for_symbols([symbol], params=params)
+    if client.has["watchTradesForSymbols"]:
+        return client.watch_trades_for_symbols([symbol], params=params)
+    return client.watch_trades(symbol, params=params)
 
 
 async def next_pong(socket: Any) -> None:
@@ -224,7 +223,7 @@ async def test_an_unknown_symbol_is_an_error_over_rest(
         await client.load_markets()
         symbol = symbol_of(exchange)
         # ccxt refuses unknown symbols itself: give it a wrong name for a known one.
-        client.markets[symbol]["id"] = "NOSUCH"
+        client.markets[symbol].update(id="NOSUCH", baseName="NOSUCH")
         with pytest.raises(ccxt.ExchangeError):
             await client.fetch_ohlcv(symbol, "1m", since=1_723_161_240_000, limit=5)
 

@@ -358,5 +358,6 @@ INGEST_TYPES: tuple[type[msgspec.Struct], ...] = tuple(
 )
 # `INGEST_TYPES` for type checkers, which can't read the table: with it they find every `match`
 # that forgets a kind.
-IngestEvent = Trade | Candle | Heartbeat | Gap | HistoryMarker
+UncommonIngestEvent = Candle | Heartbeat | Gap | HistoryMarker  # trades have a path of their own
+IngestEvent = Trade | UncommonIngestEvent
 assert set(get_args(IngestEvent)) == set(INGEST_TYPES), "IngestEvent is what the table says"

@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 
 from alpha_pulse.contracts.codec import kind_in
 from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
-from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Side
-from alpha_pulse.contracts.kinds import EVENT_TYPES, event_name
+from alpha_pulse.contracts.events import Candle, Side
+from alpha_pulse.contracts.kinds import EVENT_TYPES, UncommonIngestEvent, event_name
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, TRADE_ID_PATTERN
 from alpha_pulse.contracts.validation import validate_candle
 
@@ -40,7 +40,7 @@ class LeanTrade(Struct, gc=False, tag_field="event", tag="trade"):
     job: str | None = None
 
 
-Admitted = LeanTrade | Candle | Heartbeat | Gap | HistoryMarker
+Admitted = LeanTrade | UncommonIngestEvent
 _decode_any = msgspec.json.Decoder(Admitted).decode
 _KINDS = frozenset(map(event_name, EVENT_TYPES))
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -80,14 +80,14 @@ class Emitter:
     def __call__(self, event: Candle | Gap) -> None:
         """Publish a candle or a gap of a stream."""
         if isinstance(event, Candle):
-            self._to_audit(event, "ours", self._put(CANDLES[event.timeframe], event))
+            self._to_audit(event, "ours", self.put(CANDLES[event.timeframe], event))
         else:
-            self._put(GAPS, msgspec.structs.replace(event, revision=self.revision))
+            self.put(GAPS, msgspec.structs.replace(event, revision=self.revision))
 
     def exchange_candle(self, candle: Candle) -> None:
         """Publish the exchange's own candle."""
         candle = msgspec.structs.replace(candle, revision=self.revision)
-        self._to_audit(candle, "exchange", self._put(EXCHANGE_CANDLES, candle))
+        self._to_audit(candle, "exchange", self.put(EXCHANGE_CANDLES, candle))
 
     def status(self, heartbeat: Heartbeat, live: Stream) -> None:
         """Publish what a heartbeat says, and where the stream stands."""
@@ -100,13 +100,14 @@ class Emitter:
             last_trade_id=live.order.newest_trade_id,
             revision=self.revision,
         )
-        self._put(STATUS, status)
+        self.put(STATUS, status)
 
     def _to_audit(self, candle: Candle, side: Side, value: bytes) -> None:
         if candle.job is None and candle.timeframe == AUDITED and self._outputs.audits:
             self._outputs.writer(AUDIT_CANDLES).append((self._key, audit_value(side, value)))
 
-    def _put(self, topic: Topic, event: msgspec.Struct) -> bytes:
+    def put(self, topic: Topic, event: msgspec.Struct) -> bytes:
+        """Publish an event in a topic as it stands; return its bytes."""
         value = encode(event)
         self._outputs.writer(topic).append((self._key, value))
         return value

@@ -6,6 +6,7 @@ from typing import assert_never
 from alpha_pulse.contracts.decimals import parse_units
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker
+from alpha_pulse.contracts.kinds import UncommonIngestEvent
 from alpha_pulse.contracts.market import check_exchange, check_symbol, get_timeframe, message_key
 from alpha_pulse.processors.candles.rules import Job, Rules
 from alpha_pulse.processors.candles.stream import Stream
@@ -111,11 +112,7 @@ class Intake:
         return not known
 
     def _event(
-        self,
-        event: Candle | Heartbeat | Gap | HistoryMarker,
-        key: bytes | None,
-        offset: int,
-        limit_us: int,
+        self, event: UncommonIngestEvent, key: bytes | None, offset: int, limit_us: int
     ) -> None:
         symbol = self._check_key(key, event.exchange, event.symbol)
         self._check(event, symbol, limit_us)
@@ -145,9 +142,7 @@ class Intake:
                 assert_never(event)
         symbol.settle(publish)
 
-    def _check(
-        self, event: Candle | Heartbeat | Gap | HistoryMarker, symbol: Symbol, limit_us: int
-    ) -> None:
+    def _check(self, event: UncommonIngestEvent, symbol: Symbol, limit_us: int) -> None:
         match event:
             case Candle():
                 check_exchange_candle(event)

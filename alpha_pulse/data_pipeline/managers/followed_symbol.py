@@ -1,15 +1,6 @@
 """What a live manager holds of one symbol; pure: time is an argument."""
 
-from typing import assert_never
-
-from alpha_pulse.contracts.events import (
-    Candle,
-    Gap,
-    Heartbeat,
-    HistoryMarker,
-    StreamState,
-    Trade,
-)
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
 from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.data_pipeline.core.models import MarketSnapshot, MarketUpdate
 
@@ -55,10 +46,8 @@ class FollowedSymbol:
             case Heartbeat():
                 self.state = event.state
                 return False
-            case HistoryMarker():
-                return False
             case _:
-                assert_never(event)
+                return False  # a kind that managers show nothing of, such as a history marker
 
     def take_update(self, exchange: str, symbol: str) -> MarketUpdate:
         """Return what was not told yet; from now on it counts as told."""

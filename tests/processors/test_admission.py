@@ -83,10 +83,10 @@ def test_rubbish_becomes_a_dead_letter(feed: Any, value: bytes | None) -> None:
 
 
 def test_a_kind_of_a_newer_version_is_skipped_and_counted(feed: Any) -> None:
-    quote = b'{"event":"quote","exchange":"binance","symbol":"BTC/USDT","bid":"1"}'
+    newer = b'{"event":"kind_of_tomorrow","exchange":"binance","symbol":"BTC/USDT","bid":"1"}'
     feed.trade(1, 10)
     for number in range(300):  # no refusals, or so many of them would stop the process
-        assert feed.raw(quote) == []
+        assert feed.raw(newer) == []
         if number == 150:
             assert reason_of(feed.raw(b"rubbish")) == "bad_schema"
     assert feed.kernel.counters.unknown_kinds == 300

@@ -5,8 +5,8 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.registry import exchange_of
-from alpha_pulse.producers.exchanges.tick import FrameDecoder
 from alpha_pulse.replay.dialects import DIALECTS
 from alpha_pulse.replay.dialects.base import Options
 from alpha_pulse.replay.markets.market import Instrument

@@ -29,7 +29,8 @@ with atheris.instrument_imports(include=["alpha_pulse"], exclude=compiled_module
     from alpha_pulse.contracts.topics import DEAD_LETTERS, TRADES
     from alpha_pulse.processors.kernel.kernel import Kernel
     from alpha_pulse.processors.wire.records import EncodedRecords
-    from alpha_pulse.producers.exchanges.tick import FrameDecoder, FrameError
+    from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+    from alpha_pulse.producers.exchanges.tick import FrameError
     from tests.rooms import a_decoder
 
 RECEIVED_US = 1_790_000_000_000_000

@@ -1,5 +1,9 @@
 """Whatever order trades come in, each is published once and in id order."""
 
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,25 +94,47 @@ def test_what_is_given_up_is_in_a_gap_until_it_is_found(
     assert tracker.given_up == []
 
 
-@given(arrivals, st.integers(1, 20))
-@settings(max_examples=50)
-def test_taking_runs_is_the_same_as_taking_one_by_one(order: list[int], size: int) -> None:
+def forgetful_ids() -> SeenIds:
+    # Of 60 ids that come 150 times, some are forgotten by number and some by time.
+    return SeenIds(ids_min=3, ids_max=30, window_us=20_000)
+
+
+TRACKERS: list[Callable[[], ConsecutiveIds | SeenIds]] = [
+    partial(ConsecutiveIds, last_id=0),
+    ConsecutiveIds,
+    SeenIds,
+    partial(SeenIds, last_id="3", last_time_us=FIRST_TIME_US),
+    forgetful_ids,
+]
+
+
+@given(arrivals, st.integers(1, 20), st.sampled_from(TRACKERS))
+@settings(max_examples=150)
+def test_adding_runs_is_the_same_as_adding_one_by_one(
+    order: list[int], size: int, tracker: Callable[[], ConsecutiveIds | SeenIds]
+) -> None:
     def feed() -> SymbolFeed:
-        tracker = ConsecutiveIds(last_id=0)
-        return SymbolFeed("binance", "BTC/USDT", tracker, grace_us=2_000_000)
+        return SymbolFeed("binance", "BTC/USDT", tracker(), grace_us=2_000_000)
 
     one_by_one, in_runs = feed(), feed()
     trades = [trade(number) for number in order]
     for single in trades:
         one_by_one.add_trade(single, 0)
+    # Each batch ends with another symbol's trade, which is no part of a run.
+    other = msgspec.structs.replace(trade(61), symbol="ETH/USDT")
     for start in range(0, len(trades), size):
-        batch = trades[start : start + size]
+        batch = [*trades[start : start + size], other]
         place = 0
-        while place < len(batch):
+        while place < len(batch) - 1:
             place = in_runs.add_run(batch, place, 0)
+        assert place == len(batch) - 1
     assert in_runs.outbox == one_by_one.outbox
     assert in_runs.published_until_us == one_by_one.published_until_us
     assert in_runs.trades == one_by_one.trades
+    assert in_runs.missing_candles(FIRST_TIME_US * 2) == one_by_one.missing_candles(
+        FIRST_TIME_US * 2
+    )
+    assert vars(in_runs.tracker) == vars(one_by_one.tracker)
     events = [decode_ingest(value) for value in in_runs.outbox]
     assert all(isinstance(event, Heartbeat) for event in events[:1])
     assert all(isinstance(event, Trade) for event in events[1:])

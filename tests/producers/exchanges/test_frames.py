@@ -1,8 +1,12 @@
 """Decoders against real frames, and against frames that are none."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -11,17 +15,19 @@ from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest, encode
 from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.producers.connection.tap import Frame, Socket
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import iso_time_us, positive_text, sum_text
 from alpha_pulse.producers.exchanges.registry import ExchangeType
 from alpha_pulse.producers.exchanges.tick import (
-    FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
     Tick,
 )
+from alpha_pulse.producers.feed.intake import FRAME_LENGTH_MAX, Intake
 from tests.patience import FULL
-from tests.rooms import a_decoder, documented_frames
+from tests.rooms import a_decoder, documented_frames, market_ids
 
 RECEIVED_US = 1_790_000_000_000_000
 # In the long form 10,000 of all decoders together; atheris goes further (`make fuzz`).
@@ -65,12 +71,60 @@ def test_binance_trade_keeps_the_exchange_digits_and_names_the_takers_side() -> 
     ]
 
 
-def test_binance_many_frames_at_once_are_the_same_as_one_by_one() -> None:
-    frame = documented_frames("binance")[0]
-    frames = [frame.replace("3735683260", str(number)) for number in range(10)]
-    decode = decoder("binance")
-    one_by_one = [tick for one in frames for tick in decode(one, RECEIVED_US) or ()]
-    assert decode.trades(frames, RECEIVED_US) == one_by_one
+def numbered(name: str, number: int) -> str:
+    """The documented trade frame with another id."""
+    frame = documented_frames(name)[0]
+    (trade,) = ticks(name, frame)
+    assert isinstance(trade, Trade)
+    return frame.replace(trade.trade_id, str(number))
+
+
+def in_turn(decode: FrameDecoder, frames: Sequence[str]) -> list[Tick]:
+    return [tick for frame in frames for tick in decode(frame, RECEIVED_US) or ()]
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_many_frames_at_once_are_the_same_as_one_by_one(name: str) -> None:
+    frames = [numbered(name, number) for number in range(10)]
+    decode = decoder(name)
+    together = decode.trades(frames, RECEIVED_US)
+    assert together == in_turn(decode, frames)
+    assert [trade.trade_id for trade in together] == [str(number) for number in range(10)]
+    assert decode.trades([], RECEIVED_US) == []
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in sorted(ExchangeType) if "[" in documented_frames(n)[0]]
+)
+def test_frames_of_several_trades_keep_their_order_at_once_too(name: str) -> None:
+    # The newest first in each frame; the decoder brings them into the exchange's order.
+    frame = numbered(name, 1)
+    begin, end = frame.rindex("{"), frame.index("}", frame.rindex("{")) + 1
+    row = frame[begin:end]
+    rows = [row.replace('"1"', f'"{n}"').replace(":1,", f":{n},") for n in (7, 6, 5)]
+    frames = [numbered(name, 9), frame.replace(row, ",".join(rows)), frame.replace(row, "")] * 2
+    decode = decoder(name)
+    together = decode.trades(frames, RECEIVED_US)
+    assert together == in_turn(decode, frames)
+    assert len(together) == 8
+
+
+def test_coinbase_frames_of_two_products_are_each_by_id_at_once_too() -> None:
+    frame = documented_frames("coinbase")[0]
+    row = frame[frame.index('{"trade_id"') : frame.index("]}]}")]
+    second = row.replace("BTC-USD", "ETH-USD").replace("995098700", "17")
+    decode = decoder("coinbase")
+    found = decode.trades([frame.replace(row, f"{row},{second}")] * 4, RECEIVED_US)
+    assert found is not None
+    assert [(t.symbol, t.trade_id) for t in found] == [
+        ("ETH/USD", "17"),
+        ("BTC/USD", "995098700"),
+    ] * 4
+
+
+def test_kraken_small_numbers_are_for_the_careful_way() -> None:
+    small = documented_frames("kraken")[0].replace("0.00027625", "9e-08")
+    assert decoder("kraken").trades([small] * 4, RECEIVED_US) is None
 
 
 @pytest.mark.parametrize(
@@ -221,6 +275,15 @@ def json_text(value: float | str) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def places_of(frame: str) -> list[tuple[int, int]]:
+    """Where the values of a frame are that are no objects and arrays."""
+    return [match.span() for match in re.finditer(r'(?<=:)("[^"]*"|[-0-9.e]+|true|false)', frame)]
+
+
+def replaced(frame: str, place: tuple[int, int], value: str) -> str:
+    return frame[: place[0]] + value + frame[place[1] :]
+
+
 def mutated(frame: str) -> st.SearchStrategy[str]:
     """A frame with one value of it replaced by any other JSON value."""
     # An integer beyond what msgspec encodes is read all the same.
@@ -230,12 +293,8 @@ def mutated(frame: str) -> st.SearchStrategy[str]:
         st.integers(1, 80).map("7".__mul__),
         st.one_of(st.floats(), st.text(max_size=20)).map(json_text),
     )
-    places = [match.span() for match in re.finditer(r'(?<=:)("[^"]*"|[-0-9.e]+|true|false)', frame)]
-
-    def replaced(place: tuple[int, int], value: str) -> str:
-        return frame[: place[0]] + value + frame[place[1] :]
-
-    return st.builds(replaced, st.sampled_from(places), values)
+    replace = partial(replaced, frame)
+    return st.builds(replace, st.sampled_from(places_of(frame)), values)
 
 
 def check_any_frame(decode: FrameDecoder, frame: str) -> None:
@@ -262,6 +321,112 @@ def any_frame_test(name: str) -> Callable[[], None]:
 @pytest.mark.parametrize("name", sorted(ExchangeType))
 def test_any_frame_gives_events_of_the_contract_or_a_frame_error(name: str) -> None:
     any_frame_test(name)()
+
+
+class Received:
+    """What an intake makes of frames, in the order in which it did."""
+
+    def __init__(self, name: str) -> None:
+        self.events: list[object] = []
+        symbols: Any = SimpleNamespace(at=lambda url: market_ids(name))
+        self.intake = Intake(
+            name,
+            name,
+            symbols,
+            on_trades=lambda trades, now_us: self.events.extend(trades),
+            on_tick=lambda tick, now_us: self.events.append(tick),
+            on_letter=self.events.append,
+        )
+        self.socket = Socket("wss://x/spot", self.events.append)
+        self.intake.add_socket(self.socket)
+
+    def receive(self, frames: list[Frame]) -> None:
+        clock = SimpleNamespace(monotonic_ns=lambda: 1_000, time_ns=lambda: RECEIVED_US * 1000)
+        with patch("alpha_pulse.producers.feed.intake.time", clock):
+            self.intake.receive(self.socket, frames)
+
+
+def check_both_ways(name: str, frames: list[Frame]) -> None:
+    at_once, in_turn = Received(name), Received(name)
+    at_once.receive(frames)
+    for frame in frames:
+        in_turn.receive([frame])
+    assert at_once.events == in_turn.events
+    assert at_once.intake.dead_letters.reasons == in_turn.intake.dead_letters.reasons
+
+
+def loop_turns(name: str) -> st.SearchStrategy[list[Frame]]:
+    """Frames of one loop turn: good ones, and among them some that are changed, cut or joined."""
+    good = st.integers(0, 10**20).map(lambda number: numbered(name, number))
+    changed = st.one_of([mutated(frame) for frame in documented_frames(name)])
+    pieces = st.builds(lambda frame, at: [frame[:at], frame[at:]], good, st.integers(0, 300))
+    others = st.one_of(
+        changed.map(lambda frame: [frame]),
+        st.sampled_from(documented_frames(name)).map(lambda frame: [frame]),
+        pieces,
+        st.builds(lambda one, two: [f"{one},{two}"], good, good),
+        changed.map(lambda frame: [frame.encode("utf-8", "surrogatepass")]),
+        st.text(max_size=20).map(lambda text: [text]),
+    )
+
+    def among(frames: list[Frame], spoiled: list[tuple[int, list[Frame]]]) -> list[Frame]:
+        for place, few in spoiled:
+            frames[place:place] = few
+        return frames
+
+    return st.builds(
+        among,
+        st.lists(good, min_size=3, max_size=6),
+        st.lists(st.tuples(st.integers(0, 6), others), max_size=2),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_a_loop_turn_of_any_frames_gives_the_same_at_once_and_one_by_one(name: str) -> None:
+    @given(loop_turns(name))
+    @settings(max_examples=FRAMES_EACH, deadline=None)
+    def run(frames: list[Frame]) -> None:
+        check_both_ways(name, frames)
+
+    run()
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_frames_of_any_kind_among_good_ones_are_what_they_are_alone(name: str) -> None:
+    good = numbered(name, 1)
+    for frame in [*documented_frames(name), "", "pong", "{}", "[]", '{"event":"x"}', good[:40]]:
+        check_both_ways(name, [good, frame, good, good])
+        check_both_ways(name, [good, frame.encode(), good, good])
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_any_bad_value_among_good_frames_is_refused_as_it_is_alone(name: str) -> None:
+    good = numbered(name, 1)
+    texts = ["", "x", "0", "-1", "+7", "1.5", "9e-08", "٣", "7\n", "7" * 20, "7" * 25, "ETH-USD"]
+    numbers = ["0", "-1", "1.5", "9e-08", "7" * 13, "7" * 16, "7" * 20, "7" * 25]
+    values = [*map(json_text, texts), *numbers, "null", "true", "false", "[]", "{}"]
+    for place in places_of(good):
+        for value in values:
+            bad = replaced(good, place, value)
+            check_both_ways(name, [good, bad, good, good])
+            check_both_ways(name, [bad] * 4)
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_frames_that_only_together_are_json_are_not_taken_together(name: str) -> None:
+    good = numbered(name, 1)
+    # Left open, a frame would swallow the next one; the third has two, so the count is right.
+    for opened, closed in (("[{}", "]}"), ('"{', '"}'), ("[[{}", "]]}")):
+        left_open = good[:-1] + f',"x":{opened}'
+        frames: list[Frame] = [left_open, good[:-1] + "}" + closed, f"{good},{good}", good, good]
+        check_both_ways(name, frames)
+
+
+@pytest.mark.parametrize("name", sorted(ExchangeType))
+def test_a_frame_too_long_is_refused_among_others_too(name: str) -> None:
+    good = numbered(name, 1)
+    long = good[:-1] + f',"x":"{"x" * FRAME_LENGTH_MAX}"' + "}"
+    check_both_ways(name, [good, good, long, good])
 
 
 @given(st.decimals(min_value=Decimal("1e-12"), max_value=Decimal("1e19"), places=12))

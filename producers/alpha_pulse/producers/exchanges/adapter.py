@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.producers.exchanges import generic
 from alpha_pulse.producers.exchanges.candles import CandleRequest
-from alpha_pulse.producers.exchanges.tick import FrameDecoder, SymbolOf
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.tick import SymbolOf
 from alpha_pulse.producers.exchanges.trades import Mark, RestClient, Wanted
 
 # Made once for each websocket address, from the name in events and the followed market ids.

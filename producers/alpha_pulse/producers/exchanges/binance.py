@@ -15,14 +15,13 @@ Over REST: `historicalTrades` by raw id, keyless where the server allows it, els
 both ends. Source: Binance's REST reference, "Market data endpoints".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import msgspec
 
-from alpha_pulse.contracts.events import Candle, Trade
-from alpha_pulse.contracts.market import TIME_US_MIN
+from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
     DialLimit,
@@ -30,22 +29,9 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.numbers import (
-    NUMBER_ID_END,
-    PositiveTexts,
-    number_id,
-    positive_text,
-    time_us,
-)
-from alpha_pulse.producers.exchanges.tick import (
-    AHEAD_US_MAX,
-    FrameDecoder,
-    FrameTime,
-    SymbolOf,
-    Tick,
-    decoded,
-    known_symbol,
-)
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.numbers import INTEGER_IDS, number_id, time_us
+from alpha_pulse.producers.exchanges.tick import FrameTime, Tick, decoded, known_symbol
 from alpha_pulse.producers.exchanges.trades import (
     TRADES_PAGE,
     KeyNeededError,
@@ -54,15 +40,18 @@ from alpha_pulse.producers.exchanges.trades import (
     Wanted,
 )
 
+# m: the buyer is the maker.
+_NAMES = {"market": "s", "trade_id": "t", "price": "p", "amount": "q", "side": "m", "time": "T"}
 
-class _TradeFrame(msgspec.Struct, tag_field="e", tag="trade", gc=False):
+
+class _TradeFrame(msgspec.Struct, tag_field="e", tag="trade", gc=False, rename=_NAMES):
     E: int
-    s: str
-    t: int
-    p: str
-    q: str
-    T: int
-    m: bool
+    market: str
+    trade_id: int
+    price: str
+    amount: str
+    time: int
+    side: bool
     # Perpetuals only: MARKET, or a reason such as INSURANCE_FUND, ADL or NA.
     X: str = "MARKET"
 
@@ -94,59 +83,15 @@ class _Kind(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_TradeFrame | _KlineFrame).decode
-# Of one type alone msgspec takes an object without its tag; of two it asks for it.
-_decode_frames = msgspec.json.Decoder(list[_TradeFrame | _KlineFrame]).decode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
-_MS_MIN = TIME_US_MIN // 1000
-_HOT_TRADE = '{"e":"trade"'
-_HOT = (_HOT_TRADE, '{"e":"kline"')
+_HOT = ('{"e":"trade"', '{"e":"kline"')
 
 
 class BinanceDecoder(FrameDecoder):
     """Decodes the frames of one connection; see `FrameDecoder`."""
 
-    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        super().__init__(exchange, symbols)
-        self._texts = PositiveTexts()
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return the trades of frames that are all trades, else None; see `FrameDecoder`."""
-        try:
-            rows = _decode_frames("[" + ",".join(frames) + "]")
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        # One frame may hold what looks like two, and another none.
-        if len(rows) != len(frames):
-            return None
-        exchange, symbols, known, are = (
-            self._exchange,
-            self._symbols,
-            self._texts.known,
-            self._texts.are,
-        )
-        end_ms = (receive_time_us + AHEAD_US_MAX) // 1000
-        trades: list[Trade] = []
-        for row in rows:
-            if row.__class__ is not _TradeFrame:
-                return None
-            price, amount, symbol = row.p, row.q, symbols.get(row.s)
-            if symbol is None or not 0 <= row.t < NUMBER_ID_END or not _MS_MIN <= row.T < end_ms:
-                return None
-            if (price not in known or amount not in known) and not are(price, amount):
-                return None
-            trades.append(
-                Trade(
-                    exchange=exchange,
-                    symbol=symbol,
-                    trade_id=str(row.t),
-                    price=price,
-                    amount=amount,
-                    side="sell" if row.m else "buy",
-                    trade_time_us=row.T * 1000,
-                    receive_time_us=receive_time_us,
-                )
-            )
-        return trades
+    ids = INTEGER_IDS
+    sides: ClassVar[Mapping[bool, Side]] = {True: "sell", False: "buy"}
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or kline frame, None for any other."""
@@ -159,17 +104,10 @@ class BinanceDecoder(FrameDecoder):
             return [self._trade(found, receive_time_us)]
         return self._candle(found)
 
-    def _trade(self, frame: _TradeFrame, receive_time_us: int) -> Trade:
-        return Trade(
-            exchange=self._exchange,
-            symbol=self._symbols.get(frame.s) or known_symbol(self._symbols, frame.s),
-            trade_id=number_id(str(frame.t)),
-            price=positive_text(frame.p),
-            amount=positive_text(frame.q),
-            side="sell" if frame.m else "buy",
-            trade_time_us=time_us(frame.T * 1000),
-            receive_time_us=receive_time_us,
-        )
+    def rows(self, frames: Sequence[str]) -> Sequence[TradeRow] | None:
+        """Return the trades of frames that are all trades, one of each, else None."""
+        rows = list(map(_decode, frames))
+        return cast(list[_TradeFrame], rows) if set(map(type, rows)) <= {_TradeFrame} else None
 
     def _candle(self, frame: _KlineFrame) -> list[Tick]:
         symbol = known_symbol(self._symbols, frame.s)

@@ -17,12 +17,12 @@ address is its category, `spot` or `linear`. Over REST only the last trades are 
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.contracts.market import TRADE_ID_PATTERN
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
@@ -31,9 +31,9 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.numbers import number_id, positive_text, time_us
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.numbers import Form, number_id, time_us
 from alpha_pulse.producers.exchanges.tick import (
-    FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
@@ -52,13 +52,16 @@ class _Kind(msgspec.Struct, gc=False):
     ret_msg: str = ""
 
 
-class _TradeRow(msgspec.Struct, gc=False):
-    i: str
-    T: int
-    p: str
-    v: str
-    S: Literal["Buy", "Sell"]
-    s: str
+_NAMES = {"market": "s", "trade_id": "i", "price": "p", "amount": "v", "side": "S", "time": "T"}
+
+
+class _TradeRow(msgspec.Struct, gc=False, rename=_NAMES):
+    trade_id: str
+    time: int
+    price: str
+    amount: str
+    side: Literal["Buy", "Sell"]
+    market: str
 
 
 class _TradeFrame(msgspec.Struct, gc=False):
@@ -88,11 +91,23 @@ _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_klines = msgspec.json.Decoder(_KlineFrame).decode
 
 
+def _any_id(text: str) -> str:
+    if not _TRADE_ID(text):
+        raise FrameError(f"expected a trade id, found {text[:80]!r}", "bad_id")
+    return text
+
+
 class BybitDecoder(FrameDecoder):
     """Decodes the frames of one address, so of one category; see `FrameDecoder`."""
 
+    hot = '{"topic":"publicTrade.'
+    sides: ClassVar[Mapping[str, Side]] = {"Buy": "buy", "Sell": "sell"}
+    ids = Form(_any_id, lambda ids: [_any_id(trade_id) for trade_id in ids])
+
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a publicTrade or kline frame, None for any other."""
+        if frame.startswith(self.hot):
+            return self._trades(frame, receive_time_us)
         kind = decoded(_decode_kind, frame, self._exchange)
         topic = kind.topic
         if topic is None:
@@ -103,25 +118,14 @@ class BybitDecoder(FrameDecoder):
                 ]
             return None
         if topic.startswith("publicTrade."):
-            rows = decoded(_decode_trades, frame, self._exchange).data
-            return [self._trade(row, receive_time_us) for row in rows]
+            return self._trades(frame, receive_time_us)
         if topic.startswith("kline.1."):
             return self._candles(decoded(_decode_klines, frame, self._exchange))
         return None
 
-    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
-        if not _TRADE_ID(row.i):
-            raise FrameError(f"expected a trade id, found {row.i[:80]!r}", "bad_id")
-        return Trade(
-            exchange=self._exchange,
-            symbol=known_symbol(self._symbols, row.s),
-            trade_id=row.i,
-            price=positive_text(row.p),
-            amount=positive_text(row.v),
-            side="buy" if row.S == "Buy" else "sell",
-            trade_time_us=time_us(row.T * 1000),
-            receive_time_us=receive_time_us,
-        )
+    def rows_of(self, frame: str) -> Sequence[TradeRow]:
+        """Return the trades of a publicTrade frame."""
+        return _decode_trades(frame).data
 
     def _candles(self, frame: _KlineFrame) -> list[Tick]:
         symbol = known_symbol(self._symbols, frame.topic.rpartition(".")[2])

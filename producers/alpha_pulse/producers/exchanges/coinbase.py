@@ -10,6 +10,7 @@ Over REST: `ticker` shows the newest trades of a range of seconds, `candles` inc
 leave out minutes without trades. Source: Coinbase Advanced Trade's reference, "Products".
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -23,13 +24,12 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import CandleRequest
-from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.numbers import ISO_TIMES, iso_time_us, number_id
 from alpha_pulse.producers.exchanges.tick import (
-    FrameDecoder,
     Refusal,
     Tick,
     decoded,
-    known_symbol,
 )
 from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient, Wanted
 
@@ -40,11 +40,11 @@ class _Kind(msgspec.Struct, gc=False):
     message: str | None = None
 
 
-class _TradeRow(msgspec.Struct, gc=False):
+class _TradeRow(msgspec.Struct, gc=False, rename={"market": "product_id", "amount": "size"}):
     trade_id: str
-    product_id: str
+    market: str
     price: str
-    size: str
+    amount: str
     side: Literal["BUY", "SELL"]
     time: str
 
@@ -57,15 +57,27 @@ class _TradeFrame(msgspec.Struct, gc=False):
     events: list[_Event]
 
 
+# Coinbase names the maker's side.
+_TAKER_SIDES: Mapping[str, Side] = {"BUY": "sell", "SELL": "buy"}
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
+
+
+def _number(row: _TradeRow) -> int:
+    return int(row.trade_id)
 
 
 class CoinbaseDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
 
+    hot = '{"channel":"market_trades",'
+    sides = _TAKER_SIDES
+    times = ISO_TIMES
+
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the trades of a market_trades frame by id, None for any other frame."""
+        if frame.startswith(self.hot):
+            return self._trades(frame, receive_time_us)
         kind = decoded(_decode_kind, frame, self._exchange)
         if kind.type == "error":
             # ccxt's receive loop dies of it:
@@ -75,23 +87,15 @@ class CoinbaseDecoder(FrameDecoder):
             return [Refusal(named[0] if named else "", message)]
         if kind.channel != "market_trades":
             return None
-        trades: list[Trade] = []
-        for event in decoded(_decode_trades, frame, self._exchange).events:
-            trades += [self._trade(row, receive_time_us) for row in event.trades]
-        trades.sort(key=lambda trade: int(trade.trade_id))
-        return list(trades)
+        return self._trades(frame, receive_time_us)
 
-    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
-        return Trade(
-            exchange=self._exchange,
-            symbol=known_symbol(self._symbols, row.product_id),
-            trade_id=number_id(row.trade_id),
-            price=positive_text(row.price),
-            amount=positive_text(row.size),
-            side=_taker_side(row.side),
-            trade_time_us=iso_time_us(row.time),
-            receive_time_us=receive_time_us,
-        )
+    def rows_of(self, frame: str) -> Sequence[TradeRow]:
+        """Return the trades of a market_trades frame by id."""
+        rows = [row for event in _decode_trades(frame).events for row in event.trades]
+        if len(rows) > 1:
+            self.ids.many([row.trade_id for row in rows])
+            rows.sort(key=_number)
+        return rows
 
 
 class _RestTradeRow(msgspec.Struct):
@@ -118,11 +122,6 @@ PAGES_MAX = 20
 SPAN_US_MAX = 7 * DAY_US
 
 
-def _taker_side(makers: str) -> Side:
-    # Coinbase names the maker's side.
-    return "sell" if makers == "BUY" else "buy"
-
-
 async def _ticker(client: Any, request: dict[str, Any]) -> list[_RestTradeRow]:
     answer = await client.v3PublicGetBrokerageMarketProductsProductIdTicker(request)
     trades = msgspec.convert(answer, dict[str, Any]).get("trades")
@@ -144,7 +143,7 @@ async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
                 row.trade_id,
                 row.price,
                 row.size,
-                _taker_side(row.side),
+                _TAKER_SIDES.get(row.side, "buy"),
                 iso_time_us(row.time),
             )
         if len(found) == before or min(found) <= wanted.first_id:

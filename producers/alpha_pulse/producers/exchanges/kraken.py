@@ -18,7 +18,7 @@ ns on, `OHLC` its last 720 candles whatever is asked for; `since` excludes its o
 `count` keeps the oldest. Source: Kraken's REST reference, "Market data".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +34,16 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.numbers import iso_time_us, number_id, positive_text
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.numbers import (
+    INTEGER_IDS,
+    ISO_TIMES,
+    Form,
+    iso_time_us,
+    number_id,
+    positive_text,
+)
 from alpha_pulse.producers.exchanges.tick import (
-    FrameDecoder,
     FrameError,
     FrameTime,
     Refusal,
@@ -56,14 +63,17 @@ class _Channel(msgspec.Struct, gc=False):
     symbol: str | None = None
 
 
-class _TradeRow(msgspec.Struct, gc=False):
-    symbol: str
+_NAMES = {"market": "symbol", "amount": "qty", "time": "timestamp"}
+
+
+class _TradeRow(msgspec.Struct, gc=False, rename=_NAMES):
+    market: str
     side: Side
     # The number's own text: a float would lose digits.
     price: msgspec.Raw
-    qty: msgspec.Raw
+    amount: msgspec.Raw
     trade_id: int
-    timestamp: str
+    time: str
 
 
 class _TradeFrame(msgspec.Struct, gc=False):
@@ -92,8 +102,17 @@ _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
 
 
+def _text(raw: msgspec.Raw) -> str:
+    return bytes(raw).decode().strip('"')
+
+
 class KrakenDecoder(FrameDecoder):
     """Decodes the frames of one address, over all its connections; see `FrameDecoder`."""
+
+    hot = '{"channel":"trade",'
+    ids = INTEGER_IDS
+    times = ISO_TIMES
+    numbers = Form(lambda raw: positive_text(_text(raw)), lambda raws: [_text(raw) for raw in raws])
 
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         super().__init__(exchange, symbols)
@@ -101,11 +120,12 @@ class KrakenDecoder(FrameDecoder):
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trade or ohlc frame, None for any other."""
+        if frame.startswith(self.hot):
+            return self._trades(frame, receive_time_us)
         kind = decoded(_decode_channel, frame, self._exchange)
         channel = kind.channel
         if channel == "trade":
-            rows = decoded(_decode_trades, frame, self._exchange).data
-            return [self._trade(row, receive_time_us) for row in rows]
+            return self._trades(frame, receive_time_us)
         if channel == "ohlc":
             return self._candles(decoded(_decode_candles, frame, self._exchange))
         if kind.success is False and kind.symbol is not None:
@@ -114,17 +134,9 @@ class KrakenDecoder(FrameDecoder):
             return [Refusal(known_symbol(self._symbols, kind.symbol), kind.error or "refused")]
         return None
 
-    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
-        return Trade(
-            exchange=self._exchange,
-            symbol=known_symbol(self._symbols, row.symbol),
-            trade_id=number_id(str(row.trade_id)),
-            price=positive_text(_text(row.price)),
-            amount=positive_text(_text(row.qty)),
-            side=row.side,
-            trade_time_us=iso_time_us(row.timestamp),
-            receive_time_us=receive_time_us,
-        )
+    def rows_of(self, frame: str) -> Sequence[TradeRow]:
+        """Return the trades of a trade frame."""
+        return _decode_trades(frame).data
 
     def _candles(self, frame: _CandleFrame) -> list[Tick]:
         ticks: list[Tick] = []
@@ -150,10 +162,6 @@ class KrakenDecoder(FrameDecoder):
             volume=_text(row.volume),
             trade_count=row.trades,
         )
-
-
-def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode().strip('"')
 
 
 # [price, volume, time in s, "b" or "s", order type, misc, trade id]. A float of seconds is exact to

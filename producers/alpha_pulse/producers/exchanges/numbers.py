@@ -1,41 +1,20 @@
 """Prices, amounts, ids and times as frames and REST rows write them; digits stay the exchange's."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import Any, Generic, TypeVar
 
 from alpha_pulse.contracts.decimals import AMOUNT, SUM, match_positive, match_sum, plain_text
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN
 from alpha_pulse.producers.exchanges.tick import SHOWN_MAX, FrameError
 
+ReadT = TypeVar("ReadT")
+
 _ID_DIGITS_MAX = 20
 NUMBER_ID_END = 10**_ID_DIGITS_MAX  # ids that are numbers are below
-_REMEMBERED_MAX = 20_000
-
-
-class PositiveTexts:
-    """Remembers which texts are plain decimals above 0: a price comes back many times.
-
-    Checking a text costs six times what looking it up costs.
-    """
-
-    def __init__(self) -> None:
-        self.known: set[str] = set()
-
-    def are(self, price: str, amount: str) -> bool:
-        """Return whether both are plain decimals above 0, and remember them if so.
-
-        Args:
-            price: as the frame has it.
-            amount: as the frame has it.
-        """
-        if not (match_positive(price) and match_positive(amount)):
-            return False
-        if len(self.known) > _REMEMBERED_MAX:
-            self.known.clear()
-        self.known.add(price)
-        self.known.add(amount)
-        return True
 
 
 def positive_text(text: str) -> str:
@@ -93,7 +72,10 @@ def iso_time_us(text: str) -> int:
         FrameError: it is no such time.
     """
     try:
-        fraction = text[20:26] if text[19] == "." and text[-1] == "Z" else ""
+        digits = text[20:26]
+        if len(text) == 27 and text[19::7] == ".Z" and digits.isdecimal() and text.isascii():
+            return time_us(_second_us(text[:19]) + int(digits))
+        fraction = digits if text[19] == "." and text[-1] == "Z" else ""
         whole = text[19:] == "Z" or text[20:-1].isdecimal()
         if not whole or not text.isascii():
             raise ValueError("no time with Z")
@@ -120,6 +102,53 @@ def number_id(text: str) -> str:
     if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS_MAX:
         return text
     raise FrameError(f"expected a trade id of digits, found {text[:SHOWN_MAX]!r}", "bad_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[ReadT]):
+    """How an exchange writes one part of a trade.
+
+    one: reads a value; raises FrameError for one that can't be used.
+    many: reads a column of at least one value faster; raises FrameError, or lets pass what `one`
+    would change or refuse where the decoder looks at it again (numbers, and the range of times).
+    """
+
+    one: Callable[[Any], ReadT]
+    many: Callable[[Sequence[Any]], Sequence[ReadT]]
+
+
+def _number_ids(texts: Sequence[str]) -> Sequence[str]:
+    joined, lengths = "".join(texts), set(map(len, texts))
+    are_numbers = joined.isascii() and joined.isdecimal()
+    if are_numbers and min(lengths) > 0 and max(lengths) <= _ID_DIGITS_MAX:
+        return texts
+    return [number_id(text) for text in texts]
+
+
+def _integer_ids(numbers: Sequence[int]) -> list[str]:
+    if min(numbers) >= 0 and max(numbers) < NUMBER_ID_END:
+        return [str(number) for number in numbers]
+    return [number_id(str(number)) for number in numbers]
+
+
+def _iso_times_us(texts: Sequence[str]) -> list[int]:
+    # Trades of one order have one time.
+    found = {text: iso_time_us(text) for text in set(texts)}
+    return [found[text] for text in texts]
+
+
+NUMBER_IDS: Form[str] = Form(number_id, _number_ids)
+INTEGER_IDS: Form[str] = Form(lambda number: number_id(str(number)), _integer_ids)
+MS_TIMES: Form[int] = Form(
+    lambda time_ms: time_us(time_ms * 1000),
+    lambda times_ms: [time_ms * 1000 for time_ms in times_ms],
+)
+MS_TEXT_TIMES: Form[int] = Form(
+    lambda text: time_us(int(number_id(text)) * 1000),
+    lambda texts: [int(text) * 1000 for text in _number_ids(texts)],
+)
+ISO_TIMES: Form[int] = Form(iso_time_us, _iso_times_us)
+TEXT_NUMBERS: Form[str] = Form(positive_text, lambda texts: texts)
 
 
 def _plain(text: str) -> str:

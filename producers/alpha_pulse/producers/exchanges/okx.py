@@ -15,6 +15,7 @@ OKX's v5 reference, "Market data".
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -27,9 +28,9 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.numbers import number_id, positive_text, time_us
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.numbers import MS_TEXT_TIMES, number_id, time_us
 from alpha_pulse.producers.exchanges.tick import (
-    FrameDecoder,
     FrameError,
     Refusal,
     Tick,
@@ -52,13 +53,16 @@ class _Kind(msgspec.Struct, gc=False):
     msg: str = ""
 
 
-class _TradeRow(msgspec.Struct, gc=False):
-    instId: str
-    tradeId: str
-    px: str
-    sz: str
+_NAMES = {"market": "instId", "trade_id": "tradeId", "price": "px", "amount": "sz", "time": "ts"}
+
+
+class _TradeRow(msgspec.Struct, gc=False, rename=_NAMES):
+    market: str
+    trade_id: str
+    price: str
+    amount: str
     side: Side
-    ts: str
+    time: str
 
 
 class _TradeFrame(msgspec.Struct, gc=False):
@@ -75,18 +79,20 @@ _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
 _INSTRUMENT = re.compile(r"instId:([A-Za-z0-9-]+)")
-_HOT = '{"arg":{"channel":"trades-all"'
 
 
 class OkxDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
+
+    hot = '{"arg":{"channel":"trades-all"'
+    times = MS_TEXT_TIMES
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a trades-all or candle frame, None for any other."""
         if frame == "pong":
             return None
         channel = "trades-all"
-        if not frame.startswith(_HOT):
+        if not frame.startswith(self.hot):
             kind = decoded(_decode_kind, frame, self._exchange)
             if kind.event == "error" and (refused := _INSTRUMENT.search(kind.msg)):
                 # ccxt would fail every subscription of the socket: {"event":"error",
@@ -96,23 +102,14 @@ class OkxDecoder(FrameDecoder):
                 return None
             channel = kind.arg.channel
         if channel == "trades-all":
-            rows = decoded(_decode_trades, frame, self._exchange).data
-            return [self._trade(row, receive_time_us) for row in rows]
+            return self._trades(frame, receive_time_us)
         if channel == "candle1m":
             return self._candles(decoded(_decode_candles, frame, self._exchange))
         return None
 
-    def _trade(self, row: _TradeRow, receive_time_us: int) -> Trade:
-        return Trade(
-            exchange=self._exchange,
-            symbol=known_symbol(self._symbols, row.instId),
-            trade_id=number_id(row.tradeId),
-            price=positive_text(row.px),
-            amount=positive_text(row.sz),
-            side=row.side,
-            trade_time_us=time_us(int(number_id(row.ts)) * 1000),
-            receive_time_us=receive_time_us,
-        )
+    def rows_of(self, frame: str) -> Sequence[TradeRow]:
+        """Return the trades of a trades-all frame."""
+        return _decode_trades(frame).data
 
     def _candles(self, frame: _CandleFrame) -> list[Tick]:
         symbol = known_symbol(self._symbols, frame.arg.instId or "")

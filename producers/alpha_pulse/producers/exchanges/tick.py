@@ -3,7 +3,7 @@
 A decoder sees a frame's text, a table of market ids and the time of receipt; no clock, no socket.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,46 +50,6 @@ class Refusal:
 
 
 Tick = Trade | Candle | FrameTime | Refusal
-
-
-class FrameDecoder:
-    """Turns raw frames of one websocket address into their ticks, in the frames' order.
-
-    exchange: the name that events carry. symbols: the followed markets of the address; it changes
-    while the decoder is used.
-    """
-
-    def __init__(self, exchange: str, symbols: SymbolOf) -> None:
-        self._exchange = exchange
-        self._symbols = symbols
-
-    def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
-        """Return the ticks of one frame.
-
-        Args:
-            frame: the frame's text.
-            receive_time_us: when it was read from the socket, by our clock, Unix µs.
-
-        Returns:
-            Its ticks in the frame's order; None when it is none of ours (acks, pings: ccxt's).
-
-        Raises:
-            FrameError: it is ours but can't be used; no tick of it counts then.
-        """
-        raise NotImplementedError
-
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
-        """Return the trades of many frames at once: the fast way for a loop turn full of trades.
-
-        Args:
-            frames: in the order in which they were read.
-            receive_time_us: when they were read from the socket, by our clock, Unix µs.
-
-        Returns:
-            One trade for each frame, in their order; None when they are not all that, or where
-            this way is not written: then each frame is decoded by itself. Never raises.
-        """
-        return None
 
 
 def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> DecodedT:

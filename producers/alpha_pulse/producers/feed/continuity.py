@@ -7,6 +7,7 @@ until the missing ones are added too, or until `give_up` says that they will not
 
 from bisect import insort
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from alpha_pulse.contracts.events import Gap, Trade
@@ -272,17 +273,32 @@ class SeenIds:
             The trade; [] when it was seen already.
         """
         del now_us
-        if trade.trade_id in self._seen:
-            self.duplicates += 1
-            return []
-        self._seen[trade.trade_id] = trade.trade_time_us
-        self.last_time_us = max(self.last_time_us, trade.trade_time_us)
-        oldest_us = self.last_time_us - self._window_us
-        while len(self._seen) > self._ids_min and (
-            len(self._seen) > self._ids_max or next(iter(self._seen.values())) < oldest_us
+        return self.add_run([trade])
+
+    def add_run(self, trades: Sequence[Trade]) -> list[Trade]:
+        """Return those of some trades that were not seen yet, in their order."""
+        seen, ids_min = self._seen, self._ids_min
+        new: list[Trade] = []
+        for trade in trades:
+            trade_id = trade.trade_id
+            if trade_id in seen:
+                self.duplicates += 1
+                continue
+            new.append(trade)
+            seen[trade_id] = time_us = trade.trade_time_us
+            if time_us > self.last_time_us:
+                self.last_time_us = time_us
+            # What is forgotten may be seen again, by the next trade already.
+            if len(seen) > ids_min:
+                self._forget()
+        return new
+
+    def _forget(self) -> None:
+        seen, oldest_us = self._seen, self.last_time_us - self._window_us
+        while len(seen) > self._ids_min and (
+            len(seen) > self._ids_max or next(iter(seen.values())) < oldest_us
         ):
-            self._seen.popitem(last=False)
-        return [trade]
+            seen.popitem(last=False)
 
 
 def _changed(gap: Gap, status: str, reason: str) -> Gap:

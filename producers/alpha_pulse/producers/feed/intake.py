@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 
@@ -11,11 +11,11 @@ from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.events import DeadLetter, Trade
 from alpha_pulse.producers.connection.symbols import SymbolTable
 from alpha_pulse.producers.connection.tap import Frame, Socket
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.generic import unified_trade
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.exchanges.tick import (
     AHEAD_US_MAX,
-    FrameDecoder,
     FrameError,
     FrameTime,
     Tick,
@@ -85,11 +85,8 @@ class Intake:
             for frame in frames:
                 self._on_raw(frame)
         decode = self._decoders.get(socket.url)
-        if decode is not None and len(frames) >= TOGETHER_MIN:
-            try:
-                trades = decode.trades(frames, received_us)  # type: ignore[arg-type]
-            except TypeError:
-                trades = None  # bytes among them
+        if decode is not None and len(frames) >= TOGETHER_MIN and _are_texts(frames):
+            trades = decode.trades(frames, received_us)
             if trades is not None:
                 if trades:
                     socket.heard.observe(trades[-1].trade_time_us, now_us)
@@ -162,6 +159,10 @@ class Intake:
         if letter is not None:
             log.warning("frame.refused", exchange=self._name, reason=letter.reason)
             self._on_letter(letter)
+
+
+def _are_texts(frames: list[Frame]) -> TypeGuard[list[str]]:
+    return set(map(type, frames)) == {str} and max(map(len, frames)) <= FRAME_LENGTH_MAX
 
 
 def _check_times(ticks: Sequence[Tick], end_us: int) -> None:

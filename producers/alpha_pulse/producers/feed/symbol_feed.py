@@ -86,7 +86,7 @@ class SymbolFeed:
         return actions
 
     def add_run(self, trades: Sequence[Trade], start: int, now_us: int) -> int:
-        """Add this symbol's next trades: the fast way, where ids follow one another.
+        """Add this symbol's next trades: the fast way for trades that follow one another.
 
         Args:
             trades: in the stream's order, of any symbols.
@@ -97,32 +97,50 @@ class SymbolFeed:
             The place after the last one added.
         """
         tracker = self.tracker
-        symbol = self.symbol
-        place, count = start, len(trades)
-        if (
-            type(tracker) is ConsecutiveIds
-            and tracker.last_id is not None
-            and not tracker.held
-            and self._has_begun
-        ):
-            last_id, newest_us = tracker.last_id, self.published_until_us
-            while place < count:
-                trade = trades[place]
-                if trade.symbol != symbol or int(trade.trade_id) != last_id + 1:
-                    break
-                last_id += 1
-                if trade.trade_time_us > newest_us:
-                    newest_us = trade.trade_time_us
-                place += 1
-            if place > start:
-                self.outbox += encode_many(trades[start:place])
-                tracker.last_id = last_id
-                tracker.last_time_us = trades[place - 1].trade_time_us
-                self.trades += place - start
-                self.published_until_us = newest_us
-                return place
+        if self._has_begun and self._begin_us:
+            if isinstance(tracker, SeenIds):
+                if self.state.caught_up:
+                    return self._add_unproven_run(tracker, trades, start)
+            elif tracker.last_id is not None and not tracker.held:
+                end = self._add_consecutive_run(tracker, tracker.last_id, trades, start)
+                if end > start:
+                    return end
         self.add_trade(trades[start], now_us)
         return start + 1
+
+    def _add_consecutive_run(
+        self, tracker: ConsecutiveIds, last_id: int, trades: Sequence[Trade], start: int
+    ) -> int:
+        symbol, newest_us = self.symbol, self.published_until_us
+        end = len(trades)
+        for place in range(start, end):
+            trade = trades[place]
+            if trade.symbol != symbol or int(trade.trade_id) != last_id + 1:
+                end = place
+                break
+            last_id += 1
+            if trade.trade_time_us > newest_us:
+                newest_us = trade.trade_time_us
+        if end > start:
+            self.outbox += encode_many(trades[start:end])
+            tracker.last_id = last_id
+            tracker.last_time_us = trades[end - 1].trade_time_us
+            self.trades += end - start
+            self.published_until_us = newest_us
+        return end
+
+    def _add_unproven_run(self, tracker: SeenIds, trades: Sequence[Trade], start: int) -> int:
+        symbol = self.symbol
+        end = start + 1
+        while end < len(trades) and trades[end].symbol == symbol:
+            end += 1
+        new = tracker.add_run(trades[start:end])
+        if new:
+            self.outbox += encode_many(new)
+            self.trades += len(new)
+            newest_us = max([trade.trade_time_us for trade in new])
+            self.published_until_us = max(self.published_until_us, newest_us)
+        return end
 
     def add_trade(self, trade: Trade, now_us: int) -> None:
         """Add a trade of the stream or of REST; `now_us`: our monotonic clock."""

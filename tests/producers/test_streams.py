@@ -57,6 +57,7 @@ class Produced:
         self.log = MemoryPublisher()
         self.rest = Exchange()
         self.quarantined: list[str] = []
+        self.throttled: list[str] = []
         gate = Gate("binance")
         self.pump = Pump(
             self.log,
@@ -76,6 +77,7 @@ class Produced:
             gate=gate,
             pump=self.pump,
             quarantine=self.quarantined.append,
+            throttle=self.throttled.extend,
         )
 
     def state(self) -> State:

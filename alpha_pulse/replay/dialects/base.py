@@ -25,12 +25,16 @@ class Options:
     refused: symbols that are listed and yet refused by the websocket, as delisted ones are.
     weight_per_minute_max: REST weight before 429, None for no limit.
     messages_per_s_max: messages on one socket before it is closed, None for no limit.
+    throttled_subscribes: how many subscribes, the first ones, are answered that they are too many.
+    system_status: the exchange's own word for its state as a whole; "": the one for trading.
     """
 
     keyless_history: bool = True
     refused: frozenset[str] = frozenset()
     weight_per_minute_max: int | None = None
     messages_per_s_max: int | None = None
+    throttled_subscribes: int = 0
+    system_status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Dialect:
     def __init__(self, feeds: Sequence[Feed], options: Options) -> None:
         self.feeds = feeds
         self.options = options
+        self._throttled = 0
         self.by_id = {self.market_id(feed.instrument): feed for feed in feeds}
         self.by_symbol = {feed.symbol: feed for feed in feeds}
         self._routes: list[tuple[re.Pattern[str], RestHandler]] = [
@@ -193,9 +198,25 @@ class Dialect:
         """Return the channels that a websocket's address names."""
         return ()
 
+    def answer(self, socket: ClientSocket, text: str) -> Reply:
+        """Answer a client's message, or say that it is one too many."""
+        if self._throttled < self.options.throttled_subscribes:
+            frames = self.throttled_frames(parse_object(text) or {})
+            if frames:
+                self._throttled += 1
+                return Reply(frames)
+        return self.on_text(socket, text)
+
     def on_text(self, socket: ClientSocket, text: str) -> Reply:
         """Answer a client's message."""
         raise NotImplementedError
+
+    def throttled_frames(self, message: Mapping[str, Any]) -> list[bytes]:
+        """Return the answer to a subscribe that is one too many.
+
+        None to any other message, and where the exchange has no such answer.
+        """
+        return []
 
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]

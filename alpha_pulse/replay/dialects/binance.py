@@ -113,7 +113,7 @@ class Binance(Dialect):
         instrument = feed.instrument
         return {
             "symbol": name,
-            "status": "TRADING",
+            "status": feed.status or "TRADING",
             "baseAsset": instrument.base,
             "baseAssetPrecision": 8,
             "quoteAsset": instrument.quote,

@@ -57,7 +57,7 @@ class BinanceUsdm(Binance):
             "contractType": "PERPETUAL",
             "deliveryDate": 4_133_404_800_000,
             "onboardDate": 1_569_398_400_000,
-            "status": "TRADING",
+            "status": feed.status or "TRADING",
             "baseAsset": instrument.base,
             "quoteAsset": instrument.quote,
             "marginAsset": instrument.quote,

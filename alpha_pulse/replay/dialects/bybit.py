@@ -1,4 +1,4 @@
-"""Bybit v5, spot and linear perpetuals. Trade ids are UUIDs.
+"""Bybit v5, spot and linear perpetuals. Trade ids are unique: UUIDs, on spot numbers.
 
 {"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1709891679005,"data":[{"T":1709891679000,
  "s":"BTCUSDT","S":"Buy","v":"0.010","p":"27451.00",
@@ -24,11 +24,12 @@ from alpha_pulse.replay.dialects.base import (
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
 from alpha_pulse.replay.markets.feeds import Feed
-from alpha_pulse.replay.markets.market import Instrument, TradeRow
+from alpha_pulse.replay.markets.market import TradeRow
 
 SPOT_TRADES_MAX = 60
 LINEAR_TRADES_MAX = 1_000
 CANDLES_MAX = 1_000
+SPOT_IDS_FROM = 2_290_000_000_000_000_000_000
 FOREVER_US = 1 << 61
 _INTERVALS = {
     "1": "1m",
@@ -68,10 +69,13 @@ class Bybit(Dialect):
         return symbol
 
     def trade_id(self, feed: Feed, row: TradeRow) -> str:
-        """Return a trade's UUID: the recorded one, else one that follows from the number."""
+        """Return a trade's own id: the recorded one, else one that follows from the number."""
         native = feed.market.native_id(row)
         if native is not None:
             return native
+        if _category(feed) == "spot":
+            # As 2290000000001190010741, one of 2026: rising, and not one by one.
+            return str(SPOT_IDS_FROM + 7 * row.trade_id + row.trade_id % 3)
         digits = hashlib.md5(f"{feed.symbol}:{row.trade_id}".encode()).hexdigest()
         return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
@@ -82,9 +86,11 @@ class Bybit(Dialect):
         category = request.query.get("category", "")
         prelaunch = request.query.get("status") == "PreLaunch"
         listed = [
-            _instrument(name, feed.instrument, category)
+            _instrument(name, feed, category)
             for name, feed in self.by_id.items()
-            if feed.listed and not prelaunch and _category(feed) == category
+            if feed.listed
+            and _category(feed) == category
+            and prelaunch is (feed.status == "PreLaunch")
         ]
         return self._result({"category": category, "nextPageCursor": "", "list": listed})
 
@@ -174,7 +180,10 @@ class Bybit(Dialect):
     # Websocket
 
     def on_text(self, socket: ClientSocket, text: str) -> Reply:
-        """Answer ping, subscribe and unsubscribe; one bad topic refuses the whole request."""
+        """Answer ping, subscribe and unsubscribe; one bad topic refuses the whole request.
+
+        Spot and derivatives say it in other words. Source: Bybit's servers, 2026.
+        """
         message = parse_object(text) or {}
         operation = message.get("op")
         frame = {
@@ -193,9 +202,15 @@ class Bybit(Dialect):
         unknown = [topic for topic, channel in channels if channel is None]
         if unknown:
             what = f"error:handler not found,topic:{unknown[0]}"
+            if socket.path.endswith("/spot"):
+                what = f"Invalid symbol :[{unknown[0]}]"
             return Reply([dumps({**frame, "success": False, "ret_msg": what})])
         opened = [channel for _, channel in channels if channel is not None]
         if operation == "subscribe":
+            again = [channel.name for channel in opened if channel in socket.channels]
+            if again:
+                what = f"error:already subscribed,topic:{again[0]}"
+                return Reply([dumps({**frame, "success": False, "ret_msg": what})])
             return Reply([dumps(frame)], subscribe=opened)
         return Reply([dumps(frame)], unsubscribe=opened)
 
@@ -265,13 +280,14 @@ def _category(feed: Feed) -> str:
     return "linear" if ":" in feed.symbol else "spot"
 
 
-def _instrument(name: str, instrument: Instrument, category: str) -> dict[str, Any]:
+def _instrument(name: str, feed: Feed, category: str) -> dict[str, Any]:
+    instrument = feed.instrument
     price_step, lot = tick(instrument.price_digits), tick(instrument.amount_digits)
     common = {
         "symbol": name,
         "baseCoin": instrument.base,
         "quoteCoin": instrument.quote,
-        "status": "Trading",
+        "status": feed.status or "Trading",
     }
     if category == "spot":
         return {

@@ -7,7 +7,7 @@ the maker's side.
  "time":"2026-04-07T14:30:02.789012Z"}]}]}
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from alpha_pulse.replay.dialects.base import (
@@ -73,6 +73,15 @@ class Coinbase(Dialect):
     def market_id(self, instrument: Instrument) -> str:
         """Return Coinbase's name of a pair: BTC-USDT."""
         return f"{instrument.base}-{instrument.quote}"
+
+    def wire_symbol(self, feed: Feed) -> str:
+        """Return what a trade frame calls a pair: its book, which USD and USDC share."""
+        return _book(self.market_id(feed.instrument))
+
+    def feed_of(self, name: object) -> Feed | None:
+        """Return the feed of a product's book where there is one, else the product's own."""
+        feed = super().feed_of(name)
+        return feed if feed is None else super().feed_of(self.wire_symbol(feed)) or feed
 
     # REST
 
@@ -177,6 +186,12 @@ class Coinbase(Dialect):
         (reply.subscribe if kind == "subscribe" else reply.unsubscribe).extend(channels)
         return reply
 
+    def throttled_frames(self, message: Mapping[str, Any]) -> list[bytes]:
+        """Return the error of too many messages, which names none of them."""
+        if message.get("type") != "subscribe":
+            return []
+        return [dumps({"type": "error", "message": "rate limit exceeded"})]
+
     def snapshot_frames(self, socket: ClientSocket, channel: Channel) -> list[bytes]:
         """Return the last trades."""
         if channel.kind != "trades":
@@ -239,7 +254,7 @@ class Coinbase(Dialect):
     ) -> bytes:
         listed = []
         for channel, rows in runs:
-            name = self.market_id(self.by_symbol[channel.symbol].instrument)
+            name = self.wire_symbol(self.by_symbol[channel.symbol])
             listed += [
                 f'{{"trade_id":"{row.trade_id}","product_id":"{name}","price":"{row.price}",'
                 f'"size":"{row.amount}","side":"{_MAKER_SIDES[row.side]}",'
@@ -282,6 +297,10 @@ class Coinbase(Dialect):
         }
 
 
+def _book(product: str) -> str:
+    return product.removesuffix("C") if product.endswith("-USDC") else product
+
+
 def _trade(name: str, row: TradeRow) -> dict[str, str]:
     return {
         "trade_id": str(row.trade_id),
@@ -308,8 +327,10 @@ def _product(name: str, feed: Feed) -> dict[str, Any]:
         "view_only",
     )
     return {
-        **dict.fromkeys(flags, False),
+        **{flag: flag == feed.status for flag in flags},
         "product_id": name,
+        "alias": _book(name) if _book(name) != name else "",
+        "alias_to": [],
         "price": last[0].price if last else "",
         "price_percentage_change_24h": "0",
         "volume_24h": "1",
@@ -322,7 +343,7 @@ def _product(name: str, feed: Feed) -> dict[str, Any]:
         "base_max_size": "1300",
         "base_name": instrument.base,
         "quote_name": instrument.quote,
-        "status": "online",
+        "status": "online" if feed.status in flags else feed.status or "online",
         "product_type": "SPOT",
         "quote_currency_id": instrument.quote,
         "base_currency_id": instrument.base,

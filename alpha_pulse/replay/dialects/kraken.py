@@ -6,7 +6,7 @@ A real frame of the trade channel; numbers are JSON numbers, small ones with an 
  "timestamp":"2023-10-06T17:35:55.440295Z"}]}
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -32,7 +32,18 @@ TRADES_MAX = 1_000
 CANDLES_MAX = 720
 SNAPSHOT_CANDLES = 10
 FOREVER_US = 1 << 61
-_ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
+# Kraken's names of what ccxt calls otherwise. Source: Kraken's "Get asset info", and ccxt's table.
+_ASSETS = {
+    "BTC": "XBT",
+    "DOGE": "XDG",
+    "LUNC": "LUNA",
+    "LUNA": "LUNA2",
+    "REPV1": "REP",
+    "REP": "REPV2",
+    "USTC": "UST",
+}
+# Websocket v2 has these names instead. Source: Kraken's "Spot WebSocket v2", differences from v1.
+_READABLE = {"XBT": "BTC", "XDG": "DOGE"}
 _INTERVALS = {
     TIMEFRAMES_US[name] // 60_000_000: name
     for name in ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
@@ -62,8 +73,9 @@ class Kraken(Dialect):
         return _asset(instrument.base) + _asset(instrument.quote)
 
     def wire_symbol(self, feed: Feed) -> str:
-        """Return what a trade frame calls a pair: BTC/USDT."""
-        return feed.symbol
+        """Return what a trade frame calls a pair: BTC/USDT, and LUNA2/USD for ccxt's LUNA/USD."""
+        assets = (_asset(currency) for currency in (feed.instrument.base, feed.instrument.quote))
+        return "/".join(_READABLE.get(asset, asset) for asset in assets)
 
     # REST
 
@@ -86,15 +98,16 @@ class Kraken(Dialect):
     def pairs(self, request: RestRequest) -> RestReply:
         """List the pairs."""
         listed = {name: feed for name, feed in self.by_id.items() if feed.listed}
-        return _result({name: _pair(name, feed.instrument) for name, feed in listed.items()})
+        return _result({name: _pair(name, feed) for name, feed in listed.items()})
 
     def time(self, request: RestRequest) -> RestReply:
         """Return the exchange's clock."""
         return _result({"unixtime": self.now_us // 1_000_000})
 
     def status(self, request: RestRequest) -> RestReply:
-        """Return that the system runs."""
-        return _result({"status": "online", "timestamp": iso_time(self.now_us)})
+        """Return whether the system runs."""
+        status = self.options.system_status or "online"
+        return _result({"status": status, "timestamp": iso_time(self.now_us)})
 
     async def candles(self, request: RestRequest) -> RestReply:
         """Return the newest candles, 720 at most whatever is asked for, the last unfinished."""
@@ -141,7 +154,7 @@ class Kraken(Dialect):
         """Return the status that a new connection receives."""
         status = {
             "version": "2.0.10",
-            "system": "online",
+            "system": self.options.system_status or "online",
             "api_version": "v2",
             "connection_id": socket.number,
         }
@@ -166,13 +179,11 @@ class Kraken(Dialect):
         opened = reply.subscribe if method == "subscribe" else reply.unsubscribe
         for symbol in symbols:
             channel = self._channel(parameters, symbol)
-            if channel is None:
-                error = {
-                    "error": f"Currency pair not supported {symbol}",
-                    "method": method,
-                    "success": False,
-                    "symbol": symbol,
-                }
+            refusal = f"Currency pair not supported {symbol}" if channel is None else ""
+            if channel in socket.channels and method == "subscribe":
+                refusal = "Already subscribed"
+            if channel is None or refusal:
+                error = {"error": refusal, "method": method, "success": False, "symbol": symbol}
                 reply.frames.append(dumps({**error, "req_id": number, **at}))
                 continue
             result: dict[str, Any] = {"channel": parameters["channel"], "symbol": symbol}
@@ -185,26 +196,34 @@ class Kraken(Dialect):
             opened.append(channel)
         return reply
 
+    def throttled_frames(self, message: Mapping[str, Any]) -> list[bytes]:
+        """Return an error for each symbol of a subscribe."""
+        if message.get("method") != "subscribe":
+            return []
+        error = {"error": "Exceeded msg rate", "method": "subscribe", "success": False}
+        at = {"time_in": iso_time(self.now_us), "time_out": iso_time(self.now_us)}
+        symbols = message["params"]["symbol"]
+        return [dumps({**error, "symbol": symbol, **at}) for symbol in symbols]
+
     def snapshot_frames(self, socket: ClientSocket, channel: Channel) -> list[bytes]:
         """Return the last trades, or the last candles."""
         feed = self.by_symbol[channel.symbol]
+        name = self.wire_symbol(feed)
         if channel.kind == "trades":
             rows = feed.last_trades(self.snapshot_trades)
-            return [_trade_frame("snapshot", feed.symbol, rows)] if rows else []
+            return [_trade_frame("snapshot", name, rows)] if rows else []
         first_us = feed.newest_from_us(channel.timeframe, FOREVER_US, SNAPSHOT_CANDLES)
         candles = feed.first_candles(channel.timeframe, first_us, FOREVER_US, SNAPSHOT_CANDLES)
         if not candles:
             return []
-        return [_candle_frame("snapshot", feed.symbol, candles, self.now_us)]
+        return [_candle_frame("snapshot", name, candles, self.now_us)]
 
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
     ) -> list[bytes]:
         """Return one frame per instant, with all its trades."""
-        return [
-            _trade_frame("update", channel.symbol, run)
-            for run in instants(rows, self.frame_trades_max)
-        ]
+        name = self.wire_symbol(self.by_symbol[channel.symbol])
+        return [_trade_frame("update", name, run) for run in instants(rows, self.frame_trades_max)]
 
     def candle_frames(
         self,
@@ -221,22 +240,23 @@ class Kraken(Dialect):
         """
         if not candle.trade_count and closed:
             return []
-        return [_candle_frame("update", channel.symbol, [candle], event_time_us)]
+        name = self.wire_symbol(self.by_symbol[channel.symbol])
+        return [_candle_frame("update", name, [candle], event_time_us)]
 
     def beat_frames(self, socket: ClientSocket) -> list[bytes]:
         """Return the heartbeat of a subscribed connection."""
         return [b'{"channel":"heartbeat"}'] if socket.channels else []
 
     def _channel(self, parameters: dict[str, Any], symbol: str) -> Channel | None:
-        feed = self.by_symbol.get(symbol)
-        if feed is None or not feed.listed or symbol in self.options.refused:
+        feed = next((feed for feed in self.feeds if self.wire_symbol(feed) == symbol), None)
+        if feed is None or not feed.listed or feed.symbol in self.options.refused:
             return None
         if parameters.get("channel") == "trade":
-            return Channel("trades", symbol, f"trade:{symbol}")
+            return Channel("trades", feed.symbol, f"trade:{symbol}")
         interval = parameters.get("interval", 1)
         timeframe = _INTERVALS.get(interval) if isinstance(interval, int) else None
         if parameters.get("channel") == "ohlc" and timeframe:
-            return Channel("candles", symbol, f"ohlc-{timeframe}:{symbol}", timeframe)
+            return Channel("candles", feed.symbol, f"ohlc-{timeframe}:{symbol}", timeframe)
         return None
 
 
@@ -315,7 +335,8 @@ def _candle_row(candle: ExchangeCandle) -> list[Any]:
     ]
 
 
-def _pair(name: str, instrument: Instrument) -> dict[str, Any]:
+def _pair(name: str, feed: Feed) -> dict[str, Any]:
+    instrument = feed.instrument
     return {
         "altname": name,
         "wsname": f"{_asset(instrument.base)}/{_asset(instrument.quote)}",
@@ -336,7 +357,7 @@ def _pair(name: str, instrument: Instrument) -> dict[str, Any]:
         "ordermin": "0.00005",
         "costmin": "0.5",
         "tick_size": tick(instrument.price_digits),
-        "status": "online",
+        "status": feed.status or "online",
     }
 
 

@@ -7,7 +7,7 @@ socket, sends each by itself:
  "ts":"1630048897897"}]}
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -66,7 +66,7 @@ class Okx(Dialect):
         """List the spot pairs; no other kind is served."""
         if request.query.get("instType") != "SPOT":
             return _result([])
-        return _result([_instrument(n, f.instrument) for n, f in self.by_id.items() if f.listed])
+        return _result([_instrument(n, f) for n, f in self.by_id.items() if f.listed])
 
     def time(self, request: RestRequest) -> RestReply:
         """Return the exchange's clock."""
@@ -180,6 +180,13 @@ class Okx(Dialect):
             opened.append(channel)
         return reply
 
+    def throttled_frames(self, message: Mapping[str, Any]) -> list[bytes]:
+        """Return the error of too many subscribes, which names none of them."""
+        if message.get("op") != "subscribe":
+            return []
+        error = {"event": "error", "code": "60014", "msg": "Requests too frequent"}
+        return [dumps({**error, "connId": "a4d3ae55"})]
+
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]
     ) -> list[bytes]:
@@ -265,7 +272,8 @@ def _candle_row(candle: ExchangeCandle, *, closed: bool) -> list[str]:
     ]
 
 
-def _instrument(name: str, instrument: Instrument) -> dict[str, Any]:
+def _instrument(name: str, feed: Feed) -> dict[str, Any]:
+    instrument = feed.instrument
     empty = ("settleCcy", "ctVal", "ctMult", "ctValCcy", "optType", "stk", "expTime", "lever")
     return {
         **dict.fromkeys(empty, ""),
@@ -281,7 +289,7 @@ def _instrument(name: str, instrument: Instrument) -> dict[str, Any]:
         "minSz": "0.00001",
         "ctType": "",
         "alias": "",
-        "state": "live",
+        "state": feed.status or "live",
         "maxLmtSz": "9999999999",
         "maxMktSz": "1000000",
     }

@@ -274,7 +274,7 @@ class ReplayExchange:
             if message.type == WSMsgType.PING:
                 socket.pong(message.data)
             elif message.type == WSMsgType.TEXT:
-                reply = self.dialect.on_text(socket, message.data)
+                reply = self.dialect.answer(socket, message.data)
                 socket.put(reply.frames)
                 self.conductor.subscribe(socket, reply.subscribe)
                 self.conductor.unsubscribe(socket, reply.unsubscribe)

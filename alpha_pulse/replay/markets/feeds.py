@@ -31,6 +31,8 @@ class Feed:
         # The earliest minute without its final candle frame.
         self.open_minute_us = 0
         self.listed = True
+        # The exchange's own word for where the market stands; "": the one for trading.
+        self.status = ""
         self.watched = False
         # The newest time that a trade frame carried.
         self.event_ms = 0

@@ -95,7 +95,7 @@ class Market(Protocol):
         ...
 
     def native_id(self, row: TradeRow) -> str | None:
-        """Return the exchange's own id where ids are not numbers, else None."""
+        """Return the exchange's own id where ids are no consecutive numbers, else None."""
         ...
 
 

@@ -35,7 +35,8 @@ CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "tra
 # \Z and [0-9]: `$` would let a newline pass, `\d` the digits of other scripts.
 _DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,18})?\Z")
 _INTEGER = re.compile(r"[0-9]{1,19}\Z")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+# UUIDs, and numbers of which nothing follows but that they differ: 2290000000001190010741.
+_NATIVE = re.compile(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{20,36})\Z")
 
 
 class RecordingError(ValidationError):
@@ -52,8 +53,7 @@ class Recording:
     source: str
     trades: tuple[TradeRow, ...]
     candles: tuple[RecordedCandle, ...]
-    # Ids that are not numbers (UUIDs), by position; then TradeRow.trade_id is the
-    # position + 1.
+    # Ids that are no consecutive numbers, by position; then TradeRow.trade_id is the position + 1.
     native_ids: tuple[str, ...] = ()
 
     @property
@@ -157,7 +157,7 @@ def _read_trades(path: Path) -> tuple[tuple[TradeRow, ...], tuple[str, ...]]:
     for where, row in _read_csv(path, TRADE_COLUMNS):
         trade_id, time_text, price, amount, side = row
         time_us = _time(time_text, "trade_time_us", where)
-        if _UUID.match(trade_id):
+        if _NATIVE.match(trade_id):
             if trade_id in seen:
                 raise _bad(where, "a new trade_id", trade_id, "each trade is listed once")
             seen.add(trade_id)
@@ -173,7 +173,7 @@ def _read_trades(path: Path) -> tuple[tuple[TradeRow, ...], tuple[str, ...]]:
                     "sort by trade_id and drop duplicates",
                 )
         if native_ids and len(native_ids) != len(rows) + 1:
-            raise _bad(where, "ids of one kind, numbers or UUIDs", trade_id, "repair the file")
+            raise _bad(where, "ids of one kind", trade_id, "repair the file")
         if time_us < latest_us - BACKWARDS_US_MAX:
             raise _bad(
                 where,

@@ -7,14 +7,14 @@ time. What a symbol's states are stands in `feed.state`.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
 from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.producers.connection.client import make_exchange
-from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.connection.limiter import RETRY_AFTER_S, Limiter
 from alpha_pulse.producers.connection.listing import Listing
 from alpha_pulse.producers.connection.subscriptions import Subscriptions
 from alpha_pulse.producers.connection.symbols import SymbolTable, shard_of
@@ -65,6 +65,7 @@ class LiveProducer:
         # A recording at full speed has no delay to speak of.
         self._on_delay = on_delay if config.clock == "exchange" else None
         self._unlisted: dict[str, str] = {}  # symbol -> why it can't be followed now
+        self._trades_reviewed: dict[str, int] = {}  # symbol -> how many when it was last reviewed
         self._done = asyncio.Event()
         self._clock = ExchangeClock(event=config.clock == "event")
         self._sockets: dict[str, Socket] = {}
@@ -93,6 +94,7 @@ class LiveProducer:
             gate=self._gate,
             pump=self._pump,
             quarantine=self._quarantine,
+            throttle=self._throttle,
         )
         self.intake = Intake(
             self.name,
@@ -169,6 +171,7 @@ class LiveProducer:
         await self._subscriptions.remove(removed)
         for symbol in removed:
             self._unlisted.pop(symbol, None)
+            self._trades_reviewed.pop(symbol, None)
             self._symbols.remove(symbol)
             self.streams.remove(symbol)
         self._add([symbol for symbol in wanted if symbol not in self.streams.feeds])
@@ -189,7 +192,20 @@ class LiveProducer:
             self._symbols.add(symbol)
             self.streams.add(symbol, self._resume.get(symbol))
             added.append(symbol)
+            self._review(symbol)
         self._subscriptions.add(added)
+
+    def _review(self, symbol: str) -> None:
+        reason = self._listing.refusal(symbol)
+        if reason is None:
+            reason = self._listing.halt(symbol)
+            # Whatever the list says, what was traded since the last review is not halted.
+            count = self.streams.feeds[symbol].trades
+            if count != self._trades_reviewed.get(symbol, 0):
+                self._trades_reviewed[symbol] = count
+                return
+        if reason is not None:
+            self.streams.on_halted(symbol, reason)
 
     async def _review_listing(self) -> None:
         """Look at the exchange's list again: what may be followed now, what is halted now."""
@@ -199,12 +215,15 @@ class LiveProducer:
                 continue
             self._add(list(self._unlisted))
             for symbol in list(self.streams.feeds):
-                reason = self._listing.refusal(symbol)
-                if reason is not None:
-                    self.streams.on_halted(symbol, reason)
+                self._review(symbol)
 
     def _quarantine(self, symbol: str) -> None:
         self._subscriptions.quarantine(symbol)
+
+    def _throttle(self, symbols: Sequence[str]) -> None:
+        self.limiter.hold(RETRY_AFTER_S)
+        for symbol in symbols:
+            self._subscriptions.ask_again(symbol, RETRY_AFTER_S)
 
     @property
     def quarantined(self) -> dict[str, str]:

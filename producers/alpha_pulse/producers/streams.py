@@ -14,7 +14,13 @@ from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.producers.connection.tap import Socket
 from alpha_pulse.producers.exchanges.registry import exchange_of
-from alpha_pulse.producers.exchanges.tick import FrameTime, Refusal, Tick
+from alpha_pulse.producers.exchanges.tick import (
+    FrameTime,
+    Refusal,
+    SystemStatus,
+    Throttled,
+    Tick,
+)
 from alpha_pulse.producers.feed.pump import Gate, Pump
 from alpha_pulse.producers.feed.state import Action, Event, State
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed, make_feed
@@ -27,6 +33,8 @@ from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, ExchangeClock
 log = structlog.get_logger()
 
 _LIVE = State.LIVE
+# A "too many requests" that names nothing answers a subscribe no older than this.
+THROTTLED_WITHIN_US = 5_000_000
 
 
 class Streams:
@@ -41,6 +49,7 @@ class Streams:
         gate: whether the sockets are read.
         pump: publishes what the feeds have to say.
         quarantine: leaves a refused symbol's subscription alone for a while.
+        throttle: holds back what we send, and subscribes to these symbols again then.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class Streams:
         gate: Gate,
         pump: Pump,
         quarantine: Callable[[str], None],
+        throttle: Callable[[Sequence[str]], None],
     ) -> None:
         self.feeds: dict[str, SymbolFeed] = {}
         self.reconnects = 0
@@ -65,6 +75,7 @@ class Streams:
         self._gate = gate
         self._pump = pump
         self._quarantine = quarantine
+        self._throttle = throttle
         self.catch_up = CatchUp(
             healer,
             seek_us_max=int(config.seek_s_max * 1e6),
@@ -145,16 +156,21 @@ class Streams:
             tick: of any symbol.
             now_us: our monotonic clock at its receipt.
         """
-        feed = self.feeds.get(tick.symbol)
         match tick:
             case Refusal():
                 self.on_refused(tick.symbol, tick.reason)
+            case Throttled():
+                self._on_throttled(tick, now_us)
+            case SystemStatus():
+                self._on_system_status(tick)
             case FrameTime():
+                feed = self.feeds.get(tick.symbol)
                 if feed is not None:
                     self._clock.observe(tick.time_us, now_us)
                     if feed.state is not _LIVE:
                         self.send(feed, Event.HEARD)
             case Candle():
+                feed = self.feeds.get(tick.symbol)
                 if feed is not None:
                     feed.add_candle(tick)
                     self.mark(feed)
@@ -196,6 +212,25 @@ class Streams:
             feed.subscribing_us = None
             feed.refusal = reason
             self.send(feed, Event.REFUSED)
+
+    def _on_throttled(self, tick: Throttled, now_us: int) -> None:
+        # Which subscribe it was is not always said: then those of the last seconds count. One that
+        # was carried out all the same is answered as such, and nothing happens.
+        log.warning("subscribe.throttled", exchange=self._name, reason=tick.reason[:300])
+        feeds = self.feeds.values()
+        symbols = [tick.symbol] if tick.symbol in self.feeds else []
+        if not tick.symbol:
+            after_us = now_us - THROTTLED_WITHIN_US
+            symbols = [f.symbol for f in feeds if (f.subscribing_us or 0) >= after_us]
+        for symbol in symbols:
+            self.feeds[symbol].subscribing_us = None
+        self._throttle(symbols)
+
+    def _on_system_status(self, tick: SystemStatus) -> None:
+        # That it trades again, each symbol's next trade shows.
+        if not tick.is_trading:
+            for symbol in self.feeds:
+                self.on_halted(symbol, f"the exchange as a whole is in {tick.status}")
 
     def on_halted(self, symbol: str, reason: str) -> None:
         """Note that the exchange's list says that a symbol does not trade."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -257,8 +258,11 @@ async def test_the_exchanges_clock_reaches_the_end_of_the_recording(
         assert exchange.state()["event_time_us"] == recording.end_us
 
 
-async def test_recorded_uuids_are_bybits_ids(recording: Recording, connect: Connect) -> None:
-    ids = tuple(str(uuid.UUID(int=number)) for number in range(1, 41))
+@pytest.mark.parametrize("make", [lambda n: str(uuid.UUID(int=n)), lambda n: f"{n}{'0' * 20}"])
+async def test_recorded_ids_are_bybits_ids(
+    recording: Recording, make: Callable[[int], str], connect: Connect
+) -> None:
+    ids = tuple(make(number) for number in range(1, 41))
     rows = tuple(row._replace(trade_id=n) for n, row in enumerate(recording.trades[:40], 1))
     native = replace(recording, exchange="bybit", trades=rows, candles=(), native_ids=ids)
     async with streamed(native, "bybit", connect) as (exchange, client):
@@ -283,3 +287,29 @@ async def test_coinbase_puts_two_products_into_one_frame(connect: Connect) -> No
         named = [trade["product_id"] for trade in frames[1]["events"][0]["trades"]]
         assert sorted(named) == products
         assert [frame["sequence_num"] for frame in frames] == [0, 1]
+
+
+async def test_coinbase_answers_a_subscribe_to_usdc_in_the_name_of_usd(connect: Connect) -> None:
+    row = TradeRow(7, 1_723_161_255_342_000, "1.5", "2", "buy")
+    usdc = RecordedMarket(Recording("coinbase", "spot", "BTC/USDC", "", (row,), ()))
+    async with ReplayExchange([usdc], dialect="coinbase") as exchange, connect(exchange) as client:
+        markets = await client.load_markets()
+        assert markets["BTC/USDC"]["info"]["alias"] == "BTC-USD"
+        async with aiohttp.ClientSession() as session:
+            ws = await session.ws_connect(f"{exchange.url}/advanced-trade-ws.coinbase.com")
+            await ws.send_json(
+                {"type": "subscribe", "product_ids": ["BTC-USDC"], "channel": "market_trades"}
+            )
+            frames = [orjson.loads((await ws.receive(timeout=PATIENCE_S)).data) for _ in range(2)]
+        assert [trade["product_id"] for trade in frames[1]["events"][0]["trades"]] == ["BTC-USD"]
+
+
+async def test_bybits_spot_ids_are_numbers_that_rise_and_are_not_consecutive(
+    recording: Recording, connect: Connect
+) -> None:
+    async with streamed(recording, "bybit", connect) as (exchange, client):
+        ids = [int(trade["id"]) for trade in client.trades[symbol_of(exchange)]]
+        assert len(str(ids[0])) == 22
+        steps = {after - before for before, after in pairwise(ids)}
+        assert min(steps) > 0
+        assert steps != {1}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from alpha_pulse.producers.exchanges.tick import (
     FrameError,
     FrameTime,
     Refusal,
+    SystemStatus,
+    Throttled,
     Tick,
 )
 from alpha_pulse.producers.feed.intake import FRAME_LENGTH_MAX, Intake
@@ -53,6 +56,78 @@ def test_the_frames_in_the_docstring_decode_as_they_stand(name: str) -> None:
                 assert decode_ingest(encode(tick)) == tick
             trades += isinstance(tick, Trade)
     assert trades >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "expected"),
+    [
+        ("bybit", "handler not found", [Refusal("BTC/USDT", "")]),
+        ("bybit", "Invalid symbol", [Refusal("BTC/USDT", "")]),
+        ("bybit", "already subscribed", []),
+        ("okx", "60018", [Refusal("BTC/USDT", "")]),
+        ("okx", "60014", [Throttled("", "")]),
+        ("kraken", "not supported", [Refusal("BTC/USD", "")]),
+        ("kraken", "Already subscribed", []),
+        ("kraken", "Exceeded msg rate", [Throttled("BTC/USD", "")]),
+        ("kraken", "maintenance", [SystemStatus(False, "maintenance")]),
+        ("coinbase", '"message":"NOPE', [Refusal("BTC/USD", "")]),
+        ("coinbase", "Failed to subscribe", [Refusal("BTC/USD", "")]),
+        ("coinbase", "rate limit", [Throttled("", "")]),
+    ],
+)
+def test_each_documented_answer_means_what_it_says(
+    name: str, part: str, expected: list[Tick]
+) -> None:
+    (frame,) = (frame for frame in documented_frames(name) if part in frame)
+    quote = "USD" if name in ("kraken", "coinbase") else "USDT"
+    for theirs, ours in (("NOPE-", "BTC-"), ("NOPE/", "BTC/"), ("NOPE", "BTC")):
+        frame = frame.replace(theirs + quote, ours + quote)
+    found = ticks(name, frame)
+    meant = [
+        replace(tick, reason="") if isinstance(tick, Refusal | Throttled) else tick
+        for tick in found
+    ]
+    assert meant == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        (
+            "bybit",
+            '{"success":false,"ret_msg":"error:topic not exist,topic:publicTrade.BTCUSDT",'
+            '"op":"unsubscribe"}',
+        ),
+        (
+            "kraken",
+            '{"error":"Subscription Not Found","method":"unsubscribe","success":false,'
+            '"symbol":"BTC/USD"}',
+        ),
+    ],
+)
+def test_an_unsubscribe_that_fails_refuses_no_symbol(name: str, frame: str) -> None:
+    assert ticks(name, frame) == []
+
+
+def test_bybit_names_every_topic_that_it_refuses() -> None:
+    frame = '{"success":false,"ret_msg":"Invalid symbol :[publicTrade.BTCUSDT,kline.1.BNBBTC]"}'
+    found = [tick.symbol for tick in ticks("bybit", frame) if isinstance(tick, Refusal)]
+    assert found == ["BTC/USDT", "BNB/BTC"]
+
+
+def test_okx_names_the_instrument_of_a_request_that_it_calls_illegal() -> None:
+    request = '{"op":"subscribe","args":[{"channel":"trades-all","instId":"BTC-USDT"}]}'
+    error = {"event": "error", "code": "60012", "msg": f"Illegal request: {request}"}
+    frame = msgspec.json.encode(error).decode()
+    (tick,) = ticks("okx", frame)
+    assert isinstance(tick, Refusal)
+    assert tick.symbol == "BTC/USDT"
+
+
+@pytest.mark.parametrize("status", ["online", "limit_only"])
+def test_kraken_trades_in_these_states(status: str) -> None:
+    (frame,) = (frame for frame in documented_frames("kraken") if "maintenance" in frame)
+    assert ticks("kraken", frame.replace("maintenance", status)) == [SystemStatus(True, status)]
 
 
 def test_binance_trade_keeps_the_exchange_digits_and_names_the_takers_side() -> None:

@@ -65,6 +65,7 @@ class Watched:
             gate=gate,
             pump=pump,
             quarantine=lambda symbol: None,
+            throttle=lambda symbols: None,
         )
         streams.feeds["BTC/USDT"] = self.feed
         self.watchdog = Watchdog(None, config, self.clock, sockets, gate, streams)

@@ -9,6 +9,8 @@ import ccxt.pro
 import structlog
 from aiohttp import WSServerHandshakeError
 
+from alpha_pulse.producers.exchanges.tick import is_throttling
+
 log = structlog.get_logger()
 
 RETRY_AFTER_S_MAX = 3_600.0
@@ -61,16 +63,25 @@ class Limiter:
         status, wait_s = refusal(error)
         if isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
             wait_s = _retry_after_s(getattr(client, "last_response_headers", None)) or RETRY_AFTER_S
-        elif status in _LIMITED:
+        elif status in _LIMITED or is_throttling(str(error)):
+            # ccxt does not know every form: "access too frequent" in JSON is its ExchangeError.
             wait_s = wait_s or RETRY_AFTER_S
         else:
             return 0.0
+        self.hold(wait_s)
+        return wait_s
+
+    def hold(self, wait_s: float) -> None:
+        """Send nothing more for a while.
+
+        Args:
+            wait_s: how long, in seconds, from now on.
+        """
         until = asyncio.get_running_loop().time() + wait_s
         if until > self._until + SAME_ANSWER_S:
             self.limited += 1
             self._until = until
             log.warning("exchange.limited", exchange=self._exchange, wait_s=round(wait_s, 1))
-        return wait_s
 
 
 def backoff_s(attempt: int, *, first_s: float = 0.05, max_s: float = 30.0) -> float:

@@ -11,6 +11,8 @@ from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.roles.waiting import set_within
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 from alpha_pulse.producers.connection.redial import LOST_WAIT_S_MAX
+from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.standing import Standing
 
 log = structlog.get_logger()
 
@@ -23,6 +25,7 @@ class Listing:
         self._config = config
         self._name = name
         self._client = client
+        self._room = exchange_of(client.id)
         self._limiter = limiter
 
     async def load(self, stop: asyncio.Event) -> bool:
@@ -78,9 +81,24 @@ class Listing:
         market = (self._client.markets or {}).get(symbol)
         if market is None:
             return "the exchange does not list it"
-        if market.get("active") is False:
-            return "the exchange lists it as not trading"
+        standing, status = self._room.standing(market)
+        if standing is Standing.ENDED:
+            return f"the exchange lists it as not trading ({status})"
+        reason = self._room.unfollowed(market)
+        if reason is not None:
+            return reason
         size = market.get("contractSize")
         if market.get("contract") and (not market.get("linear") or size not in (None, 1, "1", 1.0)):
             return "its amounts are in contracts, not in the base currency"
         return None
+
+    def halt(self, symbol: str) -> str | None:
+        """Return why a symbol that can be followed does not trade now, None when it does.
+
+        Args:
+            symbol: `BASE/QUOTE`, one that is not refused.
+        """
+        standing, status = self._room.standing(self._client.markets[symbol])
+        if standing is Standing.TRADING:
+            return None
+        return f"the exchange lists it as {status}"

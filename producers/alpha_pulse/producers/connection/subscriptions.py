@@ -121,9 +121,16 @@ class Subscriptions:
         Args:
             symbol: the unified symbol.
         """
-        self._drop(symbol)
-        if symbol not in self._retries:
-            self._retries[symbol] = asyncio.create_task(self._try_later(symbol))
+        self._ask_later(symbol, self._quarantine_s)
+
+    def ask_again(self, symbol: str, wait_s: float) -> None:
+        """Subscribe to a symbol once more, whether or not it is subscribed to now.
+
+        Args:
+            symbol: the unified symbol.
+            wait_s: in how many seconds.
+        """
+        self._ask_later(symbol, wait_s)
 
     async def stop(self) -> None:
         """End all subscriptions; the sockets themselves are closed with the exchange."""
@@ -146,8 +153,13 @@ class Subscriptions:
             with suppress(ccxt.pro.BaseError, TimeoutError):
                 await asyncio.wait_for(one, UNSUBSCRIBE_S_MAX)
 
-    async def _try_later(self, symbol: str) -> None:
-        await asyncio.sleep(self._quarantine_s)
+    def _ask_later(self, symbol: str, wait_s: float) -> None:
+        self._drop(symbol)
+        if symbol not in self._retries:
+            self._retries[symbol] = asyncio.create_task(self._try_later(symbol, wait_s))
+
+    async def _try_later(self, symbol: str, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
         del self._retries[symbol]
         self._forget(symbol)
         self.add([symbol])

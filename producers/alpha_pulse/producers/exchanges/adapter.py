@@ -12,6 +12,7 @@ from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.producers.exchanges import generic
 from alpha_pulse.producers.exchanges.candles import CandleRequest
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.standing import CCXT_STANDINGS, Standing, ccxt_status
 from alpha_pulse.producers.exchanges.tick import SymbolOf
 from alpha_pulse.producers.exchanges.trades import Mark, RestClient, Wanted
 
@@ -97,6 +98,12 @@ def market_id(symbol: str, market: Mapping[str, Any]) -> str:
     return str(market["id"])
 
 
+def every_one(market: Mapping[str, Any]) -> str | None:
+    """Return that any market may be followed."""
+    del market
+    return None
+
+
 def every_market(url: str, market: Mapping[str, Any]) -> bool:
     """Return that frames of any address may speak of a market."""
     del url, market
@@ -115,6 +122,10 @@ class Exchange:
     frame_name: what frames call a symbol, from (symbol, ccxt's market).
     carries: whether frames of an address (url, ccxt's market) may speak of a market, where two
     markets share an id.
+    status: the exchange's own word for where a market (ccxt's) stands.
+    standings: what that word means; for any other word ccxt's `active` decides.
+    unfollowed: why a market (ccxt's) can't be followed although it trades, and what to follow
+    instead; None where it can.
     symbols_per_subscribe: how many go into one message; where one refused symbol takes its message
     with it: 1.
     dials: half of what the exchange documents, since another producer may share our address.
@@ -128,8 +139,21 @@ class Exchange:
     client_mixins: tuple[type, ...] = ()
     frame_name: Callable[[str, Mapping[str, Any]], str] = market_id
     carries: Callable[[str, Mapping[str, Any]], bool] = every_market
+    status: Callable[[Mapping[str, Any]], str] = ccxt_status
+    standings: Mapping[str, Standing] = field(default_factory=lambda: CCXT_STANDINGS)
+    unfollowed: Callable[[Mapping[str, Any]], str | None] = every_one
     symbols_per_subscribe: int = 1
     dials: DialLimit = DIALS_DEFAULT
     request_interval_ms: float | None = None
     trades: TradeSource = TradeSource()
     candles: CandleSource = CandleSource()
+
+    def standing(self, market: Mapping[str, Any]) -> tuple[Standing, str]:
+        """Return where a market stands by the exchange's list, and the exchange's word for it.
+
+        Args:
+            market: ccxt's market.
+        """
+        status = self.status(market)
+        found = self.standings.get(status) or CCXT_STANDINGS[ccxt_status(market)]
+        return found, status

@@ -10,6 +10,10 @@ A kline, final only with `x` true; `V` is what takers bought, and a minute witho
      "s":"BNBBTC","i":"1m","f":100,"L":200,"o":"0.0010","c":"0.0020","h":"0.0025","l":"0.0010",
      "v":"1000","n":100,"x":true,"q":"1.0000","V":"500","Q":"0.500","B":"123456"}}
 
+A subscribe to what Binance does not have is acknowledged, and nothing comes; a second one to what
+it has is acknowledged too. Too many messages end the connection; too many connections or requests
+are answered by HTTP 429 and then 418. Source: Binance's "WebSocket streams" and "Limits".
+
 Over REST: `historicalTrades` by raw id, keyless where the server allows it, else the last 1,000 of
 `trades`; ccxt's own `fetch_trades` would bring aggregate ids, another id space. `klines` include
 both ends. Source: Binance's REST reference, "Market data endpoints".
@@ -31,6 +35,7 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
 from alpha_pulse.producers.exchanges.numbers import INTEGER_IDS, number_id, time_us
+from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import FrameTime, Tick, decoded, known_symbol
 from alpha_pulse.producers.exchanges.trades import (
     TRADES_PAGE,
@@ -282,6 +287,17 @@ KLINE_NAMES = {
 # Many streams go into one message, and 5 messages a second are allowed.
 SYMBOLS_PER_SUBSCRIBE = 50
 DIALS = DialLimit(150, 300.0)
+# `status` of a symbol. A delisted one stays in the list as BREAK. Source: Binance's "ENUM
+# definitions", symbol status; PRE_TRADING and the two after it are of its older forms.
+STANDINGS = {
+    "TRADING": Standing.TRADING,
+    "BREAK": Standing.HALTED,
+    "HALT": Standing.HALTED,
+    "END_OF_DAY": Standing.HALTED,
+    "PRE_TRADING": Standing.PRE_LAUNCH,
+    "POST_TRADING": Standing.HALTED,
+    "AUCTION_MATCH": Standing.HALTED,
+}
 
 EXCHANGE = Exchange(
     id="binance",
@@ -291,6 +307,8 @@ EXCHANGE = Exchange(
     ccxt_options={"fetchMarkets": {"types": ["spot"]}},
     client_mixins=(OneStream,),
     symbols_per_subscribe=SYMBOLS_PER_SUBSCRIBE,
+    status=own_word("status"),
+    standings=STANDINGS,
     dials=DIALS,
     trades=TradeSource(
         by_id=_REST.trades_by_id,

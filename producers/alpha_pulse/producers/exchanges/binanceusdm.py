@@ -16,6 +16,19 @@ from alpha_pulse.producers.exchanges.binance import (
     BinanceRest,
     OneStream,
 )
+from alpha_pulse.producers.exchanges.standing import Standing, own_word
+
+# `status` of a contract. Source: Binance's "Common definition", contract status.
+STANDINGS = {
+    "TRADING": Standing.TRADING,
+    "PENDING_TRADING": Standing.PRE_LAUNCH,
+    "PRE_SETTLE": Standing.HALTED,
+    "SETTLING": Standing.HALTED,
+    "PRE_DELIVERING": Standing.HALTED,
+    "DELIVERING": Standing.HALTED,
+    "DELIVERED": Standing.ENDED,
+    "CLOSE": Standing.ENDED,
+}
 
 _REST = BinanceRest("fapiPublic", history_page=500, klines_page=499)
 
@@ -25,6 +38,8 @@ EXCHANGE = Exchange(
     ids_are_consecutive=True,
     client_mixins=(OneStream,),
     symbols_per_subscribe=SYMBOLS_PER_SUBSCRIBE,
+    status=own_word("status", "contractStatus"),
+    standings=STANDINGS,
     dials=DIALS,
     trades=TradeSource(
         by_id=_REST.trades_by_id,

@@ -1,6 +1,7 @@
 """Bybit v5, spot and linear perpetuals: topics publicTrade and kline.
 
-A trade frame; ids are UUIDs, which prove nothing about what is missing:
+A trade frame. Ids prove nothing about what is missing: perpetuals have UUIDs, and spot has had
+numbers such as 2290000000001190010741 since 2025, unique and not consecutive:
     {"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1709891679005,"data":[{
      "T":1709891679000,"s":"BTCUSDT","S":"Buy","v":"0.010","p":"27451.00",
      "i":"9dc75fca-4bdd-4773-9f78-6f5d7ab2a110","BT":false}]}
@@ -10,6 +11,21 @@ A kline frame, final only with `confirm` true:
      "open":"16649.5","close":"16677","high":"16677","low":"16608","volume":"2.081",
      "turnover":"34666.4005","confirm":false,"timestamp":1672324988882}],
      "ts":1672324988882,"type":"snapshot"}
+
+A subscribe that fails; it fails whole, so that each symbol goes into a message of its own. A
+perpetual, or a channel, that Bybit does not have:
+    {"success":false,"ret_msg":"error:handler not found,topic:publicTrade.NOPEUSDT","conn_id":"c",
+     "req_id":"1","op":"subscribe"}
+
+A spot symbol that it does not have:
+    {"success":false,"ret_msg":"Invalid symbol :[publicTrade.NOPEUSDT]","conn_id":"c","req_id":"1",
+     "op":"subscribe"}
+
+One that is subscribed already, so that nothing is wrong:
+    {"success":false,"ret_msg":"error:already subscribed,topic:publicTrade.BTCUSDT","conn_id":"c",
+     "req_id":"1","op":"subscribe"}
+
+Source of these: Bybit's v5 reference, "Connect" (the frame), and its servers' answers (the texts).
 
 A market's id says not which it is: BTC/USDT and BTC/USDT:USDT both are BTCUSDT. The end of an
 address is its category, `spot` or `linear`. Over REST only the last trades are shown (60 of spot,
@@ -33,22 +49,27 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
 from alpha_pulse.producers.exchanges.numbers import Form, number_id, time_us
+from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
     FrameError,
     FrameTime,
-    Refusal,
+    Throttled,
     Tick,
     decoded,
+    is_throttling,
     known_symbol,
+    unsubscribed,
 )
 from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, RestClient
 
 _TRADE_ID = re.compile(TRADE_ID_PATTERN).match
+_TOPICS = re.compile(r"(?:topic:|\[)([^\]]+)")
 
 
 class _Kind(msgspec.Struct, gc=False):
     topic: str | None = None
     success: bool | None = None
+    op: str | None = None
     ret_msg: str = ""
 
 
@@ -111,17 +132,22 @@ class BybitDecoder(FrameDecoder):
         kind = decoded(_decode_kind, frame, self._exchange)
         topic = kind.topic
         if topic is None:
-            if kind.success is False and "topic:" in kind.ret_msg:
-                # {"success":false,"ret_msg":"error:handler not found,topic:publicTrade.X", ...}
-                return [
-                    Refusal(self._symbols.get(kind.ret_msg.rpartition(".")[2], ""), kind.ret_msg)
-                ]
-            return None
+            return None if kind.success is not False else self._failed(kind)
         if topic.startswith("publicTrade."):
             return self._trades(frame, receive_time_us)
         if topic.startswith("kline.1."):
             return self._candles(decoded(_decode_klines, frame, self._exchange))
         return None
+
+    def _failed(self, kind: _Kind) -> list[Tick] | None:
+        named = _TOPICS.search(kind.ret_msg)
+        if named is None:
+            return [Throttled("", kind.ret_msg)] if is_throttling(kind.ret_msg) else None
+        if kind.op == "unsubscribe":
+            return []
+        # ccxt would give the whole socket up.
+        ids = [topic.rpartition(".")[2].strip() for topic in named.group(1).split(",")]
+        return unsubscribed(self._symbols, ids, kind.ret_msg)
 
     def rows_of(self, frame: str) -> Sequence[TradeRow]:
         """Return the trades of a publicTrade frame."""
@@ -157,6 +183,14 @@ class _RestTradeRow(msgspec.Struct):
 # [start, open, high, low, close, volume, turnover]
 _RestKlineRow = tuple[str, str, str, str, str, str, str]
 KLINES_PAGE = 1_000
+# `status` of an instrument; spot has Trading alone. Source: Bybit's v5 reference, "Enums", status.
+STANDINGS = {
+    "Trading": Standing.TRADING,
+    "PreLaunch": Standing.PRE_LAUNCH,
+    "Settling": Standing.HALTED,
+    "Delivering": Standing.HALTED,
+    "Closed": Standing.ENDED,
+}
 SPOT_TRADES_PAGE = 60
 
 
@@ -215,6 +249,8 @@ EXCHANGE = Exchange(
     id="bybit",
     decoder=BybitDecoder,
     carries=_carries,
+    status=own_word("status"),
+    standings=STANDINGS,
     dials=DialLimit(250, 300.0),
     trades=TradeSource(recent=_recent_trades),
     candles=CandleSource(

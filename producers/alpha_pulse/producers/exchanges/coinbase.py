@@ -6,10 +6,27 @@ Ids are consecutive per product; one frame may hold several products, newest tra
      "product_id":"BTC-USD","price":"68900.50","size":"0.00150000","side":"BUY",
      "time":"2026-04-07T14:30:02.789012Z"}]}]}
 
+An error names the product, if any; ccxt's receive loop dies of it. A product that is none:
+    {"type":"error","message":"NOPE-USD is not a valid product"}
+
+The same in the words of Coinbase's other feed:
+    {"type":"error","message":"Failed to subscribe","reason":"NOPE-USD is not a valid product"}
+
+More than 8 messages a second from one address; the text is not documented, so its words count:
+    {"type":"error","message":"rate limit exceeded"}
+
+Source of these: Coinbase's references "Advanced Trade WebSocket" and "Exchange WebSocket".
+
+Coinbase has one book for BTC-USD and BTC-USDC: `alias` of the product BTC-USDC is BTC-USD. Trades
+of both come as BTC-USD, and are the same trades. So BTC/USDC is refused with the advice to follow
+BTC/USD: a trade is in the log once, under the one symbol that the frames name, whichever of the two
+are followed, and sums over symbols don't count it twice.
+
 Over REST: `ticker` shows the newest trades of a range of seconds, `candles` include both ends and
 leave out minutes without trades. Source: Coinbase Advanced Trade's reference, "Products".
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,10 +43,11 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import CandleRequest
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
 from alpha_pulse.producers.exchanges.numbers import ISO_TIMES, iso_time_us, number_id
+from alpha_pulse.producers.exchanges.standing import Standing, ccxt_status
 from alpha_pulse.producers.exchanges.tick import (
-    Refusal,
     Tick,
     decoded,
+    unsubscribed,
 )
 from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient, Wanted
 
@@ -37,7 +55,8 @@ from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient
 class _Kind(msgspec.Struct, gc=False):
     channel: str | None = None
     type: str | None = None
-    message: str | None = None
+    message: str = ""
+    reason: str = ""
 
 
 class _TradeRow(msgspec.Struct, gc=False, rename={"market": "product_id", "amount": "size"}):
@@ -60,6 +79,7 @@ class _TradeFrame(msgspec.Struct, gc=False):
 # Coinbase names the maker's side.
 _TAKER_SIDES: Mapping[str, Side] = {"BUY": "sell", "SELL": "buy"}
 _decode_kind = msgspec.json.Decoder(_Kind).decode
+_WORDS = re.compile(r"[\s,;:'\"\[\]()]+")
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 
 
@@ -80,11 +100,9 @@ class CoinbaseDecoder(FrameDecoder):
             return self._trades(frame, receive_time_us)
         kind = decoded(_decode_kind, frame, self._exchange)
         if kind.type == "error":
-            # ccxt's receive loop dies of it:
-            # {"type":"error","message":"X-Y is not a valid product"}
-            message = kind.message or ""
-            named = [symbol for name, symbol in self._symbols.items() if name in message.split()]
-            return [Refusal(named[0] if named else "", message)]
+            reason = f"{kind.message} {kind.reason}".strip()
+            named = [name for name in self._symbols if name in _WORDS.split(reason)]
+            return unsubscribed(self._symbols, named or [""], reason)
         if kind.channel != "market_trades":
             return None
         return self._trades(frame, receive_time_us)
@@ -116,10 +134,38 @@ class _RestCandleRow(msgspec.Struct):
 
 
 CANDLES_PAGE = 350
+# A product's flag that is set, else its `status`. Without market orders or without takers nothing
+# or little is traded. Source: Coinbase Advanced Trade's reference, "List public products".
+STANDINGS = {
+    "online": Standing.TRADING,
+    "limit_only": Standing.TRADING,
+    "post_only": Standing.HALTED,
+    "cancel_only": Standing.HALTED,
+    "auction_mode": Standing.HALTED,
+    "trading_disabled": Standing.HALTED,
+    "is_disabled": Standing.HALTED,
+    "offline": Standing.HALTED,
+    "delisted": Standing.ENDED,
+}
+_FLAGS = ("is_disabled", "trading_disabled", "cancel_only", "post_only", "auction_mode")
 # Pages of `ticker` for one wanted id, going back from the newest.
 PAGES_MAX = 20
 # `ticker` of a longer stretch is not asked for at once.
 SPAN_US_MAX = 7 * DAY_US
+
+
+def _status(market: Mapping[str, Any]) -> str:
+    row = market["info"]
+    flags = [] if row.get("status") == "delisted" else [f for f in _FLAGS if row.get(f) is True]
+    return flags[0] if flags else str(row.get("status") or ccxt_status(market))
+
+
+def _unfollowed(market: Mapping[str, Any]) -> str | None:
+    book = market["info"].get("alias")
+    if not book or book == market["id"]:
+        return None
+    symbol = str(book).replace("-", "/")
+    return f"its trades are those of {symbol}, with which it shares a book: follow {symbol}"
 
 
 async def _ticker(client: Any, request: dict[str, Any]) -> list[_RestTradeRow]:
@@ -192,6 +238,9 @@ EXCHANGE = Exchange(
     decoder=CoinbaseDecoder,
     ids_are_consecutive=True,
     dials=DialLimit(4, 1.0),
+    status=_status,
+    standings=STANDINGS,
+    unfollowed=_unfollowed,
     trades=TradeSource(
         by_id=_trades_by_id,
         span_us_max=SPAN_US_MAX,

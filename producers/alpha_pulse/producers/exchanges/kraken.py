@@ -13,9 +13,32 @@ new subscription it sends a snapshot of the last ones, which repairs what a lost
      "interval_begin":"2023-10-04T16:25:00.000000000Z","interval":5,
      "timestamp":"2023-10-04T16:30:00.000000Z"}]}
 
-Frames carry the symbol itself, BTC/USD, where REST says XBTUSD. Over REST: `Trades` from a time in
-ns on, `OHLC` its last 720 candles whatever is asked for; `since` excludes its own candle, and
-`count` keeps the oldest. Source: Kraken's REST reference, "Market data".
+A subscribe is answered for each of its symbols. One that Kraken does not have; ccxt hangs on it:
+    {"error":"Currency pair not supported NOPE/USD","method":"subscribe","success":false,
+     "symbol":"NOPE/USD","time_in":"2023-10-04T16:26:30.524394Z",
+     "time_out":"2023-10-04T16:26:30.524404Z"}
+
+One that is subscribed already, so that nothing is wrong:
+    {"error":"Already subscribed","method":"subscribe","success":false,"symbol":"BTC/USD",
+     "time_in":"2023-10-04T16:26:30.524394Z","time_out":"2023-10-04T16:26:30.524404Z"}
+
+Too many messages; which number is too many is not documented:
+    {"error":"Exceeded msg rate","method":"subscribe","success":false,"symbol":"BTC/USD",
+     "time_in":"2023-10-04T16:26:30.524394Z","time_out":"2023-10-04T16:26:30.524404Z"}
+
+The whole exchange, told at each connect and when it changes:
+    {"channel":"status","type":"update","data":[{"version":"2.0.10","system":"maintenance",
+     "api_version":"v2","connection_id":6447481662169813000}]}
+
+Source of these: Kraken's Spot WebSocket v2 reference, "Trade", "Status", and "Errors".
+
+Frames call a market by its `wsname` in AssetPairs, with BTC for XBT and DOGE for XDG. That is not
+ccxt's symbol: LUNA/USD is Terra Classic (ccxt: LUNC/USD) and LUNA2/USD is Terra (ccxt: LUNA/USD);
+REP, REPV2 and UST are such names too.
+
+REST goes by the pair's id (XXBTZUSD): `Trades` from a time in ns on, `OHLC` its last 720 candles
+whatever is asked for; `since` excludes its own candle, and `count` keeps the oldest. Source:
+Kraken's REST reference, "Market data".
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,14 +66,18 @@ from alpha_pulse.producers.exchanges.numbers import (
     number_id,
     positive_text,
 )
+from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
     FrameError,
     FrameTime,
-    Refusal,
     SymbolOf,
+    SystemStatus,
+    Throttled,
     Tick,
     decoded,
+    is_throttling,
     known_symbol,
+    unsubscribed,
 )
 from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient, Wanted
 
@@ -58,9 +85,18 @@ from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, Mark, RestClient
 class _Channel(msgspec.Struct, gc=False):
     channel: str | None = None
     # Of an answer to a subscribe.
+    method: str | None = None
     success: bool | None = None
     error: str | None = None
     symbol: str | None = None
+
+
+class _System(msgspec.Struct, gc=False):
+    system: str
+
+
+class _StatusFrame(msgspec.Struct, gc=False):
+    data: list[_System]
 
 
 _NAMES = {"market": "symbol", "amount": "qty", "time": "timestamp"}
@@ -100,6 +136,9 @@ class _CandleFrame(msgspec.Struct, gc=False):
 _decode_channel = msgspec.json.Decoder(_Channel).decode
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
+_decode_status = msgspec.json.Decoder(_StatusFrame).decode
+# The words of the status channel with which trades come.
+_SYSTEM_TRADES = frozenset({"online", "limit_only"})
 
 
 def _text(raw: msgspec.Raw) -> str:
@@ -128,11 +167,20 @@ class KrakenDecoder(FrameDecoder):
             return self._trades(frame, receive_time_us)
         if channel == "ohlc":
             return self._candles(decoded(_decode_candles, frame, self._exchange))
-        if kind.success is False and kind.symbol is not None:
-            # ccxt hangs on this one: {"error":"Currency pair not supported X/Y",
-            # "method":"subscribe","success":false,"symbol":"X/Y", ...}
-            return [Refusal(known_symbol(self._symbols, kind.symbol), kind.error or "refused")]
-        return None
+        if channel == "status":
+            rows = decoded(_decode_status, frame, self._exchange).data
+            return [SystemStatus(row.system in _SYSTEM_TRADES, row.system) for row in rows]
+        return self._failed(kind) if kind.success is False else None
+
+    def _failed(self, kind: _Channel) -> list[Tick] | None:
+        reason = kind.error or "refused"
+        if kind.symbol is None:
+            return [Throttled("", reason)] if is_throttling(reason) else None
+        return (
+            []
+            if kind.method == "unsubscribe"
+            else unsubscribed(self._symbols, [kind.symbol], reason)
+        )
 
     def rows_of(self, frame: str) -> Sequence[TradeRow]:
         """Return the trades of a trade frame."""
@@ -170,11 +218,49 @@ _RestTradeRow = tuple[str, str, float, str, str, str, int]
 # [time in s, open, high, low, close, vwap, volume, count]
 _RestCandleRow = tuple[int, str, str, str, str, str, str, int]
 CANDLES_SHOWN = 720
+# `status` of a pair. With post_only there are no takers, with limit_only there are. Source:
+# Kraken's references, REST "Get tradable asset pairs" and Spot WebSocket v2 "Instrument".
+STANDINGS = {
+    "online": Standing.TRADING,
+    "limit_only": Standing.TRADING,
+    "reduce_only": Standing.TRADING,
+    "post_only": Standing.HALTED,
+    "cancel_only": Standing.HALTED,
+    "maintenance": Standing.HALTED,
+    "work_in_progress": Standing.PRE_LAUNCH,
+    "delisted": Standing.ENDED,
+}
+
+
+_READABLE = {"XBT": "BTC", "XDG": "DOGE"}
 
 
 def _frame_name(symbol: str, market: Mapping[str, Any]) -> str:
-    del market
-    return symbol
+    # Of websocket v2. A pair without a `wsname` is known by its symbol alone.
+    name = str(market["info"].get("wsname") or symbol)
+    return "/".join(_READABLE.get(asset, asset) for asset in name.split("/"))
+
+
+class _OwnNames:
+    """Makes ccxt subscribe by Kraken's names: it sends its own symbols."""
+
+    def watch(self, url: str, key: str, message: Any = None, *rest: Any, **named: Any) -> Any:
+        """Watch one market, under Kraken's name of it."""
+        return super().watch(url, key, self._renamed(message), *rest, **named)  # type: ignore[misc]
+
+    def watch_multiple(
+        self, url: str, keys: Any, message: Any = None, *rest: Any, **named: Any
+    ) -> Any:
+        """Watch many markets, under Kraken's names of them."""
+        renamed = self._renamed(message)
+        return super().watch_multiple(url, keys, renamed, *rest, **named)  # type: ignore[misc]
+
+    def _renamed(self, message: Any) -> Any:
+        parameters = (message or {}).get("params") or {}
+        if "symbol" not in parameters:
+            return message
+        names = [_frame_name(s, self.market(s)) for s in parameters["symbol"]]  # type: ignore[attr-defined]
+        return {**message, "params": {**parameters, "symbol": names}}
 
 
 def _rows(answer: Any) -> Any:
@@ -238,8 +324,11 @@ EXCHANGE = Exchange(
     id="kraken",
     decoder=KrakenDecoder,
     ids_are_consecutive=True,
+    client_mixins=(_OwnNames,),
     frame_name=_frame_name,
     dials=DialLimit(75, 600.0),
+    status=own_word("status"),
+    standings=STANDINGS,
     trades=TradeSource(by_id=_trades_by_id, first_from=_first_trade_from),
     candles=CandleSource(
         page_rows=CANDLES_SHOWN,

@@ -10,6 +10,15 @@ A candle: time, open, high, low, close, volume in base, in currency, in quote; f
     {"arg":{"channel":"candle1m","instId":"BTC-USDT"},"data":[["1597026360000","8533.02",
      "8553.74","8527.17","8548.26","45247","529.5858061","4527.1","1"]]}
 
+A subscribe to what OKX does not have; a second one to what it has is acknowledged as the first was:
+    {"event":"error","code":"60018",
+     "msg":"Wrong URL or channel:trades-all,instId:NOPE-USDT doesn't exist.","connId":"a4d3ae55"}
+
+More than 480 subscribes an hour on one connection; nothing is named:
+    {"event":"error","code":"60014","msg":"Requests too frequent","connId":"a4d3ae55"}
+
+Source of these: OKX's v5 reference, "Error code", "WebSocket".
+
 Over REST: `history-trades` pages back by id or time, `history-candles` excludes both ends. Source:
 OKX's v5 reference, "Market data".
 """
@@ -30,12 +39,15 @@ from alpha_pulse.producers.exchanges.adapter import (
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
 from alpha_pulse.producers.exchanges.numbers import MS_TEXT_TIMES, number_id, time_us
+from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
     FrameError,
-    Refusal,
+    Throttled,
     Tick,
     decoded,
+    is_throttling,
     known_symbol,
+    unsubscribed,
 )
 from alpha_pulse.producers.exchanges.trades import Mark, RestClient, Wanted
 
@@ -78,7 +90,7 @@ class _CandleFrame(msgspec.Struct, gc=False):
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
-_INSTRUMENT = re.compile(r"instId:([A-Za-z0-9-]+)")
+_INSTRUMENTS = re.compile(r"""instId"?:"?([^"'\s,]+)""")
 
 
 class OkxDecoder(FrameDecoder):
@@ -94,10 +106,8 @@ class OkxDecoder(FrameDecoder):
         channel = "trades-all"
         if not frame.startswith(self.hot):
             kind = decoded(_decode_kind, frame, self._exchange)
-            if kind.event == "error" and (refused := _INSTRUMENT.search(kind.msg)):
-                # ccxt would fail every subscription of the socket: {"event":"error",
-                # "code":"60018","msg":"Wrong URL or channel:trades-all,instId:X-Y doesn't exist"}
-                return [Refusal(self._symbols.get(refused.group(1), ""), kind.msg)]
+            if kind.event == "error":
+                return self._failed(kind)
             if kind.arg is None or kind.event is not None:
                 return None
             channel = kind.arg.channel
@@ -106,6 +116,13 @@ class OkxDecoder(FrameDecoder):
         if channel == "candle1m":
             return self._candles(decoded(_decode_candles, frame, self._exchange))
         return None
+
+    def _failed(self, kind: _Kind) -> list[Tick] | None:
+        # ccxt would fail every subscription of the socket.
+        ids = _INSTRUMENTS.findall(kind.msg)
+        if not ids:
+            return [Throttled("", kind.msg)] if is_throttling(kind.msg) else None
+        return unsubscribed(self._symbols, ids, kind.msg)
 
     def rows_of(self, frame: str) -> Sequence[TradeRow]:
         """Return the trades of a trades-all frame."""
@@ -152,6 +169,15 @@ class _RestTradeRow(msgspec.Struct):
 _RestCandleRow = tuple[str, str, str, str, str, str, str, str, str]
 TRADES_PAGE = 100
 CANDLES_PAGE = 300
+# `state` of an instrument. Source: OKX's v5 reference, "Get instruments".
+STANDINGS = {
+    "live": Standing.TRADING,
+    "suspend": Standing.HALTED,
+    "rebase": Standing.HALTED,
+    "preopen": Standing.PRE_LAUNCH,
+    "test": Standing.ENDED,
+    "expired": Standing.ENDED,
+}
 # Kinds of paging of `history-trades`: `after` is an id, or a time in ms.
 _BY_ID, _BY_TIME = "1", "2"
 
@@ -227,6 +253,8 @@ EXCHANGE = Exchange(
         "fetchMarkets": {"types": ["spot", "swap"]},
     },
     client_mixins=(_SingleTrades,),
+    status=own_word("state"),
+    standings=STANDINGS,
     dials=DialLimit(2, 1.0),
     # "Get candlesticks history": 20 requests in 2 s; ccxt sends one in 110 ms.
     request_interval_ms=100.0,

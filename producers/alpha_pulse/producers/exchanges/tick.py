@@ -3,7 +3,8 @@
 A decoder sees a frame's text, a table of market ids and the time of receipt; no clock, no socket.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,7 +50,28 @@ class Refusal:
     reason: str
 
 
-Tick = Trade | Candle | FrameTime | Refusal
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The exchange did not carry out a subscribe, for too many at once. "" when it names none."""
+
+    symbol: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatus:
+    """What the exchange says of itself as a whole, in its own word, and whether it trades."""
+
+    is_trading: bool
+    status: str
+
+
+Tick = Trade | Candle | FrameTime | Refusal | Throttled | SystemStatus
+
+_SUBSCRIBED = re.compile("already subscribed", re.IGNORECASE)
+_TOO_MANY = re.compile(
+    "too many|too frequent|msg rate|rate.limit|frequency protection", re.IGNORECASE
+)
 
 
 def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> DecodedT:
@@ -69,6 +91,28 @@ def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> Dec
         raise FrameError(
             f"expected a frame of {exchange}, found {frame[:120]!r}: {error}"
         ) from error
+
+
+def is_throttling(reason: str) -> bool:
+    """Return whether an exchange's error says that we ask too much at once."""
+    return _TOO_MANY.search(reason) is not None
+
+
+def unsubscribed(symbols: SymbolOf, market_ids: Iterable[str], reason: str) -> list[Tick]:
+    """Return what an exchange's answer means that a subscribe failed.
+
+    Args:
+        symbols: the followed markets of the frame's address.
+        market_ids: the markets that the answer names.
+        reason: the answer's text.
+
+    Returns:
+        A tick for each market. None where they are subscribed already: there is nothing to do.
+    """
+    if _SUBSCRIBED.search(reason):
+        return []
+    kind = Throttled if is_throttling(reason) else Refusal
+    return [kind(symbols.get(market_id, ""), reason) for market_id in market_ids]
 
 
 def known_symbol(symbols: SymbolOf, market_id: str) -> str:

@@ -3,12 +3,16 @@
 As spot, under fapi, with other limits and one more field:
 {"e":"trade","E":1723161255343,"T":1723161255342,"s":"BTCUSDT","t":5248193810,"p":"61837.60",
  "q":"0.020","X":"MARKET","m":true}
+
+Since 2026-04-23 `trade` comes on the address /public alone, `kline` and `aggTrade` on /market. On
+another one, and on the old /ws and /stream, they are acknowledged and nothing comes. Source:
+Binance's change log of USDⓈ-M futures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from alpha_pulse.replay.dialects.base import RestReply, RestRequest
+from alpha_pulse.replay.dialects.base import Reply, RestReply, RestRequest
 from alpha_pulse.replay.dialects.binance import Binance
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.feeds import Feed
@@ -43,6 +47,16 @@ class BinanceUsdm(Binance):
     def unified_symbol(cls, symbol: str) -> str:
         """Return the perpetual of a recorded symbol: BTC/USDT:USDT."""
         return perpetual_symbol(symbol)
+
+    def channels_of_url(self, path: str, query: Mapping[str, str]) -> Sequence[Channel]:
+        """Return the streams that an address names and serves."""
+        return [c for c in super().channels_of_url(path, query) if _serves(path, c)]
+
+    def on_text(self, socket: ClientSocket, text: str) -> Reply:
+        """Answer as spot does; what the address does not serve is acknowledged and stays mute."""
+        reply = super().on_text(socket, text)
+        reply.subscribe = [c for c in reply.subscribe if _serves(socket.path, c)]
+        return reply
 
     def no_symbols(self, request: RestRequest) -> RestReply:
         """List nothing: the other markets of the same company."""
@@ -91,6 +105,11 @@ class BinanceUsdm(Binance):
                 ).encode()
             )
         return self.combined(socket, channel, frames)
+
+
+def _serves(path: str, channel: Channel) -> bool:
+    kind = "public" if channel.name.endswith("@trade") else "market"
+    return path.startswith(f"/{kind}/")
 
 
 DIALECT = BinanceUsdm

@@ -313,3 +313,26 @@ async def test_bybits_spot_ids_are_numbers_that_rise_and_are_not_consecutive(
         steps = {after - before for before, after in pairwise(ids)}
         assert min(steps) > 0
         assert steps != {1}
+
+
+@pytest.mark.parametrize("stream", ["btcusdt@trade", "btcusdt@kline_1m"])
+@pytest.mark.parametrize("in_url", [False, True])
+async def test_a_perpetuals_stream_is_mute_on_every_address_but_its_own(
+    stream: str, in_url: bool, recording: Recording
+) -> None:
+    perpetual = RecordedMarket(replace(recording, symbol="BTC/USDT:USDT"))
+    own = "/public" if stream.endswith("@trade") else "/market"
+    async with (
+        ReplayExchange([perpetual], dialect="binanceusdm", wait_for=[], speed=1.0) as exchange,
+        aiohttp.ClientSession() as session,
+    ):
+        channels = {}
+        for address in ("/public", "/market", "/private", ""):
+            path = f"{address}/ws/{stream if in_url else '0'}"
+            ws = await session.ws_connect(f"{exchange.url}/fstream.binance.com{path}")
+            if not in_url:
+                await ws.send_json({"method": "SUBSCRIBE", "params": [stream], "id": 1})
+                assert (await ws.receive_json(timeout=PATIENCE_S))["result"] is None
+            (socket,) = [s for s in exchange.conductor.sockets.values() if s.path == path]
+            channels[address] = [channel.name for channel in socket.channels]
+        assert channels == {"/public": [], "/market": [], "/private": [], "": []} | {own: [stream]}

@@ -4,6 +4,10 @@ A trade says more than spot's: `X` is MARKET, or a reason such as INSURANCE_FUND
     {"e":"trade","E":1723161255343,"T":1723161255342,"s":"BTCUSDT","t":5248193810,
      "p":"61837.60","q":"0.020","X":"MARKET","m":true}
 
+Each address serves some kinds of streams: `trade` comes on /public, `kline` on /market; elsewhere
+each is acknowledged and nothing comes. ccxt asks for both where they are, so that there are two
+sockets. Source: Binance's change log of USD-M futures, 2026-04-23.
+
 Up to 499 rows of `klines` weigh 2 and 1,000 weigh 5: pages of 499 bring most rows for the weight.
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest
@@ -109,6 +109,8 @@ TRACKERS: list[Callable[[], ConsecutiveIds | SeenIds]] = [
 
 
 @given(arrivals, st.integers(1, 20), st.sampled_from(TRACKERS))
+# The sixth is forgotten by the fifth, within one run.
+@example([10, 1, 2, 3, 60, 1, 10], 20, forgetful_ids)
 @settings(max_examples=150)
 def test_adding_runs_is_the_same_as_adding_one_by_one(
     order: list[int], size: int, tracker: Callable[[], ConsecutiveIds | SeenIds]

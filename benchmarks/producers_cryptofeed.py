@@ -1,6 +1,6 @@
 """Contender: cryptofeed and its Kafka backend, in an environment of its own.
 
-Arguments: exchange, Kafka, namespace, frames. Needs nothing of this project.
+Arguments: address, Kafka, namespace, trades. Needs nothing of this project.
 """
 
 # mypy: ignore-errors
@@ -69,4 +69,4 @@ def main(url: str, kafka: str, namespace: str, frames: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(*sys.argv[1:4], int(sys.argv[4]))

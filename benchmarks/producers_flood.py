@@ -1,135 +1,152 @@
-"""A local exchange that floods: `python producers_flood.py FRAMES` prints its address and waits.
+"""A local exchange that floods: `python producers_flood.py EXCHANGE TRADES PER_FRAME`.
 
-Speaks as much Binance as the contenders ask for. Trades come as fast as the client reads, ids run
-on, on `/ws/…` as raw trades after a SUBSCRIBE, on `/stream?streams=…@aggTrade` at once.
+Speaks the exchange's dialect of the replay exchange, REST and websocket. Trades come as fast as the
+client reads once it has subscribed, ids run on, and PER_FRAME of them share a frame where the
+exchange has frames of several. Prints its address and runs until killed.
 """
 
 import asyncio
 import csv
 import gzip
 import os
-import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import orjson
 from aiohttp import WSMsgType, web
 
+from alpha_pulse.replay.dialects import DIALECTS
+from alpha_pulse.replay.dialects.base import Dialect, Options, RestRequest
+from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
+from alpha_pulse.replay.markets.feeds import Feed
+from alpha_pulse.replay.markets.market import Instrument, RecordedCandle, TradeRow
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 
-BLOB_FRAMES = 100
-UNSENT_BYTES_MAX = 256 * 1024
+SYMBOL = "BTC/USDT"
+BLOB_TRADES = 100
 FIRST_ID = 1_000_000
-Row = tuple[int, str, str, bool]  # time in ms, price, amount, the buyer is the maker
+# Longer than any exchange collects trades for one frame.
+FRAME_US = 250_000
+Printed = tuple[str, str, str]  # price, amount, side
 
 
-def recorded_rows() -> list[Row]:
+def printed_trades() -> list[Printed]:
     """Return the trades of the Binance recording, else of a made-up market."""
     folder = os.environ.get("ALPHA_PULSE_RECORDINGS")
     path = Path(folder or "") / "binance-spot-btcusdt" / "trades.csv.gz"
     if folder and path.exists():
         with gzip.open(path, "rt") as file:
-            return [
-                (
-                    int(row["trade_time_us"]) // 1000,
-                    row["price"],
-                    row["amount"],
-                    row["side"] == "sell",
-                )
-                for row in csv.DictReader(file)
-            ]
-    market = SyntheticMarket("BTC/USDT", 1, trades_per_minute=2_000)
+            return [(row["price"], row["amount"], row["side"]) for row in csv.DictReader(file)]
+    market = SyntheticMarket(SYMBOL, 1, trades_per_minute=2_000)
     rows = market.rows(0, market.position_at(BEGIN_US + 600_000_000))
-    return [(r.trade_time_us // 1000, r.price, r.amount, r.side == "sell") for r in rows]
+    return [(row.price, row.amount, row.side) for row in rows]
 
 
-def raw_trade(number: int, row: Row) -> str:
-    """Return a frame of the stream `btcusdt@trade`."""
-    time_ms, price, amount, maker = row
-    return (
-        f'{{"e":"trade","E":{time_ms},"s":"BTCUSDT","t":{number},"p":"{price}","q":"{amount}",'
-        f'"T":{time_ms},"m":{"true" if maker else "false"},"M":true}}'
-    )
+class FloodMarket:
+    """One symbol's trades, `per_frame` of each moment and side; prices come over and over."""
+
+    def __init__(self, symbol: str, printed: Sequence[Printed], per_frame: int) -> None:
+        self._printed = printed
+        self._per_frame = per_frame
+        self.instrument = Instrument(symbol, price_digits=2, amount_digits=8)
+        self.begin_us = self.complete_from_us = BEGIN_US
+        self.end_us: int | None = None
+
+    def position_at(self, time_us: int) -> int:
+        """Return how many trades come before a time."""
+        return max(0, -(-(time_us - BEGIN_US) // FRAME_US)) * self._per_frame
+
+    def position_of(self, trade_id: int) -> int:
+        """Return the position of a trade id."""
+        return max(0, trade_id - FIRST_ID)
+
+    def rows(self, first: int, end: int) -> Sequence[TradeRow]:
+        """Return the trades at positions [first, end)."""
+        found = []
+        for place in range(first, end):
+            frame = place // self._per_frame
+            price, amount, _ = self._printed[place % len(self._printed)]
+            side = self._printed[frame % len(self._printed)][2]
+            at_us = BEGIN_US + frame * FRAME_US
+            found.append(TradeRow(FIRST_ID + place, at_us, price, amount, side))
+        return found
+
+    def settled_us(self, close_us: int) -> int:
+        """Return the close: times never step back here."""
+        return close_us
+
+    def own_candle(self, open_time_us: int) -> RecordedCandle | None:
+        """Return None: the candles are sums of the trades."""
+        return None
+
+    def native_id(self, row: TradeRow) -> str:
+        """Return the number, so that what is lost is seen on every exchange."""
+        return str(row.trade_id)
 
 
-def aggregate_trade(number: int, row: Row) -> str:
-    """Return a frame of the combined stream `btcusdt@aggTrade`."""
-    time_ms, price, amount, maker = row
-    return (
-        f'{{"stream":"btcusdt@aggTrade","data":{{"e":"aggTrade","E":{time_ms},"s":"BTCUSDT",'
-        f'"a":{number},"p":"{price}","q":"{amount}","f":{number},"l":{number},"T":{time_ms},'
-        f'"m":{"true" if maker else "false"},"M":true}}}}'
-    )
+class Flood:
+    """The exchange: a dialect, and trades that wait for nothing but the client."""
+
+    def __init__(self, dialect: Dialect, trades: int, per_frame: int) -> None:
+        self._dialect = dialect
+        self._trades = trades
+        self._blob = -(-BLOB_TRADES // per_frame) * per_frame
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer a REST request, or serve a websocket."""
+        address = request.match_info["address"]
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._serve(request, "/" + address.partition("/")[2])
+        reply = await self._dialect.rest(RestRequest(address, request.query, request.headers))
+        body = orjson.dumps({} if reply is None else reply.body)
+        status = 404 if reply is None else reply.status
+        return web.Response(body=body, status=status, content_type="application/json")
+
+    async def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
+        ws = web.WebSocketResponse(autoping=False, compress=False)
+        await ws.prepare(request)
+        socket = ClientSocket(1, path, ws, request)
+        socket.put(self._dialect.greet(socket))
+        self._open(socket, self._dialect.channels_of_url(path, request.query))
+        async for message in ws:
+            if message.type is WSMsgType.PING:
+                socket.pong(message.data)
+            elif message.type is WSMsgType.TEXT:
+                reply = self._dialect.on_text(socket, message.data)
+                socket.put(reply.frames)
+                self._open(socket, reply.subscribe)
+        return ws
+
+    def _open(self, socket: ClientSocket, channels: Sequence[Channel]) -> None:
+        socket.flush()
+        for channel in channels:
+            socket.open_channel(channel)
+            if channel.kind == "trades":
+                self._tasks.add(asyncio.create_task(self._send(socket, channel)))
+
+    async def _send(self, socket: ClientSocket, channel: Channel) -> None:
+        market = self._dialect.by_symbol[channel.symbol].market
+        for first in range(0, self._trades, self._blob):
+            rows = market.rows(first, min(first + self._blob, self._trades))
+            socket.put(self._dialect.trade_frames(socket, channel, rows))
+            socket.flush()
+            await socket.drain()
+            if socket.closed:
+                return
 
 
-def blobs(rows: list[Row], frames: int, form: Callable[[int, Row], str]) -> Iterator[bytes]:
-    """Yield websocket frames, many in one piece."""
-    for start in range(0, frames, BLOB_FRAMES):
-        parts = []
-        for place in range(start, min(start + BLOB_FRAMES, frames)):
-            payload = form(FIRST_ID + place, rows[place % len(rows)]).encode()
-            size = len(payload)
-            header = bytes([0x81, size]) if size < 126 else b"\x81\x7e" + struct.pack(">H", size)
-            parts += [header, payload]
-        yield b"".join(parts)
-
-
-async def send(request: web.Request, pieces: Iterator[bytes]) -> None:
-    """Write as fast as the client reads."""
-    transport = request.transport
-    for piece in pieces:
-        if transport is None or transport.is_closing():
-            return
-        transport.write(piece)
-        while transport.get_write_buffer_size() > UNSENT_BYTES_MAX:  # noqa: ASYNC110
-            await asyncio.sleep(0.0005)
-
-
-def application(rows: list[Row], frames: int) -> web.Application:
-    """Return the exchange."""
-    listing: dict[str, Any] = {
-        "symbols": [
-            {
-                "symbol": "BTCUSDT",
-                "status": "TRADING",
-                "baseAsset": "BTC",
-                "quoteAsset": "USDT",
-                "permissions": ["SPOT"],
-                "isSpotTradingAllowed": True,
-                "filters": [{"filterType": "PRICE_FILTER", "tickSize": "0.01000000"}],
-            }
-        ]
-    }
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            return web.json_response(listing if "exchangeInfo" in request.path else [])
-        socket = web.WebSocketResponse(compress=False, autoping=True)
-        await socket.prepare(request)
-        tasks = []
-        if "/stream" in request.path.rpartition(":")[2]:
-            combined = "aggTrade" in request.query_string
-            if combined:
-                pieces = blobs(rows, frames, aggregate_trade)
-                tasks.append(asyncio.create_task(send(request, pieces)))
-        async for message in socket:
-            if message.type is WSMsgType.TEXT and "SUBSCRIBE" in message.data:
-                await socket.send_str('{"result":null,"id":1}')
-                pieces = blobs(rows, frames, raw_trade)
-                tasks.append(asyncio.create_task(send(request, pieces)))
-        for task in tasks:
-            task.cancel()
-        return socket
-
-    app = web.Application()
-    app.router.add_route("*", "/{address:.*}", handle)
-    return app
-
-
-async def main(frames: int) -> None:
+async def main(exchange: str, trades: int, per_frame: int) -> None:
     """Serve until killed."""
-    runner = web.AppRunner(application(recorded_rows(), frames), access_log=None)
+    kind = DIALECTS[exchange]
+    symbol = kind.unified_symbol(SYMBOL)
+    feed = Feed(FloodMarket(symbol, printed_trades(), per_frame), symbol)
+    app = web.Application()
+    app.router.add_route(
+        "*", "/{address:.*}", Flood(kind([feed], Options()), trades, per_frame).handle
+    )
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
@@ -137,4 +154,4 @@ async def main(frames: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

@@ -1,4 +1,7 @@
-"""Contender: our own live producer and publisher. Arguments: exchange, Kafka, namespace, frames."""
+"""Contender: our own live producer and publisher.
+
+Arguments: address, Kafka, namespace, trades, exchange.
+"""
 
 import asyncio
 import json
@@ -14,6 +17,7 @@ from alpha_pulse.contracts.roles.logs import configure_logs
 from alpha_pulse.contracts.roles.publisher import Publisher
 from alpha_pulse.producers.live import LiveProducer
 from alpha_pulse.producers.role import tune_memory
+from alpha_pulse.replay.dialects import DIALECTS
 
 RSS_AT = 100_000
 
@@ -24,9 +28,14 @@ def rss_mib() -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
-async def main(url: str, kafka: str, namespace: str, frames: int) -> None:
-    """Follow until every frame's record is acknowledged."""
-    config = ProducerConfig(exchange_url=url, exchange_candles=False)
+async def main(url: str, kafka: str, namespace: str, trades: int, exchange: str) -> None:
+    """Follow until every trade's record is acknowledged."""
+    config = ProducerConfig(
+        exchange=exchange,
+        symbols=(DIALECTS[exchange].unified_symbol("BTC/USDT"),),
+        exchange_url=url,
+        exchange_candles=False,
+    )
     publisher = Publisher(
         KafkaConfig(bootstrap=kafka),
         "bench",
@@ -42,14 +51,14 @@ async def main(url: str, kafka: str, namespace: str, frames: int) -> None:
         await asyncio.sleep(0.001)
     cpu, count = time.process_time(), publisher.acknowledged
     rss: dict[str, float] = {}
-    while publisher.acknowledged < frames:
+    while publisher.acknowledged < trades:
         await asyncio.sleep(0.005)
         if publisher.acknowledged >= RSS_AT and not rss:
             rss[str(RSS_AT)] = rss_mib()
     measured = {
         "records": publisher.acknowledged - count,
         "cpu_s": time.process_time() - cpu,
-        "rss_mib": {**rss, str(frames): rss_mib()},
+        "rss_mib": {**rss, str(trades): rss_mib()},
     }
     stop.set()
     await following
@@ -60,4 +69,4 @@ async def main(url: str, kafka: str, namespace: str, frames: int) -> None:
 if __name__ == "__main__":
     configure_logs()
     tune_memory()
-    uvloop.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    uvloop.run(main(*sys.argv[1:4], int(sys.argv[4]), sys.argv[5]))

@@ -478,6 +478,7 @@ def test_frames_of_any_kind_among_good_ones_are_what_they_are_alone(name: str) -
 def test_any_bad_value_among_good_frames_is_refused_as_it_is_alone(name: str) -> None:
     good = numbered(name, 1)
     texts = ["", "x", "0", "-1", "+7", "1.5", "9e-08", "٣", "7\n", "7" * 20, "7" * 25, "ETH-USD"]
+    texts += ["7" * 64, "7" * 65, "two words", "\x7f"]
     numbers = ["0", "-1", "1.5", "9e-08", "7" * 13, "7" * 16, "7" * 20, "7" * 25]
     values = [*map(json_text, texts), *numbers, "null", "true", "false", "[]", "{}"]
     for place in places_of(good):

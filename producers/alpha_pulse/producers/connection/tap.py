@@ -11,6 +11,7 @@ leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_me
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -25,6 +26,8 @@ from alpha_pulse.producers.exchanges.adapter import Exchange
 from alpha_pulse.producers.liveness.heard import Heard
 
 Frame = str | bytes
+# An attribute of an Enum costs as much as a call.
+_TEXT = WSMsgType.TEXT
 
 
 class Socket:
@@ -116,7 +119,7 @@ class Tap:
         inbox: list[Frame] = []
 
         def handle(message: Any) -> None:
-            if message.type is WSMsgType.TEXT:
+            if message.type is _TEXT:
                 inbox.append(message.data)
             else:
                 if message.type is WSMsgType.PONG:
@@ -131,16 +134,8 @@ class Tap:
                 on_frames(socket, frames)
 
         def read_buffer() -> None:
-            # As ccxt's own loop does, which looks its buffer up twice for every frame.
-            buffer = None if client.closed() else client.buffer
-            if buffer and len(buffer) > 1:
-                read_bytes = 0
-                while len(buffer) > 1:
-                    message, size = buffer.popleft()
-                    read_bytes += size + MSG_SIZE_OVERHEAD
-                    handle(message)
-                # aiohttp counts what waits, to pause the transport: the rest carries the sum.
-                buffer[0] = (buffer[0][0], buffer[0][1] + read_bytes)
+            if not client.closed():
+                _drain(client.buffer, inbox, handle)
             give()
             receive_loop()
 
@@ -159,6 +154,22 @@ class Tap:
         client.receive = receive_when_open
         if self.on_tapped is not None:
             self.on_tapped(socket)
+
+
+def _drain(buffer: deque[Any] | None, inbox: list[Frame], handle: Callable[[Any], None]) -> None:
+    # As ccxt's own loop does, which looks its buffer up twice for every frame: all but the last.
+    if not buffer or len(buffer) < 2:
+        return
+    read_bytes = 0
+    while len(buffer) > 1:
+        message, size = buffer.popleft()
+        read_bytes += size + MSG_SIZE_OVERHEAD
+        if message.type is _TEXT:
+            inbox.append(message.data)
+        else:
+            handle(message)
+    # aiohttp counts what waits, to pause the transport: the rest carries the sum.
+    buffer[0] = (buffer[0][0], buffer[0][1] + read_bytes)
 
 
 def _ping(client: Any, payload: bytes) -> None:

@@ -47,7 +47,7 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import Form, number_id, time_us
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
@@ -63,6 +63,7 @@ from alpha_pulse.producers.exchanges.tick import (
 from alpha_pulse.producers.exchanges.trades import TRADES_PAGE, RestClient
 
 _TRADE_ID = re.compile(TRADE_ID_PATTERN).match
+_TRADE_ID_LENGTH_MAX = 64
 _TOPICS = re.compile(r"(?:topic:|\[)([^\]]+)")
 
 
@@ -108,7 +109,6 @@ class _KlineFrame(msgspec.Struct, gc=False):
 
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
-_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_klines = msgspec.json.Decoder(_KlineFrame).decode
 
 
@@ -118,12 +118,22 @@ def _any_id(text: str) -> str:
     return text
 
 
+def _any_ids(texts: Sequence[str]) -> Sequence[str]:
+    joined, lengths = "".join(texts), set(map(len, texts))
+    # Printable ASCII but the blank, at most so many: what the pattern says of each.
+    are_ids = joined.isascii() and joined.isprintable() and " " not in joined
+    if are_ids and min(lengths) > 0 and max(lengths) <= _TRADE_ID_LENGTH_MAX:
+        return texts
+    return [_any_id(text) for text in texts]
+
+
 class BybitDecoder(FrameDecoder):
     """Decodes the frames of one address, so of one category; see `FrameDecoder`."""
 
     hot = '{"topic":"publicTrade.'
+    decode_trades = msgspec.json.Decoder(_TradeFrame).decode
     sides: ClassVar[Mapping[str, Side]] = {"Buy": "buy", "Sell": "sell"}
-    ids = Form(_any_id, lambda ids: [_any_id(trade_id) for trade_id in ids])
+    ids = Form(_any_id, _any_ids)
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
         """Return the ticks of a publicTrade or kline frame, None for any other."""
@@ -148,10 +158,6 @@ class BybitDecoder(FrameDecoder):
         # ccxt would give the whole socket up.
         ids = [topic.rpartition(".")[2].strip() for topic in named.group(1).split(",")]
         return unsubscribed(self._symbols, ids, kind.ret_msg)
-
-    def rows_of(self, frame: str) -> Sequence[TradeRow]:
-        """Return the trades of a publicTrade frame."""
-        return _decode_trades(frame).data
 
     def _candles(self, frame: _KlineFrame) -> list[Tick]:
         symbol = known_symbol(self._symbols, frame.topic.rpartition(".")[2])

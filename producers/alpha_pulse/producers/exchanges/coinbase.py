@@ -27,7 +27,7 @@ leave out minutes without trades. Source: Coinbase Advanced Trade's reference, "
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -41,7 +41,7 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import CandleRequest
-from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import ISO_TIMES, iso_time_us, number_id
 from alpha_pulse.producers.exchanges.standing import Standing, ccxt_status
 from alpha_pulse.producers.exchanges.tick import (
@@ -72,25 +72,37 @@ class _Event(msgspec.Struct, gc=False):
     trades: list[_TradeRow]
 
 
+def _by_number(row: _TradeRow) -> tuple[int, str]:
+    return len(row.trade_id), row.trade_id
+
+
 class _TradeFrame(msgspec.Struct, gc=False):
     events: list[_Event]
+
+    @property
+    def data(self) -> list[_TradeRow]:
+        """Its trades by id."""
+        events = self.events
+        if len(events) == 1:
+            rows = events[0].trades
+        else:
+            rows = [row for event in events for row in event.trades]
+        if len(rows) > 1:
+            rows.sort(key=_by_number)
+        return rows
 
 
 # Coinbase names the maker's side.
 _TAKER_SIDES: Mapping[str, Side] = {"BUY": "sell", "SELL": "buy"}
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _WORDS = re.compile(r"[\s,;:'\"\[\]()]+")
-_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
-
-
-def _number(row: _TradeRow) -> int:
-    return int(row.trade_id)
 
 
 class CoinbaseDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
 
     hot = '{"channel":"market_trades",'
+    decode_trades = msgspec.json.Decoder(_TradeFrame).decode
     sides = _TAKER_SIDES
     times = ISO_TIMES
 
@@ -106,14 +118,6 @@ class CoinbaseDecoder(FrameDecoder):
         if kind.channel != "market_trades":
             return None
         return self._trades(frame, receive_time_us)
-
-    def rows_of(self, frame: str) -> Sequence[TradeRow]:
-        """Return the trades of a market_trades frame by id."""
-        rows = [row for event in _decode_trades(frame).events for row in event.trades]
-        if len(rows) > 1:
-            self.ids.many([row.trade_id for row in rows])
-            rows.sort(key=_number)
-        return rows
 
 
 class _RestTradeRow(msgspec.Struct):

@@ -55,10 +55,26 @@ class TradeRow(Protocol):
         """When it happened, by the exchange's clock."""
 
 
+class TradeFrame(Protocol):
+    """A frame of trades."""
+
+    @property
+    def data(self) -> Sequence[TradeRow]:
+        """Its trades."""
+
+
+class DecodeTrades(Protocol):
+    """Decodes a frame of trades; raises what msgspec raises."""
+
+    def __call__(self, frame: str, /) -> TradeFrame:
+        """Return the frame."""
+
+
 class FrameDecoder:
     """Turns raw frames of one websocket address into their ticks, in the frames' order.
 
-    `hot`: how a frame begins that can only be trades: it is read as such at once. `sides`: what a
+    `hot`: how a frame begins that can only be trades: it is read as such at once, by
+    `decode_trades`, a msgspec decoder's; ordered are the rows by id. `sides`: what a
     row's side says of the taker. `ids`, `times`, `numbers`: how rows write them.
 
     Args:
@@ -67,6 +83,7 @@ class FrameDecoder:
     """
 
     hot: ClassVar[str]
+    decode_trades: ClassVar["DecodeTrades"]
     sides: ClassVar[Mapping[Any, Side]] = {"buy": "buy", "sell": "sell"}
     ids: ClassVar[Form[str]] = NUMBER_IDS
     times: ClassVar[Form[int]] = MS_TIMES
@@ -94,17 +111,6 @@ class FrameDecoder:
         """
         raise NotImplementedError
 
-    def rows_of(self, frame: str) -> Sequence[TradeRow]:
-        """Return the trades of a frame that begins with `hot`, in id order.
-
-        Args:
-            frame: the frame's text.
-
-        Raises:
-            msgspec.DecodeError, ValueError, RecursionError: it is of another shape.
-        """
-        raise NotImplementedError
-
     def rows(self, frames: Sequence[str]) -> Sequence[TradeRow] | None:
         """Return the trades of many frames, in their order; None when one is of another kind.
 
@@ -118,7 +124,7 @@ class FrameDecoder:
         for frame in frames:
             if not frame.startswith(hot):
                 return None
-        return [row for rows in map(self.rows_of, frames) for row in rows]
+        return [row for found in map(self.decode_trades, frames) for row in found.data]
 
     def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
         """Return the trades of many frames at once: the fast way for a loop turn full of trades.
@@ -178,7 +184,7 @@ class FrameDecoder:
 
     def _trades(self, frame: str, receive_time_us: int) -> list[Tick]:
         # Of one frame of trades, whatever its numbers look like.
-        rows = decoded(self.rows_of, frame, self._exchange)
+        rows = decoded(self.decode_trades, frame, self._exchange).data
         return [self._trade(row, receive_time_us) for row in rows]
 
     def _trade(self, row: TradeRow, receive_time_us: int) -> Trade:

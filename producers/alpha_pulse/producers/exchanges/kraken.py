@@ -41,7 +41,7 @@ whatever is asked for; `since` excludes its own candle, and `count` keeps the ol
 Kraken's REST reference, "Market data".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,7 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import (
     INTEGER_IDS,
     ISO_TIMES,
@@ -134,7 +134,6 @@ class _CandleFrame(msgspec.Struct, gc=False):
 
 
 _decode_channel = msgspec.json.Decoder(_Channel).decode
-_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
 _decode_status = msgspec.json.Decoder(_StatusFrame).decode
 # The words of the status channel with which trades come.
@@ -149,9 +148,12 @@ class KrakenDecoder(FrameDecoder):
     """Decodes the frames of one address, over all its connections; see `FrameDecoder`."""
 
     hot = '{"channel":"trade",'
+    decode_trades = msgspec.json.Decoder(_TradeFrame).decode
     ids = INTEGER_IDS
     times = ISO_TIMES
-    numbers = Form(lambda raw: positive_text(_text(raw)), lambda raws: [_text(raw) for raw in raws])
+    numbers = Form(
+        lambda raw: positive_text(_text(raw)), lambda raws: [bytes(raw).decode() for raw in raws]
+    )
 
     def __init__(self, exchange: str, symbols: SymbolOf) -> None:
         super().__init__(exchange, symbols)
@@ -181,10 +183,6 @@ class KrakenDecoder(FrameDecoder):
             if kind.method == "unsubscribe"
             else unsubscribed(self._symbols, [kind.symbol], reason)
         )
-
-    def rows_of(self, frame: str) -> Sequence[TradeRow]:
-        """Return the trades of a trade frame."""
-        return _decode_trades(frame).data
 
     def _candles(self, frame: _CandleFrame) -> list[Tick]:
         ticks: list[Tick] = []

@@ -13,6 +13,7 @@ from alpha_pulse.producers.exchanges.tick import SHOWN_MAX, FrameError
 
 ReadT = TypeVar("ReadT")
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_DIGITS_MAX = 20
 NUMBER_ID_END = 10**_ID_DIGITS_MAX  # ids that are numbers are below
 
@@ -90,7 +91,8 @@ def iso_time_us(text: str) -> int:
 
 @lru_cache(maxsize=256)
 def _second_us(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
+    since = datetime.fromisoformat(f"{text}+00:00") - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000
 
 
 def number_id(text: str) -> str:

@@ -24,7 +24,6 @@ OKX's v5 reference, "Market data".
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +36,7 @@ from alpha_pulse.producers.exchanges.adapter import (
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
-from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import MS_TEXT_TIMES, number_id, time_us
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
@@ -78,7 +77,6 @@ class _TradeRow(msgspec.Struct, gc=False, rename=_NAMES):
 
 
 class _TradeFrame(msgspec.Struct, gc=False):
-    arg: _Argument
     data: list[_TradeRow]
 
 
@@ -88,7 +86,6 @@ class _CandleFrame(msgspec.Struct, gc=False):
 
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
-_decode_trades = msgspec.json.Decoder(_TradeFrame).decode
 _decode_candles = msgspec.json.Decoder(_CandleFrame).decode
 _INSTRUMENTS = re.compile(r"""instId"?:"?([^"'\s,]+)""")
 
@@ -97,6 +94,7 @@ class OkxDecoder(FrameDecoder):
     """Decodes the frames of one address; see `FrameDecoder`."""
 
     hot = '{"arg":{"channel":"trades-all"'
+    decode_trades = msgspec.json.Decoder(_TradeFrame).decode
     times = MS_TEXT_TIMES
 
     def __call__(self, frame: str, receive_time_us: int) -> list[Tick] | None:
@@ -123,10 +121,6 @@ class OkxDecoder(FrameDecoder):
         if not ids:
             return [Throttled("", kind.msg)] if is_throttling(kind.msg) else None
         return unsubscribed(self._symbols, ids, kind.msg)
-
-    def rows_of(self, frame: str) -> Sequence[TradeRow]:
-        """Return the trades of a trades-all frame."""
-        return _decode_trades(frame).data
 
     def _candles(self, frame: _CandleFrame) -> list[Tick]:
         symbol = known_symbol(self._symbols, frame.arg.instId or "")

@@ -6,7 +6,6 @@ until the missing ones are added too, or until `give_up` says that they will not
 """
 
 from bisect import insort
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -230,10 +229,10 @@ class SeenIds:
     Args:
         last_id: the last one published already; None: nothing is known.
         last_time_us: the time of its trade; 0: unknown.
-        window_us: for how long of the trades' own time an id is remembered.
+        window_us: for how long of the trades' own time an id is remembered, at least.
         ids_min: so many are kept whatever their age: REST's last trades may reach back for hours in
             a quiet market.
-        ids_max: no more than this are kept.
+        ids_max: no more than this are kept, so that half as many are remembered at least.
     """
 
     def __init__(
@@ -250,12 +249,16 @@ class SeenIds:
         self._window_us = window_us
         self._ids_min = ids_min
         self._ids_max = ids_max
-        self._seen: OrderedDict[str, int] = OrderedDict()
+        # Two generations, so that nothing has to be taken out one by one: the newer one follows the
+        # older one once it holds what must be remembered by itself.
+        self._seen: set[str] = set()
+        self._seen_before: set[str] = set()
+        self._since_us = last_time_us  # the newest time when the newer generation began
         if last_id is not None:
-            self._seen[last_id] = last_time_us
+            self._seen.add(last_id)
 
     def __contains__(self, trade_id: str) -> bool:
-        return trade_id in self._seen
+        return trade_id in self._seen or trade_id in self._seen_before
 
     @property
     def held(self) -> int:
@@ -277,28 +280,25 @@ class SeenIds:
 
     def add_run(self, trades: Sequence[Trade]) -> list[Trade]:
         """Return those of some trades that were not seen yet, in their order."""
-        seen, ids_min = self._seen, self._ids_min
+        seen, before, newest_us = self._seen, self._seen_before, self.last_time_us
         new: list[Trade] = []
         for trade in trades:
             trade_id = trade.trade_id
-            if trade_id in seen:
+            if trade_id in seen or trade_id in before:
                 self.duplicates += 1
                 continue
             new.append(trade)
-            seen[trade_id] = time_us = trade.trade_time_us
-            if time_us > self.last_time_us:
-                self.last_time_us = time_us
-            # What is forgotten may be seen again, by the next trade already.
-            if len(seen) > ids_min:
-                self._forget()
+            seen.add(trade_id)
+            if trade.trade_time_us > newest_us:
+                newest_us = trade.trade_time_us
+            if len(seen) >= self._ids_min and self._is_enough(len(seen), newest_us):
+                seen, before = set(), seen
+                self._seen, self._seen_before, self._since_us = seen, before, newest_us
+        self.last_time_us = newest_us
         return new
 
-    def _forget(self) -> None:
-        seen, oldest_us = self._seen, self.last_time_us - self._window_us
-        while len(seen) > self._ids_min and (
-            len(seen) > self._ids_max or next(iter(seen.values())) < oldest_us
-        ):
-            seen.popitem(last=False)
+    def _is_enough(self, count: int, newest_us: int) -> bool:
+        return newest_us - self._since_us >= self._window_us or count >= self._ids_max // 2
 
 
 def _changed(gap: Gap, status: str, reason: str) -> Gap:

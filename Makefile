@@ -68,7 +68,7 @@ fuzz: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python tests/fuzz --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-# All, half an hour, or one: make bench NAME=producers ARGS=--keep
+# All, 40 minutes, or one: make bench NAME=producers ARGS=--keep
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME [options]] [--keep]`: runs the module `benchmarks.NAME`, or all.
 
 --keep: appends what the run says as JSON to `benchmarks/results/`, and writes the README's table.
-Without a NAME all run one after the other, as for the README's table: about half an hour.
+Without a NAME all run one after the other, as for the README's table: about 40 minutes.
 """
 
 import importlib

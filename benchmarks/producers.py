@@ -114,9 +114,11 @@ async def run(per_frame: dict[str, int], trades: int, rounds: int) -> dict[str, 
                     pythons["cryptofeed"] = python
                 flood = FloodOf(exchange, count)
                 found[exchange] = await run_exchange(flood, pythons, runtime.kafka, trades, rounds)
+    # What the README's table shows is of all exchanges.
+    whole = set(found) == set(TRADES_PER_FRAME)
     return {
         **found.get(FIRST, {}),
-        "exchanges": found,
+        "exchanges" if whole else "some_exchanges": found,
         "lost": sum(one["lost"] for one in found.values()),
         "duplicated": sum(one["duplicated"] for one in found.values()),
     }

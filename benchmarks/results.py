@@ -57,10 +57,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def newest(name: str) -> dict[str, Any] | None:
-    """Return the last run of a benchmark that was kept; None when there is none."""
+def newest(name: str, figure: str = "") -> dict[str, Any] | None:
+    """Return the last run of a benchmark that was kept; None when there is none.
+
+    Args:
+        name: of the benchmark.
+        figure: one that the run must have; "": any run.
+    """
     file = RESULTS / f"{name}.ndjson"
     if not file.exists():
         return None
-    line: dict[str, Any] = json.loads(file.read_text().splitlines()[-1])
-    return line
+    for text in reversed(file.read_text().splitlines()):
+        run: dict[str, Any] = json.loads(text)
+        if not figure or figure in run["figures"]:
+            return run
+    return None

@@ -73,9 +73,9 @@ class DecodeTrades(Protocol):
 class FrameDecoder:
     """Turns raw frames of one websocket address into their ticks, in the frames' order.
 
-    `hot`: how a frame begins that can only be trades: it is read as such at once, by
-    `decode_trades`, a msgspec decoder's; ordered are the rows by id. `sides`: what a
-    row's side says of the taker. `ids`, `times`, `numbers`: how rows write them.
+    `hot`: the beginning of a frame that can only hold trades; it is read as such without another
+    look. `decode_trades`: reads such a frame; its rows come by id. `sides`: what a row's side says
+    of the taker. `ids`, `times`, `numbers`: how rows write them.
 
     Args:
         exchange: the name that events carry.

@@ -99,7 +99,7 @@ class SymbolFeed:
         tracker = self.tracker
         if self._has_begun and self._begin_us:
             if isinstance(tracker, SeenIds):
-                if self.state.caught_up:
+                if self.caught_up:
                     return self._add_unproven_run(tracker, trades, start)
             elif tracker.last_id is not None and not tracker.held:
                 end = self._add_consecutive_run(tracker, tracker.last_id, trades, start)

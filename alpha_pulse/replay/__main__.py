@@ -87,7 +87,7 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
             keyless_history=not arguments.key_required,
             refused=frozenset(s for s in arguments.refuse.split(",") if s),
             weight_per_minute_max=arguments.weight_limit,
-            messages_per_s_max=arguments.message_limit,
+            limits_scale=None if arguments.no_limits else 1.0,
         ),
         at_end=arguments.at_end,
         port=arguments.port,
@@ -251,7 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key-required", action="store_true", help="refuse keyless history")
     parser.add_argument("--refuse", default="", help="symbols that the websocket refuses")
     parser.add_argument("--weight-limit", type=int, help="REST weight a minute before 429")
-    parser.add_argument("--message-limit", type=int, help="messages a second on one socket")
+    parser.add_argument(
+        "--no-limits", action="store_true", help="websockets may do what no exchange allows"
+    )
     parser.add_argument(
         "--keep-running", action="store_true", help="do not stop when standard input ends"
     )

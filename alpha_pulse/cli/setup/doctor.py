@@ -12,7 +12,7 @@ from alpha_pulse.cli.options import ConfigFile
 from alpha_pulse.cli.pipeline.servers import reachable_clickhouse, with_running_kafka
 from alpha_pulse.cli.setup.checks.check import Check, failure, ok
 from alpha_pulse.cli.setup.checks.clickhouse import check_clickhouse
-from alpha_pulse.cli.setup.checks.exchange import check_exchange_clock
+from alpha_pulse.cli.setup.checks.exchange import check_exchange_clock, check_start
 from alpha_pulse.cli.setup.checks.kafka import check_kafka
 from alpha_pulse.cli.setup.checks.machine import check_machine
 from alpha_pulse.contracts.config import ClickHouseConfig, Config, KafkaConfig, load_config
@@ -50,6 +50,7 @@ async def run_checks(path: Path | None, *, offline: bool) -> list[Check]:
         return [failure("configuration", str(error), "correct it; alpha-pulse config check")]
     checks = [ok("configuration", str(path) if path else "defaults and environment")]
     checks += check_machine(config)
+    checks.append(check_start(config))
     asking = [_kafka(config), _clickhouse(config)]
     if not offline:
         asking.append(_exchange(config))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from alpha_pulse.replay.dialects.rules import NO_RULES, Breach, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import ExchangeCandle
 from alpha_pulse.replay.markets.feeds import Feed
@@ -24,17 +25,18 @@ class Options:
     keyless_history: trades by id are served without an API key; else they are refused.
     refused: symbols that are listed and yet refused by the websocket, as delisted ones are.
     weight_per_minute_max: REST weight before 429, None for no limit.
-    messages_per_s_max: messages on one socket before it is closed, None for no limit.
     throttled_subscribes: how many subscribes, the first ones, are answered that they are too many.
     system_status: the exchange's own word for its state as a whole; "": the one for trading.
+    limits_scale: of the windows in which a dialect's websocket rules count, for tests that must
+    not take minutes; None: nothing is refused.
     """
 
     keyless_history: bool = True
     refused: frozenset[str] = frozenset()
     weight_per_minute_max: int | None = None
-    messages_per_s_max: int | None = None
     throttled_subscribes: int = 0
     system_status: str = ""
+    limits_scale: float | None = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Dialect:
     mixes_symbols: whether one frame may hold trades of several symbols.
     refuses_symbols: whether subscribing to a symbol that is not listed is answered with an error.
     time_precision_us: the step in which the exchange tells a trade's time.
+    rules: what the websockets of one address may do.
     """
 
     name: ClassVar[str]
@@ -109,6 +112,7 @@ class Dialect:
     mixes_symbols: ClassVar[bool] = False
     refuses_symbols: ClassVar[bool] = True
     ping_interval_s: ClassVar[float] = 20.0
+    rules: ClassVar[SocketRules] = NO_RULES
 
     def __init__(self, feeds: Sequence[Feed], options: Options) -> None:
         self.feeds = feeds
@@ -217,6 +221,24 @@ class Dialect:
         None to any other message, and where the exchange has no such answer.
         """
         return []
+
+    def is_request(self, text: str) -> bool:
+        """Return whether a message is a subscribe, unsubscribe or login."""
+        return "subscribe" in text.lower()
+
+    def breach(self, socket: ClientSocket, reply: Reply) -> Breach | None:
+        """Return the rule that the subscriptions of a message would break."""
+        opened = socket.channels | dict.fromkeys(reply.subscribe)
+        if self.rules.streams and len(opened) > self.rules.streams:
+            return "streams"
+        length = self.rules.topic_chars and sum(len(channel.name) + 3 for channel in opened)
+        if length and self.rules.topic_chars and length > self.rules.topic_chars:
+            return "topics"
+        return None
+
+    def on_breach(self, breach: Breach, text: str) -> list[bytes] | None:
+        """Return the frames that refuse a message; None: the connection is closed."""
+        return None if self.rules.closes else self.throttled_frames(parse_object(text) or {})
 
     def trade_frames(
         self, socket: ClientSocket, channel: Channel, rows: Sequence[TradeRow]

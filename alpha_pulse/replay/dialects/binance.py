@@ -29,6 +29,7 @@ from alpha_pulse.replay.dialects.binance_rest import (
     required,
     trade_row,
 )
+from alpha_pulse.replay.dialects.rules import Rate, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import TIMEFRAMES_US, ExchangeCandle, plain
 from alpha_pulse.replay.markets.feeds import Feed
@@ -76,6 +77,9 @@ class Binance(Dialect):
         (r"[tT]rades$", 25),
     )
     refuses_symbols = False
+    # Source: Binance, "WebSocket Streams", "General WSS information". A connection that breaks a
+    # rule is closed; the status of a handshake too many is not documented.
+    rules = SocketRules(dials=Rate(300, 300.0), messages=Rate(5, 1.0), streams=1_024, closes=True)
     klines_max: ClassVar[int] = ROWS_MAX
     history_max: ClassVar[int] = ROWS_MAX
 

@@ -10,10 +10,12 @@ Binance's change log of USDⓈ-M futures.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from alpha_pulse.replay.dialects.base import Reply, RestReply, RestRequest
 from alpha_pulse.replay.dialects.binance import Binance
+from alpha_pulse.replay.dialects.rules import Rate
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.feeds import Feed
 from alpha_pulse.replay.markets.market import TradeRow, perpetual_symbol
@@ -40,6 +42,8 @@ class BinanceUsdm(Binance):
         (r"/fapi/v1/historicalTrades$", "historical_trades"),
         (r"/fapi/v1/aggTrades$", "aggregate_trades"),
     )
+    # Source: Binance, "USDⓈ-M Futures", "Websocket Market Streams"; dials are spot's.
+    rules = replace(Binance.rules, messages=Rate(10, 1.0))
     klines_max = 1_500
     history_max = 500
 

@@ -21,12 +21,14 @@ from alpha_pulse.replay.dialects.base import (
     text_list,
     tick,
 )
+from alpha_pulse.replay.dialects.rules import Breach, Rate, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
 from alpha_pulse.replay.markets.feeds import Feed
 from alpha_pulse.replay.markets.market import TradeRow
 
 SPOT_TRADES_MAX = 60
+SPOT_ARGUMENTS_MAX = 10
 LINEAR_TRADES_MAX = 1_000
 CANDLES_MAX = 1_000
 SPOT_IDS_FROM = 2_290_000_000_000_000_000_000
@@ -62,6 +64,9 @@ class Bybit(Dialect):
     trade_paths = r"recent-trade"
     candle_paths = r"/kline"
     frame_trades_max: ClassVar[int] = 1_024
+    # Sources: Bybit v5, "Rate Limit Rules" (websocket IP limit; 403 for what is too frequent) and
+    # "Connect" (args of a public connection, and of one request of spot).
+    rules = SocketRules(dials=Rate(500, 300.0), dial_status=403, topic_chars=21_000)
 
     @classmethod
     def unified_symbol(cls, symbol: str) -> str:
@@ -178,6 +183,17 @@ class Bybit(Dialect):
         return RestRefusal(RestReply({**body, "time": self.now_ms}))
 
     # Websocket
+
+    def breach(self, socket: ClientSocket, reply: Reply) -> Breach | None:
+        """Return the rule that a request breaks; spot alone counts the arguments."""
+        if "/spot" in socket.path and len(reply.subscribe) > SPOT_ARGUMENTS_MAX:
+            return "arguments"
+        return super().breach(socket, reply)
+
+    def on_breach(self, breach: Breach, text: str) -> list[bytes]:
+        """Return a refusal; only the text for too many arguments of spot has been seen."""
+        what = f"args size >{SPOT_ARGUMENTS_MAX}" if breach == "arguments" else "args too long"
+        return [dumps({"success": False, "ret_msg": what, "conn_id": "replay", "op": "subscribe"})]
 
     def on_text(self, socket: ClientSocket, text: str) -> Reply:
         """Answer ping, subscribe and unsubscribe; one bad topic refuses the whole request.

@@ -22,6 +22,7 @@ from alpha_pulse.replay.dialects.base import (
     text_list,
     tick,
 )
+from alpha_pulse.replay.dialects.rules import Rate, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import ExchangeCandle
 from alpha_pulse.replay.markets.feeds import Feed
@@ -69,6 +70,8 @@ class Coinbase(Dialect):
     has_candle_channel = False
     snapshot_trades = 50
     mixes_symbols = True
+    # Source: Coinbase, "Advanced Trade WebSocket Rate Limits": both of an address.
+    rules = SocketRules(dials=Rate(8, 1.0), messages=Rate(8, 1.0), of_address=True)
 
     def market_id(self, instrument: Instrument) -> str:
         """Return Coinbase's name of a pair: BTC-USDT."""

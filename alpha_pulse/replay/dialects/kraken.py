@@ -23,6 +23,7 @@ from alpha_pulse.replay.dialects.base import (
     text_list,
     tick,
 )
+from alpha_pulse.replay.dialects.rules import Rate, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import TIMEFRAMES_US, ExchangeCandle
 from alpha_pulse.replay.markets.feeds import Feed
@@ -66,6 +67,9 @@ class Kraken(Dialect):
     )
     candle_paths = r"OHLC"
     frame_trades_max: ClassVar[int] = 100
+    # Source: Kraken, "Spot WebSockets", introduction: the proxy bans for 10 minutes. How many
+    # messages are too many is not documented; 50 a second is a guess.
+    rules = SocketRules(dials=Rate(150, 600.0), dial_ban_s=600.0, messages=Rate(50, 1.0))
     snapshot_trades = 50
 
     def market_id(self, instrument: Instrument) -> str:

@@ -22,6 +22,7 @@ from alpha_pulse.replay.dialects.base import (
     parse_object,
     tick,
 )
+from alpha_pulse.replay.dialects.rules import Rate, SocketRules
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.candles import ExchangeCandle, plain
 from alpha_pulse.replay.markets.feeds import Feed
@@ -55,6 +56,8 @@ class Okx(Dialect):
         (r"/api/v5/market/trades$", "trades"),
         (r"/api/v5/market/history-trades$", "history_trades"),
     )
+    # Source: OKX API v5, "WebSocket", "Connect".
+    rules = SocketRules(dials=Rate(3, 1.0), requests=Rate(480, 3_600.0))
 
     def market_id(self, instrument: Instrument) -> str:
         """Return OKX's name of a pair: BTC-USDT."""
@@ -146,6 +149,10 @@ class Okx(Dialect):
         return feed
 
     # Websocket
+
+    def is_request(self, text: str) -> bool:
+        """Return whether a message is a subscribe, unsubscribe or login."""
+        return "subscribe" in text or '"login"' in text
 
     def on_text(self, socket: ClientSocket, text: str) -> Reply:
         """Answer the text `ping`, subscribe and unsubscribe."""

@@ -70,6 +70,7 @@ class Ledger:
         self.closed_candles: Counter[str] = Counter()
         self.rest_requests: Counter[str] = Counter()
         self.rest_refused: Counter[int] = Counter()
+        self.sockets_refused: Counter[str] = Counter()
         self.garbage_frames: Counter[str] = Counter()
 
     def add_sent(self, symbol: str, first: int, end: int) -> None:
@@ -119,6 +120,7 @@ class Ledger:
         return {
             "symbols": symbols,
             "rest_requests": dict(self.rest_requests),
+            "sockets_refused": dict(self.sockets_refused),
             "rest_refused": {str(status): n for status, n in self.rest_refused.items()},
             "garbage_frames": dict(self.garbage_frames),
         }

@@ -6,6 +6,7 @@ so does the dispatch here.
 """
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from aiohttp import WSMsgType, web
 from alpha_pulse.contracts.errors import ConfigError
 from alpha_pulse.replay.dialects import DIALECT_DEFAULT, DIALECTS
 from alpha_pulse.replay.dialects.base import Options, RestReply, RestRequest
+from alpha_pulse.replay.dialects.rules import Breach
 from alpha_pulse.replay.dialects.sockets import ClientSocket
 from alpha_pulse.replay.exchange.clock import Clock, FullSpeedClock, LiveClock, PacedClock
 from alpha_pulse.replay.exchange.conductor import Conductor
@@ -32,7 +34,7 @@ from alpha_pulse.replay.exchange.faults import (
     shortened,
 )
 from alpha_pulse.replay.exchange.ledger import Ledger
-from alpha_pulse.replay.exchange.limits import MessageLimit, Verdict, WeightLimit
+from alpha_pulse.replay.exchange.limits import AddressLimits, Verdict, WeightLimit
 from alpha_pulse.replay.markets.feeds import Feed
 from alpha_pulse.replay.markets.market import Market
 
@@ -102,6 +104,7 @@ class ReplayExchange:
         )
         weight_max = self._options.weight_per_minute_max
         self._weight_limit = WeightLimit(weight_max, kind.weights) if weight_max else None
+        self._limits = AddressLimits(kind.rules, self._options.limits_scale)
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
         self._task: asyncio.Task[None] | None = None
@@ -242,6 +245,10 @@ class ReplayExchange:
     async def _serve_socket(self, request: web.Request, path: str) -> web.StreamResponse:
         if len(self.conductor.sockets) >= SOCKETS_MAX:
             return _json({"replay": f"{SOCKETS_MAX} sockets are open already"}, status=503)
+        wait_s = self._limits.refuses_dial_s(time.monotonic())
+        if wait_s > 0:
+            self.ledger.sockets_refused["dials"] += 1
+            return _too_many(self._limits.rules.dial_status, math.ceil(wait_s), {})
         fault = self.faults.take_rest(f"{SOCKET_PATHS}{path}")
         refused = await _refuse(fault) if fault is not None else None
         if refused is not None:
@@ -263,21 +270,35 @@ class ReplayExchange:
         return ws
 
     async def _listen(self, socket: ClientSocket) -> None:
-        messages_max = self._options.messages_per_s_max
-        limit = MessageLimit(messages_max) if messages_max else None
+        limits = self._limits.of_socket()
         async for message in socket.ws:
             if socket.dead:
                 continue
-            if limit is not None and not limit.allows(time.monotonic()):
-                await socket.close(1008, b"Too many requests")
-                return
-            if message.type == WSMsgType.PING:
+            text = message.data if message.type == WSMsgType.TEXT else ""
+            breach = limits.breach(time.monotonic(), is_request=self.dialect.is_request(text))
+            if breach is None and text:
+                breach = self._answer(socket, text)
+            elif breach is None and message.type == WSMsgType.PING:
                 socket.pong(message.data)
-            elif message.type == WSMsgType.TEXT:
-                reply = self.dialect.answer(socket, message.data)
-                socket.put(reply.frames)
-                self.conductor.subscribe(socket, reply.subscribe)
-                self.conductor.unsubscribe(socket, reply.unsubscribe)
+            if breach is not None:
+                self.ledger.sockets_refused[breach] += 1
+                frames = self.dialect.on_breach(breach, text)
+                if frames is None:
+                    await socket.close(1008, b"Too many requests")
+                    return
+                socket.put(frames)
+                socket.flush()
+
+    def _answer(self, socket: ClientSocket, text: str) -> Breach | None:
+        reply = self.dialect.answer(socket, text)
+        if self._options.limits_scale is not None:
+            breach = self.dialect.breach(socket, reply)
+            if breach is not None:
+                return breach
+        socket.put(reply.frames)
+        self.conductor.subscribe(socket, reply.subscribe)
+        self.conductor.unsubscribe(socket, reply.unsubscribe)
+        return None
 
     async def _ping(self, socket: ClientSocket) -> None:
         while True:

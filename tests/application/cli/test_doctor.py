@@ -13,6 +13,7 @@ from alpha_pulse.cli.setup.checks.clickhouse import (
     check_parts,
     check_version,
 )
+from alpha_pulse.cli.setup.checks.exchange import check_start
 from alpha_pulse.cli.setup.checks.kafka import check_partitions, check_settings
 from alpha_pulse.cli.setup.checks.machine import (
     check_disk,
@@ -22,11 +23,34 @@ from alpha_pulse.cli.setup.checks.machine import (
     is_taken,
 )
 from alpha_pulse.cli.setup.doctor import run_checks
-from alpha_pulse.contracts.config import Config, MetricsConfig
+from alpha_pulse.contracts.config import Config, MetricsConfig, ProducerConfig
 from alpha_pulse.sinks.clickhouse.migrate import load_migrations, load_schema
 
 MIGRATIONS = load_migrations()
 APPLIED = {migration.name: migration.checksum for migration in MIGRATIONS}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbols", "said"),
+    [
+        ("binance", 1, "1 symbol of binance on 1 connection of each address; its limits make"),
+        ("binance", 1_000, "1,000 symbols of binance on 2 connections of each address"),
+        (
+            "okx",
+            1_000,
+            "1,000 symbols of okx on 9 connections of each address; its limits make that take 8 s",
+        ),
+        (
+            "gate",
+            3,
+            "3 symbols of gate on 1 connection of each address; its limits make that take 0 s",
+        ),
+    ],
+)
+def test_the_start_that_the_limits_allow(exchange: str, symbols: int, said: str) -> None:
+    names = tuple(f"A{n}/USDT" for n in range(symbols))
+    found = check_start(Config(producer=ProducerConfig(exchange=exchange, symbols=names)))
+    assert (found.verdict, found.found[: len(said)]) == ("ok", said)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The exchange: reachable, and this machine's clock against its."""
+"""The exchange: how long its limits make a start take, this machine's clock against its."""
 
 import asyncio
 import time
@@ -7,13 +7,34 @@ from alpha_pulse.cli.setup.checks.check import Check, failure, ok, warning
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import AlphaPulseError, ValidationError
 from alpha_pulse.producers.connection.client import make_exchange
+from alpha_pulse.producers.connection.lanes import start_s
 from alpha_pulse.producers.connection.limiter import Limiter
+from alpha_pulse.producers.connection.symbols import shard_of
 from alpha_pulse.producers.exchanges.names import exchange_name
+from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.healing.healer import Healer
 
 EXCHANGE_S_MAX = 10.0
 # Delays are measured against this clock; candles never are.
 CLOCK_S_ADVISED = 1.0
+
+
+def check_start(config: Config) -> Check:
+    """Return how long the exchange's limits make the start of the configured symbols take.
+
+    Nothing is asked: it follows from the limits in the exchange's room.
+    """
+    producer = config.producer
+    exchange = exchange_of(producer.exchange)
+    symbols = len(shard_of(producer.symbols, producer.shard_index, producer.shard_count))
+    streams = 2 if producer.exchange_candles and exchange.decoder is not None else 1
+    connections, seconds = start_s(exchange, symbols, streams)
+    return ok(
+        "start",
+        f"{symbols:,} symbol{'s' * (symbols != 1)} of {exchange.id} on {connections:,} "
+        f"connection{'s' * (connections != 1)} of each address; its limits make that take "
+        f"{seconds:.0f} s",
+    )
 
 
 async def check_exchange_clock(config: Config) -> Check:

@@ -47,7 +47,11 @@ def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> 
     )
     if on_frames:
         exchange.on_frames = on_frames
-        exchange.redial = Redial(room.dials, refused_wait_s_max=config.reconnect_wait_s_max)
+        exchange.limits = room.limits
+        exchange.dialing = set()
+        exchange.redial = Redial(
+            room.limits.dials.half(), refused_wait_s_max=config.reconnect_wait_s_max
+        )
     # Numbers stay the exchange's own text; ccxt's default is float.
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}

@@ -6,10 +6,12 @@ within 5 s. Only an exchange that answers and says no is left alone for longer. 
 sees more than half of the connections that it allows one address.
 """
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 from alpha_pulse.producers.connection.limiter import backoff_s
-from alpha_pulse.producers.exchanges.adapter import DialLimit
+from alpha_pulse.producers.exchanges.limits import Rate
 
 # A connection that lived so long worked.
 LIVED_S = 5.0
@@ -32,7 +34,7 @@ class Redial:
     refused_wait_s_max: the longest wait for an exchange that refuses.
     """
 
-    def __init__(self, limit: DialLimit, *, refused_wait_s_max: float = 30.0) -> None:
+    def __init__(self, limit: Rate, *, refused_wait_s_max: float = 30.0) -> None:
         count, window_s = limit
         self._refused_wait_s_max = refused_wait_s_max
         self._addresses: dict[str, _Address] = {}
@@ -71,13 +73,10 @@ class Redial:
         wait_s = backoff_s(address.lost, first_s=FIRST_WAIT_S, max_s=LOST_WAIT_S_MAX)
         if refused:
             wait_s = max(wait_s, backoff_s(address.refused, max_s=self._refused_wait_s_max))
-        self._empty_until_s = max(self._empty_until_s, now_s) + self._interval_s
-        address.until_s = max(
-            now_s + max(wait_s, retry_after_s), self._empty_until_s - self._burst_s
-        )
+        address.until_s = now_s + max(wait_s, retry_after_s)
 
     def wait_s(self, url: str, now_s: float) -> float:
-        """Return the seconds to wait before dialing an address, 0 when it may be dialed now.
+        """Return how long an address is left alone because it was lost or refused; 0: not at all.
 
         Args:
             url: the address.
@@ -85,3 +84,22 @@ class Redial:
         """
         address = self._addresses.get(url)
         return max(0.0, address.until_s - now_s) if address is not None else 0.0
+
+    def reserve(self, now_s: float) -> float:
+        """Return the seconds to wait before a dial, of any address, that is counted now.
+
+        Args:
+            now_s: the time.
+        """
+        self._empty_until_s = max(self._empty_until_s, now_s) + self._interval_s
+        return max(0.0, self._empty_until_s - self._burst_s - self._interval_s - now_s)
+
+    async def turn(self, url: str) -> None:
+        """Wait until an address may be dialed, and count the dial.
+
+        Args:
+            url: the address.
+        """
+        while (wait_s := self.wait_s(url, time.monotonic())) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(wait_s)
+        await asyncio.sleep(self.reserve(time.monotonic()))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import ccxt.pro
 import structlog
 
+from alpha_pulse.producers.connection.lanes import ASKING, Asking, Lanes, symbols_per_lane
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 from alpha_pulse.producers.connection.redial import LIVED_S, LOST_WAIT_S_MAX
 from alpha_pulse.producers.exchanges.registry import exchange_of
@@ -55,6 +56,7 @@ class Listener(Protocol):
 @dataclass(eq=False, slots=True)
 class _Group:
     symbols: list[str]
+    lane: int
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
@@ -84,6 +86,10 @@ class Subscriptions:
         self._quarantine_s = quarantine_s
         self._wait_s_max = reconnect_wait_s_max
         self._groups: list[_Group] = []
+        exchange = exchange_of(client.id)
+        lane_max = symbols_per_lane(exchange, 2 if self._candles else 1)
+        self._lanes = Lanes(lane_max)
+        self._group_size = min(exchange.symbols_per_subscribe, lane_max or 1 << 30)
         self._retries: dict[str, asyncio.Task[None]] = {}
 
     def add(self, symbols: Iterable[str]) -> None:
@@ -93,9 +99,9 @@ class Subscriptions:
             symbols: unified symbols that are not subscribed to.
         """
         names = list(symbols)
-        size = exchange_of(self._client.id).symbols_per_subscribe
-        for start in range(0, len(names), size):
-            group = _Group(names[start : start + size])
+        for start in range(0, len(names), self._group_size):
+            members = names[start : start + self._group_size]
+            group = _Group(members, self._lanes.assign(len(members)))
             group.tasks.append(asyncio.create_task(self._keep(group, self._trades, trades=True)))
             if self._candles:
                 group.tasks.append(asyncio.create_task(self._keep(group, self._ohlcv)))
@@ -108,11 +114,11 @@ class Subscriptions:
             symbols: unified symbols; unknown ones are ignored.
         """
         for symbol in symbols:
-            self._drop(symbol)
+            lane = self._drop(symbol)
             waiting = self._retries.pop(symbol, None)
             if waiting is not None:
                 waiting.cancel()
-            await self._unsubscribe(symbol)
+            await self._unsubscribe(symbol, lane)
             self._forget(symbol)
 
     def quarantine(self, symbol: str) -> None:
@@ -141,8 +147,15 @@ class Subscriptions:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _unsubscribe(self, symbol: str) -> None:
+    async def _unsubscribe(self, symbol: str, lane: int) -> None:
         # What can't be unsubscribed is ignored as it comes.
+        within = ASKING.set(Asking(lane))
+        try:
+            await self._leave(symbol)
+        finally:
+            ASKING.reset(within)
+
+    async def _leave(self, symbol: str) -> None:
         client = self._client
         leaving = []
         if client.has.get("unWatchTradesForSymbols"):
@@ -164,14 +177,19 @@ class Subscriptions:
         self._forget(symbol)
         self.add([symbol])
 
-    def _drop(self, symbol: str) -> None:
+    def _drop(self, symbol: str) -> int:
+        """Take a symbol out of its group; return the lane that it was in, 0 when in none."""
+        lane = 0
         for group in list(self._groups):
             if symbol in group.symbols:
                 group.symbols.remove(symbol)
+                self._lanes.release(group.lane)
+                lane = group.lane
                 if not group.symbols:
                     self._groups.remove(group)
                     for task in group.tasks:
                         task.cancel()
+        return lane
 
     def _forget(self, symbol: str) -> None:
         # ccxt never asks again for what it believes to be subscribed.
@@ -200,13 +218,17 @@ class Subscriptions:
     ) -> None:
         attempt = 0
         loop = asyncio.get_running_loop()
+
+        def sent() -> None:
+            if trades:
+                self._listener.on_subscribing(list(group.symbols))
+
+        ASKING.set(Asking(group.lane, sent))
         while group.symbols:
             started = loop.time()
             symbols = list(group.symbols)
             try:
                 await self._limiter.allowed()
-                if trades:
-                    self._listener.on_subscribing(symbols)
                 # Tapped, this returns only when ccxt gives the socket up.
                 await watch(symbols)
                 continue
@@ -231,6 +253,7 @@ class Subscriptions:
                 reason, banned_s, wait_s_max = "the socket was closed", 0.0, LOST_WAIT_S_MAX
             if trades:
                 self._listener.on_lost(symbols, reason)
+            ASKING.set(Asking(group.lane, sent))
             attempt = 1 if loop.time() - started > LIVED_S else attempt + 1
             await asyncio.sleep(max(banned_s, backoff_s(attempt, max_s=wait_s_max)))
 

@@ -3,8 +3,8 @@
 ccxt's own trade handlers cost 32 to 81 µs a trade and one bad frame kills their receive loop; here
 a frame costs what its decoder costs and ccxt sees only what it must (acks, pings, errors). This
 leans on the inside of ccxt 4.5.90 (`Client.receive_loop`, `receive`, `handle_message`,
-`handle_text_or_binary_message`; `Exchange.client`, `on_connected`, `on_error`, `on_close`,
-`ws_dial_delay`);
+`handle_text_or_binary_message`, `open`, `throttle`, `connection`; `Exchange.client`, `watch`,
+`watch_multiple`, `on_connected`, `on_error`, `on_close`, `ws_dial_delay`);
 `tests/producers/connection/test_ccxt_internals.py` holds it.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache, partial
 from typing import Any
 
@@ -20,9 +20,12 @@ from aiohttp import WSMsgType
 from ccxt.async_support.base.ws.client import MSG_SIZE_OVERHEAD
 
 from alpha_pulse.contracts.roles.waiting import set_within
+from alpha_pulse.producers.connection.lanes import ASKING, lane_url
 from alpha_pulse.producers.connection.limiter import refusal
+from alpha_pulse.producers.connection.pace import Pace
 from alpha_pulse.producers.connection.redial import Redial
 from alpha_pulse.producers.exchanges.adapter import Exchange
+from alpha_pulse.producers.exchanges.limits import SocketLimits
 from alpha_pulse.producers.liveness.heard import Heard
 
 Frame = str | bytes
@@ -64,24 +67,71 @@ class Tap:
 
     on_frames: called with the frames of a loop turn, in order. on_tapped: called with each new
     socket, before its first frame. gate: while it is cleared nothing more is read from this
-    exchange (back-pressure as far as TCP). redial: when a lost socket may be opened again.
+    exchange (back-pressure as far as TCP). redial: when a socket may be opened. limits: how much
+    may be sent on one. dialing: who opens a socket or waits for its turn.
     """
 
     on_frames: OnFrames
     on_tapped: Callable[[Socket], None] | None = None
     gate: asyncio.Event | None = None
     redial: Redial
+    limits: SocketLimits
+    dialing: set[asyncio.Task[None]]
 
     def client(self, url: str) -> Any:
-        """Return ccxt's client of a URL, tapped."""
-        client = super().client(url)  # type: ignore[misc]
+        """Return ccxt's client of a URL in our lane, tapped."""
+        client = super().client(lane_url(url))  # type: ignore[misc]
         if "receive" not in client.__dict__:
             self._tap(client)
         return client
 
+    def watch(
+        self,
+        url: str,
+        message_hash: Any,
+        message: Any = None,
+        subscribe_hash: Any = None,
+        subscription: Any = None,
+    ) -> Any:
+        """Subscribe, and say so where ccxt sends nothing because it has asked before."""
+        self._note_asking(url, [subscribe_hash])
+        return super().watch(  # type: ignore[misc]
+            url, message_hash, message, subscribe_hash, subscription
+        )
+
+    def watch_multiple(
+        self,
+        url: str,
+        message_hashes: Any,
+        message: Any = None,
+        subscribe_hashes: Any = None,
+        subscription: Any = None,
+    ) -> Any:
+        """Subscribe to several; as `watch`."""
+        self._note_asking(url, subscribe_hashes or ())
+        return super().watch_multiple(  # type: ignore[misc]
+            url, message_hashes, message, subscribe_hashes, subscription
+        )
+
+    def _note_asking(self, url: str, subscribe_hashes: Iterable[Any]) -> None:
+        asking = ASKING.get()
+        if asking is not None:
+            known = self.client(url).subscriptions
+            if not all(known.get(one) for one in subscribe_hashes):
+                asking.is_waiting = True
+            elif not asking.is_waiting:
+                asking.sent()
+
+    async def close(self) -> None:
+        """Close all sockets, those that are still to be dialed too."""
+        for dialing in self.dialing:
+            dialing.cancel()
+        await super().close()  # type: ignore[misc]
+
     def on_connected(self, client: Any, message: Any = None) -> None:
         """Note that a socket was opened; ccxt redials by itself and tells nobody else."""
         super().on_connected(client, message)  # type: ignore[misc]
+        _pace(client.connection, Pace(self.limits))
         client.alpha_pulse_socket.connected_at_us = time.monotonic_ns() // 1000
         self.redial.connected(client.url, time.monotonic())
 
@@ -96,8 +146,8 @@ class Tap:
         super().on_close(client, error)  # type: ignore[misc]
 
     def ws_dial_delay(self, url: str) -> float:
-        """Return the seconds to wait before a dial; ccxt's own knows only dials that failed."""
-        return self.redial.wait_s(url, time.monotonic())
+        """Return no wait: `redial` has every dial wait for its turn."""
+        return 0.0
 
     def _lost(self, client: Any, error: Any) -> None:
         socket = client.alpha_pulse_socket
@@ -110,6 +160,17 @@ class Tap:
                 refused=400 <= status < 500,
                 retry_after_s=retry_after_s,
             )
+
+    async def _dial_in_turn(
+        self, client: Any, dial: Callable[[Any], Awaitable[None]], session: Any, delay: float = 0.0
+    ) -> None:
+        del delay  # ccxt's own: `redial` knows better
+        task = asyncio.current_task()
+        assert task is not None
+        self.dialing.add(task)
+        task.add_done_callback(self.dialing.discard)
+        await self.redial.turn(client.url)
+        await dial(session)
 
     def _tap(self, client: Any) -> None:
         socket = Socket(client.url, client.handle_text_or_binary_message, partial(_ping, client))
@@ -147,6 +208,9 @@ class Tap:
                 await set_within(1.0, gate)
             return await receive()
 
+        client.open = partial(self._dial_in_turn, client, client.open)
+        # ccxt's own throttle counts subscribes alone, and as if they were REST requests.
+        client.throttle = _at_once
         client.alpha_pulse_socket = socket
         client.handle_message = handle
         client.handle_text_or_binary_message = inbox.append
@@ -170,6 +234,44 @@ def _drain(buffer: deque[Any] | None, inbox: list[Frame], handle: Callable[[Any]
             handle(message)
     # aiohttp counts what waits, to pause the transport: the rest carries the sum.
     buffer[0] = (buffer[0][0], buffer[0][1] + read_bytes)
+
+
+async def _at_once(cost: float = 1.0) -> None:
+    return None
+
+
+def _pace(connection: Any, pace: Pace) -> None:
+    """Have all that is sent on a connection, by whomever, wait for its turn."""
+    send_str, ping, pong = connection.send_str, connection.ping, connection.pong
+
+    async def send_in_turn(text: str, *args: Any, **options: Any) -> None:
+        if text == "ping" or '"ping"' in text:
+            await pace.control()
+            await send_str(text, *args, **options)
+            return
+        asking = ASKING.get()
+        await pace.request()
+        # Whoever asked hears of a lost connection by itself, and asks again.
+        if not connection.closed:
+            await send_str(text, *args, **options)
+            if asking is not None:
+                asking.is_waiting = False
+                asking.sent()
+
+    async def ping_in_turn(*args: Any) -> None:
+        await pace.control()
+        await ping(*args)
+
+    async def pong_in_turn(*args: Any) -> None:
+        await pace.control()
+        if not connection.closed:
+            await pong(*args)
+
+    connection.send_str, connection.ping, connection.pong = (
+        send_in_turn,
+        ping_in_turn,
+        pong_in_turn,
+    )
 
 
 def _ping(client: Any, payload: bytes) -> None:

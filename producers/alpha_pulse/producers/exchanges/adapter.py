@@ -6,12 +6,13 @@ own handlers (the generic path).
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from alpha_pulse.contracts.events import Candle, Trade
 from alpha_pulse.producers.exchanges import generic
 from alpha_pulse.producers.exchanges.candles import CandleRequest
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.limits import LIMITS_DEFAULT, SocketLimits
 from alpha_pulse.producers.exchanges.standing import CCXT_STANDINGS, Standing, ccxt_status
 from alpha_pulse.producers.exchanges.tick import SymbolOf
 from alpha_pulse.producers.exchanges.trades import Mark, RestClient, Wanted
@@ -82,16 +83,6 @@ class CandleSource:
         return dict.fromkeys(client.timeframes or {}, "") if client.has.get("fetchOHLCV") else {}
 
 
-class DialLimit(NamedTuple):
-    """New websocket connections of one address of ours: `dials` within `window_s` seconds."""
-
-    dials: int
-    window_s: float
-
-
-DIALS_DEFAULT = DialLimit(50, 300.0)
-
-
 def market_id(symbol: str, market: Mapping[str, Any]) -> str:
     """Return what frames call a symbol: the exchange's market id, as in its list of markets."""
     del symbol
@@ -128,7 +119,7 @@ class Exchange:
     instead; None where it can.
     symbols_per_subscribe: how many go into one message; where one refused symbol takes its message
     with it: 1.
-    dials: half of what the exchange documents, since another producer may share our address.
+    limits: what the exchange documents for websockets.
     request_interval_ms: between two REST requests, where ccxt is slower than the exchange allows.
     """
 
@@ -143,7 +134,7 @@ class Exchange:
     standings: Mapping[str, Standing] = field(default_factory=lambda: CCXT_STANDINGS)
     unfollowed: Callable[[Mapping[str, Any]], str | None] = every_one
     symbols_per_subscribe: int = 1
-    dials: DialLimit = DIALS_DEFAULT
+    limits: SocketLimits = LIMITS_DEFAULT
     request_interval_ms: float | None = None
     trades: TradeSource = TradeSource()
     candles: CandleSource = CandleSource()

@@ -28,12 +28,12 @@ import msgspec
 from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
-    DialLimit,
     Exchange,
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder, TradeRow
+from alpha_pulse.producers.exchanges.limits import Rate, SocketLimits
 from alpha_pulse.producers.exchanges.numbers import INTEGER_IDS, number_id, time_us
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import FrameTime, Tick, decoded, known_symbol
@@ -284,9 +284,11 @@ KLINE_NAMES = {
     name: name
     for name in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "1w")
 }
-# Many streams go into one message, and 5 messages a second are allowed.
+# Many streams go into one message, since few messages a second are allowed.
 SYMBOLS_PER_SUBSCRIBE = 50
-DIALS = DialLimit(150, 300.0)
+# Source: Binance, "WebSocket Streams", section "General WSS information": pings and pongs count
+# as messages, and an address that is disconnected again and again may be banned.
+LIMITS = SocketLimits(dials=Rate(300, 300.0), messages=Rate(5, 1.0), streams=1_024)
 # `status` of a symbol. A delisted one stays in the list as BREAK. Source: Binance's "ENUM
 # definitions", symbol status; PRE_TRADING and the two after it are of its older forms.
 STANDINGS = {
@@ -307,9 +309,9 @@ EXCHANGE = Exchange(
     ccxt_options={"fetchMarkets": {"types": ["spot"]}},
     client_mixins=(OneStream,),
     symbols_per_subscribe=SYMBOLS_PER_SUBSCRIBE,
+    limits=LIMITS,
     status=own_word("status"),
     standings=STANDINGS,
-    dials=DIALS,
     trades=TradeSource(
         by_id=_REST.trades_by_id,
         by_id_cost=5.0,

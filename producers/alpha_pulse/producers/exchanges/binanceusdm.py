@@ -11,15 +11,18 @@ sockets. Source: Binance's change log of USD-M futures, 2026-04-23.
 Up to 499 rows of `klines` weigh 2 and 1,000 weigh 5: pages of 499 bring most rows for the weight.
 """
 
+from dataclasses import replace
+
 from alpha_pulse.producers.exchanges.adapter import CandleSource, Exchange, TradeSource
 from alpha_pulse.producers.exchanges.binance import (
-    DIALS,
     KLINE_NAMES,
+    LIMITS,
     SYMBOLS_PER_SUBSCRIBE,
     BinanceDecoder,
     BinanceRest,
     OneStream,
 )
+from alpha_pulse.producers.exchanges.limits import Rate
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 
 # `status` of a contract. Source: Binance's "Common definition", contract status.
@@ -42,9 +45,11 @@ EXCHANGE = Exchange(
     ids_are_consecutive=True,
     client_mixins=(OneStream,),
     symbols_per_subscribe=SYMBOLS_PER_SUBSCRIBE,
+    # Source: Binance, "USDⓈ-M Futures", "Websocket Market Streams": 10 messages a second, 1,024
+    # streams. Dials are spot's: the page names none.
+    limits=replace(LIMITS, messages=Rate(10, 1.0)),
     status=own_word("status", "contractStatus"),
     standings=STANDINGS,
-    dials=DIALS,
     trades=TradeSource(
         by_id=_REST.trades_by_id,
         by_id_cost=20.0,

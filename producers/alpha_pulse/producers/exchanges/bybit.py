@@ -42,12 +42,12 @@ from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.contracts.market import TRADE_ID_PATTERN
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
-    DialLimit,
     Exchange,
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.limits import Rate, SocketLimits
 from alpha_pulse.producers.exchanges.numbers import Form, number_id, time_us
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
@@ -255,9 +255,11 @@ EXCHANGE = Exchange(
     id="bybit",
     decoder=BybitDecoder,
     carries=_carries,
+    # Sources: Bybit v5, "Rate Limit Rules" (websocket IP limit) and "Connect" (args of one public
+    # connection; 10 args in one request of spot: one symbol goes into ours).
+    limits=SocketLimits(dials=Rate(500, 300.0), topic_chars=21_000),
     status=own_word("status"),
     standings=STANDINGS,
-    dials=DialLimit(250, 300.0),
     trades=TradeSource(recent=_recent_trades),
     candles=CandleSource(
         page_rows=KLINES_PAGE,

@@ -36,12 +36,12 @@ from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.contracts.market import DAY_US, SECOND_US
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
-    DialLimit,
     Exchange,
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import CandleRequest
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.limits import Rate, SocketLimits
 from alpha_pulse.producers.exchanges.numbers import ISO_TIMES, iso_time_us, number_id
 from alpha_pulse.producers.exchanges.standing import Standing, ccxt_status
 from alpha_pulse.producers.exchanges.tick import (
@@ -241,7 +241,9 @@ EXCHANGE = Exchange(
     id="coinbase",
     decoder=CoinbaseDecoder,
     ids_are_consecutive=True,
-    dials=DialLimit(4, 1.0),
+    # Source: Coinbase, "Advanced Trade WebSocket Rate Limits": both of an address. All
+    # goes over one connection.
+    limits=SocketLimits(dials=Rate(8, 1.0), messages=Rate(8, 1.0)),
     status=_status,
     standings=STANDINGS,
     unfollowed=_unfollowed,

@@ -52,12 +52,12 @@ from alpha_pulse.contracts.market import SECOND_US
 from alpha_pulse.producers.exchanges import generic
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
-    DialLimit,
     Exchange,
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.limits import Rate, SocketLimits
 from alpha_pulse.producers.exchanges.numbers import (
     INTEGER_IDS,
     ISO_TIMES,
@@ -324,7 +324,10 @@ EXCHANGE = Exchange(
     ids_are_consecutive=True,
     client_mixins=(_OwnNames,),
     frame_name=_frame_name,
-    dials=DialLimit(75, 600.0),
+    # Source: Kraken, "Spot WebSockets", introduction: about 150 attempts in rolling 10 minutes,
+    # then a ban of 10 minutes. "Exceeded msg rate" answers too many messages, but no document says
+    # how many: 50 a second is our guess.
+    limits=SocketLimits(dials=Rate(150, 600.0), messages=Rate(50, 1.0)),
     status=own_word("status"),
     standings=STANDINGS,
     trades=TradeSource(by_id=_trades_by_id, first_from=_first_trade_from),

@@ -31,12 +31,12 @@ import msgspec
 from alpha_pulse.contracts.events import Candle, Side, Trade
 from alpha_pulse.producers.exchanges.adapter import (
     CandleSource,
-    DialLimit,
     Exchange,
     TradeSource,
 )
 from alpha_pulse.producers.exchanges.candles import MINUTE, CandleRequest, exchange_candle
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
+from alpha_pulse.producers.exchanges.limits import Rate, SocketLimits
 from alpha_pulse.producers.exchanges.numbers import MS_TEXT_TIMES, number_id, time_us
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
 from alpha_pulse.producers.exchanges.tick import (
@@ -247,9 +247,11 @@ EXCHANGE = Exchange(
         "fetchMarkets": {"types": ["spot", "swap"]},
     },
     client_mixins=(_SingleTrades,),
+    # Source: OKX API v5, "WebSocket", "Connect": 3 connections a second of an address, 480
+    # subscribes, unsubscribes and logins an hour of a connection.
+    limits=SocketLimits(dials=Rate(3, 1.0), requests=Rate(480, 3_600.0)),
     status=own_word("state"),
     standings=STANDINGS,
-    dials=DialLimit(2, 1.0),
     # "Get candlesticks history": 20 requests in 2 s; ccxt sends one in 110 ms.
     request_interval_ms=100.0,
     trades=TradeSource(by_id=_trades_by_id, newest_before=_newest_trades_before),

@@ -62,6 +62,22 @@ def test_a_dial_asks_for_its_delay_and_a_lost_socket_is_told() -> None:
     assert "self.on_close_callback(self, code)" in inspect.getsource(Client.on_close)
 
 
+def test_all_that_a_client_sends_passes_its_connection() -> None:
+    assert "self.open(session, backoff_delay)" in inspect.getsource(Client.connect)
+    assert "self.connection.send_str(" in inspect.getsource(Client.send)
+    assert "self.connection.ping()" in inspect.getsource(Client.ping_loop)
+    assert "self.connection.pong(" in inspect.getsource(Client.handle_message)
+    source = inspect.getsource(Client.open)
+    # The connection is ours to change before anybody sends on it.
+    assert source.index("self.connection = await") < source.index("self.on_connected_callback(self")
+    for watch in (Exchange.watch, Exchange.watch_multiple):
+        source = inspect.getsource(watch)
+        assert "await client.throttle(cost)" in source
+        # Who asked is a context variable: callbacks and tasks copy the context that made them.
+        assert "connected.add_done_callback(after)" in source
+        assert "asyncio.ensure_future(send_message())" in source
+
+
 @pytest.mark.parametrize("name", sorted(ExchangeType))
 async def test_every_exchange_with_a_decoder_makes_its_clients_through_client(name: str) -> None:
     seen: list[Any] = []

@@ -82,7 +82,11 @@ def symbols_per_lane(exchange: Exchange, streams: int) -> int | None:
     if limits.requests:
         # Half: later changes of the symbols are requests too.
         most.append(limits.requests.most // 2 // streams * exchange.symbols_per_subscribe)
-    return max(1, min(most)) if most else None
+    if not most:
+        return None
+    size = exchange.symbols_per_subscribe
+    # Whole messages; where not even one has room, fewer symbols go into it.
+    return max(1, min(most) // size * size or min(most))
 
 
 def start_s(exchange: Exchange, symbols: int, streams: int) -> tuple[int, float]:

@@ -127,6 +127,27 @@ async def test_what_was_saved_comes_back_to_the_last_digit(storage: SQLAlchemySt
     assert found == trades
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_several_open_a_new_database_at_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    for number in range(5):
+        url = f"sqlite+aiosqlite:///{tmp_path}/new-{number}.db"
+        if kind == "postgresql":
+            url = request.getfixturevalue("postgresql")
+        storages = [SQLAlchemyStorage(url) for _ in range(8)]
+        try:
+            await asyncio.gather(*(storage.open() for storage in storages))
+            await storages[0].save_candles([candle()])
+            assert len(await load(storages[-1])) == 1
+            engine = storages[0]._engine
+            assert engine is not None
+            async with engine.begin() as connection:
+                await connection.run_sync(sql_tables.metadata.drop_all)
+        finally:
+            await asyncio.gather(*(storage.close() for storage in storages))
+
+
 async def test_saving_twice_changes_nothing(storage: SQLAlchemyStorage) -> None:
     candles, trades = [candle(number) for number in range(20)], [trade(n) for n in range(20)]
     for _ in range(2):

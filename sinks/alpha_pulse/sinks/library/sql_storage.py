@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -22,6 +22,8 @@ from alpha_pulse.sinks.library.sql_tables import CANDLES, TABLES, TRADES, Row, m
 from alpha_pulse.sinks.library.storage_config import StorageConfig
 
 DEFAULT_URL = "sqlite+aiosqlite:///alpha_pulse.db"
+# So often tables are made that somebody else makes at the same moment.
+OPEN_ATTEMPTS_MAX = 5
 EventT = TypeVar("EventT", Candle, Trade)
 
 
@@ -59,8 +61,8 @@ class SQLAlchemyStorage:
                 return
             engine = self._new_engine()
             try:
-                async with self._guarded("open the database"), engine.begin() as connection:
-                    await connection.run_sync(metadata.create_all, checkfirst=True)
+                async with self._guarded("open the database"):
+                    await _make_tables(engine)
             except StorageError:
                 await engine.dispose()
                 raise
@@ -224,6 +226,23 @@ class SQLAlchemyStorage:
         return engine
 
 
+async def _make_tables(engine: AsyncEngine) -> None:
+    # Several may open a new database at once: whoever comes second is refused ("already exists" by
+    # SQLite and MySQL, a unique index of the catalog by PostgreSQL), and then finds the tables.
+    for attempt in range(OPEN_ATTEMPTS_MAX):
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(metadata.create_all, checkfirst=True)
+            return
+        except SQLAlchemyError as error:
+            met = isinstance(error, IntegrityError | ProgrammingError)
+            if attempt + 1 == OPEN_ATTEMPTS_MAX or not (
+                met or "already exists" in str(error) or "locked" in str(error)
+            ):
+                raise
+        await asyncio.sleep(0.01 * 2**attempt)
+
+
 def _newer_revision(new: Any, stored: sa.Table) -> Any:
     return new.revision >= stored.c.revision
 
@@ -263,8 +282,9 @@ def _sqlite_settings(timeout_ms: int) -> Callable[[Any, Any], None]:
     def apply(connection: Any, record: Any) -> None:
         # Readers and one writer at a time do not block each other; writers wait for their turn.
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        # The time-out first: the other one waits for whoever opens the file at the same moment.
         cursor.execute(f"PRAGMA busy_timeout = {timeout_ms}")
+        cursor.execute("PRAGMA journal_mode = WAL")
         cursor.close()
 
     return apply

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,18 @@ async def test_a_capture_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "recording.json").write_text("{}")
     with pytest.raises(ConfigError, match="empty folder"):
         await capture(ProducerConfig(), tmp_path, asyncio.Event())
+
+
+async def test_a_symbol_that_is_not_listed_is_named_and_the_others_are_recorded(
+    tmp_path: Path,
+) -> None:
+    source = SyntheticMarket("BTC/USDT", 9, end_us=BEGIN_US + 2 * MINUTE_US)
+    refused: dict[str, str] = {}
+    async with ReplayExchange([source]) as exchange:
+        both = replace(config(exchange), symbols=("BTC/USDT", "GONE/USDT"))
+        async with asyncio.timeout(PATIENCE_S):
+            folders = await capture(
+                both, tmp_path / "captured", asyncio.Event(), refused.__setitem__
+            )
+    assert [folder.name for folder in folders] == ["binance-btc-usdt"]
+    assert refused == {"GONE/USDT": "the exchange does not list it"}

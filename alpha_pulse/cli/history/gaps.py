@@ -12,23 +12,27 @@ from alpha_pulse.cli.history.run import (
     missing_line,
     now_us,
     running_pipeline,
+    say,
     time_us,
 )
 from alpha_pulse.cli.options import ConfigFile
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.contracts.errors import format_us
+from alpha_pulse.contracts.errors import DataFetchError, ValidationError, format_us
 from alpha_pulse.contracts.events import Gap
-from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, TIMEFRAMES, get_timeframe
+from alpha_pulse.contracts.market import TIMEFRAMES, get_timeframe
 from alpha_pulse.data_pipeline.history.missing import MissingMarket, find_missing
-from alpha_pulse.data_pipeline.history.pipeline import for_exchange, open_pipeline
+from alpha_pulse.data_pipeline.history.pipeline import Pipeline, for_exchange, open_pipeline
 from alpha_pulse.data_pipeline.history.stored import stored_market
+from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.history.missing import FINAL_REASONS
 
 
 def gaps(
     exchange: Annotated[str, typer.Option(help="Only this exchange.")] = "",
     symbol: Annotated[str, typer.Option(help="Only this symbol.")] = "",
-    timeframe: Annotated[str, typer.Option(help="Only this one; default: all stored.")] = "",
+    timeframe: Annotated[
+        str, typer.Option(help="Only this one; default: the shortest stored and up.")
+    ] = "",
     start: Annotated[str, typer.Option(help="ISO time; default: the first candle.")] = "",
     end: Annotated[str, typer.Option(help="ISO time; default: the last candle.")] = "",
     heal: Annotated[bool, typer.Option("--heal", help="Fetch what is missing.")] = False,
@@ -42,7 +46,7 @@ def gaps(
     settings = load_config(config)
     if exchange:
         for_exchange(settings, exchange)  # refuses a name that is none
-    frames = [get_timeframe(timeframe).name] if timeframe else list(PUBLISHED_TIMEFRAMES)
+    frames = [get_timeframe(timeframe).name] if timeframe else []
     window = (
         time_us(start, "--start") if start else None,
         time_us(end, "--end") if end else None,
@@ -53,7 +57,7 @@ def gaps(
     else:
         for market in found:
             _tell(market)
-    if any(market.may_be_healed for market in found):
+    if any(market.may_be_healed or market.error for market in found):
         raise typer.Exit(EXIT_MISSING)
 
 
@@ -65,16 +69,42 @@ async def _run(
         found = await find_missing(stored, chosen, frames, window)
         if not heal:
             return found
+        errors: dict[Market, str] = {}
         for exchange in dict.fromkeys(market.market.exchange for market in found):
-            async with open_pipeline(for_exchange(config, exchange)) as pipeline:
-                for market in found:
-                    if market.market.exchange == exchange and market.may_be_healed:
-                        await pipeline.repairer.fill_gaps(market.market, since_us=window[0] or 0)
-                        await pipeline.backfill.candles.fill(
-                            market.market.symbol, "1m", market.start_us,
-                            min(market.end_us, now_us()), await pipeline.history.clock_us(),
-                        )  # fmt: skip
-        return await find_missing(stored, chosen, frames, window)
+            to_heal = [m for m in found if m.market.exchange == exchange and m.may_be_healed]
+            errors |= await _heal(config, exchange, to_heal, window[0] or 0)
+        found = await find_missing(stored, chosen, frames, window)
+        for market in found:
+            market.error = errors.get(market.market, "")
+        return found
+
+
+async def _heal(
+    config: Config, exchange: str, markets: list[MissingMarket], since_us: int
+) -> dict[Market, str]:
+    # Each symbol's fault is its own, and each exchange's: the others are healed all the same.
+    errors: dict[Market, str] = {}
+    try:
+        async with open_pipeline(for_exchange(config, exchange)) as pipeline:
+            for found in markets:
+                try:
+                    errors[found.market] = await _heal_one(pipeline, found, since_us)
+                except DataFetchError as error:
+                    errors[found.market] = str(error)
+    except (DataFetchError, ValidationError) as error:
+        return dict.fromkeys((found.market for found in markets), str(error))
+    return errors
+
+
+async def _heal_one(pipeline: Pipeline, found: MissingMarket, since_us: int) -> str:
+    pipeline.history.check_listed(found.market.symbol)
+    say(f"{found.market.exchange} {found.market.symbol}: fetching what is missing")
+    await pipeline.repairer.fill_gaps(found.market, since_us=since_us)
+    report = await pipeline.backfill.candles.fill(
+        found.market.symbol, found.timeframe, found.start_us, min(found.end_us, now_us()),
+        await pipeline.history.clock_us(),
+    )  # fmt: skip
+    return report.error
 
 
 def _json(found: MissingMarket) -> dict[str, Any]:
@@ -89,6 +119,7 @@ def _json(found: MissingMarket) -> dict[str, Any]:
             if runs
         },
         "trades": [_gap_json(gap) for gap in found.gaps],
+        "error": found.error or None,
     }
 
 
@@ -105,6 +136,8 @@ def _gap_json(gap: Gap) -> dict[str, Any]:
 
 def _tell(found: MissingMarket) -> None:
     window = f"{format_us(found.start_us)} to {format_us(found.end_us)}"
+    if found.error:
+        typer.echo(f"{found.market.exchange} {found.market.symbol}: {found.error}", err=True)
     if not found.gaps and not any(found.candles.values()):
         typer.echo(f"{found.market.exchange} {found.market.symbol}: complete from {window}")
         return

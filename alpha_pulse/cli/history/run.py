@@ -2,10 +2,13 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import typer
 
 from alpha_pulse.cli.pipeline.servers import reachable_clickhouse, with_running_kafka
 from alpha_pulse.contracts.config import Config
@@ -33,6 +36,12 @@ def time_us(text: str, option: str) -> int:
 def now_us() -> int:
     """Return this machine's clock; the exchange's own clock still decides what is closed."""
     return int(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+def say(text: str) -> None:
+    """Tell people what takes long; programs that read the command's output see none of it."""
+    if sys.stderr.isatty():
+        typer.echo(text, err=True)
 
 
 @contextlib.asynccontextmanager

@@ -1,17 +1,18 @@
 """`alpha-pulse verify`: our candles against the exchange's own, field by field."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from alpha_pulse.cli.history.run import EXIT_MISSING, running_pipeline, time_us
+from alpha_pulse.cli.history.run import EXIT_MISSING, running_pipeline, say, time_us
 from alpha_pulse.cli.options import ConfigFile
 from alpha_pulse.contracts.config import Config, load_config
-from alpha_pulse.contracts.errors import format_us
-from alpha_pulse.contracts.market import MINUTE_US, get_timeframe
-from alpha_pulse.data_pipeline.history.pipeline import for_exchange, open_pipeline
+from alpha_pulse.contracts.errors import DataFetchError, format_us
+from alpha_pulse.contracts.market import get_timeframe
+from alpha_pulse.data_pipeline.history.pipeline import Pipeline, for_exchange, open_pipeline
 from alpha_pulse.data_pipeline.history.stored import stored_market
 from alpha_pulse.data_pipeline.history.verify import Verdict
 
@@ -19,7 +20,9 @@ from alpha_pulse.data_pipeline.history.verify import Verdict
 def verify(
     exchange: Annotated[str, typer.Option(help="Only this exchange.")] = "",
     symbol: Annotated[str, typer.Option(help="Only this symbol.")] = "",
-    timeframe: Annotated[str, typer.Option(help="Of the candles to compare.")] = "1m",
+    timeframe: Annotated[
+        str, typer.Option(help="Of the candles to compare; default: the shortest stored.")
+    ] = "",
     start: Annotated[str, typer.Option(help="ISO time; default: the first candle.")] = "",
     end: Annotated[str, typer.Option(help="ISO time; default: the last candle.")] = "",
     heal: Annotated[bool, typer.Option("--heal", help="Refetch and correct.")] = False,
@@ -34,7 +37,8 @@ def verify(
     settings = load_config(config)
     if exchange:
         for_exchange(settings, exchange)  # refuses a name that is none
-    get_timeframe(timeframe)
+    if timeframe:
+        get_timeframe(timeframe)
     window = (
         time_us(start, "--start") if start else None,
         time_us(end, "--end") if end else None,
@@ -45,7 +49,7 @@ def verify(
     else:
         for verdict in verdicts:
             _tell(verdict)
-    if any(verdict.mismatches or verdict.absent for verdict in verdicts):
+    if any(verdict.mismatches or verdict.absent or verdict.error for verdict in verdicts):
         raise typer.Exit(EXIT_MISSING)
 
 
@@ -53,27 +57,49 @@ async def _run(
     settings: Config, chosen: tuple[str, str], timeframe: str,
     window: tuple[int | None, int | None], *, heal: bool,
 ) -> list[Verdict]:  # fmt: skip
-    verdicts = []
+    verdicts: list[Verdict] = []
     async with running_pipeline(settings) as config, stored_market(config) as stored:
-        markets = await stored.chosen_markets(*chosen)
-        for exchange in dict.fromkeys(market.exchange for market, _, _ in markets):
-            async with open_pipeline(for_exchange(config, exchange)) as pipeline:
-                for market, first_us, last_us in markets:
-                    if market.exchange != exchange:
-                        continue
-                    start_us = first_us if window[0] is None else window[0]
-                    end_us = last_us + MINUTE_US if window[1] is None else window[1]
-                    if heal and timeframe == "1m":
-                        clock_us = await pipeline.history.clock_us()
-                        await pipeline.backfill.candles.fill(
-                            market.symbol, timeframe, start_us, end_us, clock_us
-                        )
-                    verdicts.append(
-                        await pipeline.verifier.verify(
-                            market.symbol, timeframe, start_us, end_us, heal=heal
-                        )
-                    )
+        spans = await stored.chosen_markets(*chosen)
+        wanted = [
+            Verdict(
+                span.market,
+                timeframe or span.timeframe or "1m",
+                span.start_us if window[0] is None else window[0],
+                span.end_us if window[1] is None else window[1],
+            )
+            for span in spans
+        ]
+        for exchange in dict.fromkeys(verdict.market.exchange for verdict in wanted):
+            mine = [verdict for verdict in wanted if verdict.market.exchange == exchange]
+            verdicts += await _of_exchange(for_exchange(config, exchange), mine, heal=heal)
     return verdicts
+
+
+async def _of_exchange(config: Config, wanted: list[Verdict], *, heal: bool) -> list[Verdict]:
+    # Each symbol's fault is its own, and each exchange's: the others are compared all the same.
+    verdicts: list[Verdict] = []
+    try:
+        async with open_pipeline(config) as pipeline:
+            for verdict in wanted:
+                try:
+                    verdicts.append(await _of_symbol(pipeline, verdict, heal=heal))
+                except DataFetchError as error:
+                    verdicts.append(replace(verdict, error=str(error)))
+    except DataFetchError as error:
+        return [replace(verdict, error=str(error)) for verdict in wanted]
+    return verdicts
+
+
+async def _of_symbol(pipeline: Pipeline, wanted: Verdict, *, heal: bool) -> Verdict:
+    symbol, timeframe = wanted.market.symbol, wanted.timeframe
+    window = (wanted.start_us, wanted.end_us)
+    pipeline.history.check_listed(symbol)
+    span = f"{format_us(wanted.start_us)} to {format_us(wanted.end_us)}"
+    say(f"{wanted.market.exchange} {symbol} {timeframe}: comparing {span}")
+    if heal and timeframe == "1m":
+        clock_us = await pipeline.history.clock_us()
+        await pipeline.backfill.candles.fill(symbol, timeframe, *window, clock_us)
+    return await pipeline.verifier.verify(symbol, timeframe, *window, heal=heal)
 
 
 def _json(verdict: Verdict) -> dict[str, Any]:
@@ -85,6 +111,7 @@ def _json(verdict: Verdict) -> dict[str, Any]:
         "end": format_us(verdict.end_us),
         "compared": verdict.compared,
         "healed": verdict.healed,
+        "error": verdict.error or None,
         "absent": [format_us(time_us) for time_us in verdict.absent],
         "mismatches": [
             {
@@ -101,6 +128,13 @@ def _json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _tell(verdict: Verdict) -> None:
+    if verdict.error:
+        typer.echo(
+            f"{verdict.market.exchange} {verdict.market.symbol} {verdict.timeframe}: "
+            f"{verdict.error}",
+            err=True,
+        )
+        return
     typer.echo(
         f"{verdict.market.exchange} {verdict.market.symbol} {verdict.timeframe}: compared "
         f"{verdict.compared}, different {len(verdict.mismatches)}, absent {len(verdict.absent)}"

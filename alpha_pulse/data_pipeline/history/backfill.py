@@ -7,6 +7,7 @@ A second run over a complete window fetches nothing.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.market import TIMEFRAMES
 from alpha_pulse.data_pipeline.history.bringing import Bringer
 from alpha_pulse.data_pipeline.history.candle_backfill import CandleBackfill
@@ -50,8 +51,9 @@ class Backfill:
     ) -> list[Report]:  # fmt: skip
         """Fill `[start_us, end_us)` of every symbol, several at once under the one rate limit.
 
-        trades: bring the trades themselves; the candles are built from them. An exchange that
-        stops answering leaves an error in its symbol's report, and what came stays.
+        trades: bring the trades themselves; the candles are built from them. Each symbol's fault is
+        its own: a symbol that is not listed or not served, and an exchange that stops answering,
+        leave an error in the symbol's report, and what came stays.
         Raises: StorageError, KafkaError when the pipeline itself can't be reached.
         """
         slots = asyncio.Semaphore(SYMBOLS_AT_ONCE_MAX)
@@ -60,17 +62,30 @@ class Backfill:
 
         async def one(symbol: str) -> Report:
             async with slots:
-                if trades:
+                try:
+                    self.history.check_listed(symbol)
+                    if not trades:
+                        return await self.candles.fill(
+                            symbol, timeframe, start_us, end_us, clock_us
+                        )
                     # The minute that still runs is no history: its candle would be called whole.
                     closed_us = TIMEFRAMES["1m"].open_time_us(clock_us)
                     return await self.trades.fill(symbol, start_us, min(end_us, closed_us))
-                return await self.candles.fill(symbol, timeframe, start_us, end_us, clock_us)
+                except DataFetchError as error:
+                    return Report(
+                        Market(self.history.name, symbol),
+                        "trades" if trades else "candles",
+                        "" if trades else timeframe,
+                        start_us,
+                        end_us,
+                        error=str(error),
+                    )
 
         tasks = [asyncio.create_task(one(symbol)) for symbol in symbols]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
-            # One symbol's fault is the pipeline's: the others would wait for the same.
+            # What is left is the pipeline's fault: the others would wait for the same.
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ from alpha_pulse.data_pipeline.history.jobs import Job, JobWriter, wait_for_cand
 from alpha_pulse.data_pipeline.history.runs import runs_of, windows_of
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market
+from alpha_pulse.producers.history.candle_pages import CandlePage
 from alpha_pulse.producers.history.missing import Window
 from alpha_pulse.producers.history.pages import History
 
@@ -27,14 +28,26 @@ class Bringer:
     async def take(
         self, market: Market, frame: Timeframe, open_times_us: Sequence[int], kind: str
     ) -> list[Brought]:
-        """Fetch single candles from the exchange and bring them; return the jobs to wait for."""
+        """Fetch single candles from the exchange and bring them; return the jobs to wait for.
+
+        Of rows that break the contract dead letters are published, and that their candles are none.
+        """
         jobs: list[Brought] = []
         for window in windows_of(open_times_us, frame):
             async for page in self.history.candles.pages(
                 market.symbol, frame.name, window.start_us, window.end_us
             ):
                 jobs += await self.put(market, frame, page.candles, kind)
+                if page.refused:
+                    await self._refuse(market, frame, page, kind)
         return jobs
+
+    async def _refuse(self, market: Market, frame: Timeframe, page: CandlePage, kind: str) -> None:
+        await self.writer.refuse(market, page.refused)
+        for gone in windows_of(page.refused_us(frame), frame):
+            job = await self.writer.begin(market, frame, gone.start_us, gone.end_us, kind)
+            await self.writer.explain(job, gone, "refused")
+            await self.writer.end(job)
 
     async def put(
         self, market: Market, frame: Timeframe, candles: Sequence[Candle], kind: str

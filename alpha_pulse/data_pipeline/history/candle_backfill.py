@@ -1,6 +1,6 @@
 """A symbol's candles of one timeframe, and the longer ones that span what was brought apart."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -9,14 +9,21 @@ from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, TIMEFRAMES, Timef
 from alpha_pulse.data_pipeline.history.bringing import Bringer, Brought
 from alpha_pulse.data_pipeline.history.jobs import Job, wait_for_candles
 from alpha_pulse.data_pipeline.history.report import Progress, Report
-from alpha_pulse.data_pipeline.history.runs import apart, count_of, join, with_explained
+from alpha_pulse.data_pipeline.history.runs import (
+    apart,
+    count_of,
+    join,
+    windows_of,
+    with_explained,
+)
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.trade_backfill import TradeBackfill
-from alpha_pulse.producers.history.absence import why_absent
+from alpha_pulse.producers.history.absence import ended_from_us, why_absent
 from alpha_pulse.producers.history.asking import NotOfferedError
 from alpha_pulse.producers.history.missing import (
     Known,
     Missing,
+    Reason,
     Window,
     explain,
     first_open,
@@ -28,13 +35,18 @@ log = structlog.get_logger()
 # What is absent is proven against the exchange's list of trades, so many times per symbol; beyond
 # that candles on both sides are proof enough.
 PROOFS_MAX = 100
+# At the end of a longer run without candles it is worth a few requests to learn whether the symbol
+# is traded at all any more.
+LONG_CANDLES = 5_000
 
 
 @dataclass(slots=True)
 class _Proofs:
-    # Until when candles are closed, and how many proofs by trades are left.
+    # Until when candles are closed, how many proofs by trades are left, and what was proven: it is
+    # on its way to ClickHouse, and may not be seen there yet.
     closed_us: int
     left: int = PROOFS_MAX
+    told: dict[Reason, list[Window]] = field(default_factory=dict)
 
 
 class CandleBackfill:
@@ -88,11 +100,14 @@ class CandleBackfill:
     ) -> list[Missing]:
         market = report.market
         unanswered = [run for run in missing if run.reason == "unanswered"]
+        closed_us = known.closed_until_us or report.end_us
         if unanswered and unanswered[0].start_us == report.start_us:
-            listed_us = await self.history.candles.listed_from_us(market.symbol)
+            listed_us = await self.history.listed_from_us(market.symbol, report.start_us, closed_us)
             if listed_us is not None and listed_us > report.start_us:
                 known = with_explained(known, {}, listed_from_us=listed_us)
-        proofs = _Proofs(known.closed_until_us or report.end_us)
+        if unanswered and count_of(unanswered[-1:], frame) > LONG_CANDLES:
+            known = await self._ended(market, frame, known, unanswered[-1])
+        proofs = _Proofs(closed_us)
         offered_from_us: int | None = None
         for run in unanswered:
             for window in apart(run, known, frame):
@@ -101,8 +116,24 @@ class CandleBackfill:
         if offered_from_us is not None:
             offered_from_us = await self._from_trades(report, frame, offered_from_us)
         return await self._missing(
-            report, frame, with_explained(known, {}, offered_from_us=offered_from_us)
+            report, frame, with_explained(known, proofs.told, offered_from_us=offered_from_us)
         )
+
+    async def _ended(self, market: Market, frame: Timeframe, known: Known, run: Missing) -> Known:
+        """Return what is known once a long time after a symbol's last trade is told as such.
+
+        Else years without a candle would be asked for page by page, each until answers agree.
+        """
+        ended_us = await ended_from_us(self.history, market.symbol, run.start_us)
+        if ended_us is None:
+            return known
+        gone = Window(max(run.start_us, first_open(frame, ended_us)), run.end_us)
+        if gone.start_us >= gone.end_us:
+            return known
+        job = await self._writer.begin(market, frame, gone.start_us, gone.end_us)
+        await self._writer.explain(job, gone, "ended")
+        await self._writer.end(job)
+        return with_explained(known, {"ended": [gone]})
 
     async def _fetch(
         self, report: Report, frame: Timeframe, window: Window, proofs: _Proofs
@@ -128,8 +159,12 @@ class CandleBackfill:
                 published += [candle.open_time_us for candle in page.candles]
                 report.fetched += len(page.candles)
                 if page.absent:
-                    have = [candle.open_time_us for candle in page.candles]
+                    refused = page.refused_us(frame)
+                    have = [*(candle.open_time_us for candle in page.candles), *refused]
                     join(absent, missing_windows(have, frame, page.start_us, page.end_us))
+                    await writer.refuse(market, page.refused)
+                    for gone in windows_of(refused, frame):
+                        await self._tell(job, gone, "refused", proofs)
                 self._on_progress(report)
             if job is not None:
                 for gone in absent:
@@ -153,13 +188,17 @@ class CandleBackfill:
             self.history, symbol, frame, gone, proofs.closed_us, have,
             ask_trades=proofs.left >= 0,
         )  # fmt: skip
-        if reason in ("halted", "no_trades"):
-            await self._writer.explain(job, gone, reason)
+        if reason in ("halted", "no_trades", "ended"):
+            await self._tell(job, gone, reason, proofs)
         elif reason == "unanswered" and await self._fetch_again(report, frame, gone):
             # There were trades, so there are candles: every answer so far was short.
             log.info("candles.fetched_again", symbol=symbol, start_us=gone.start_us)
         else:
             log.warning("candles.absent", symbol=symbol, start_us=gone.start_us, reason=reason)
+
+    async def _tell(self, job: Job, gone: Window, reason: Reason, proofs: _Proofs) -> None:
+        await self._writer.explain(job, gone, reason)
+        proofs.told.setdefault(reason, []).append(gone)
 
     async def _fetch_again(self, report: Report, frame: Timeframe, gone: Window) -> int:
         market = report.market
@@ -208,9 +247,12 @@ class CandleBackfill:
             if parts is None:
                 parts = await self._stored.open_times_us(market, frame, start_us, end_us)
             traded = {longer.open_time_us(part) for part in parts}
+            explained = await self._stored.explained(market, first, last)
+            refused = Known(refused=explained.get("refused", ()))
             wanted = [
                 open_us
-                for run in missing
+                for run in explain(missing, longer, refused)
+                if run.reason != "refused"
                 for open_us in range(run.start_us, run.end_us, longer.duration_us)
                 if open_us in traded
             ]

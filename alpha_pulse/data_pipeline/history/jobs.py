@@ -5,12 +5,14 @@ windows is whole. Each has an id of its own, by which its rows are recognized in
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.codec import encode, encode_for_job
 from alpha_pulse.contracts.config import Config
+from alpha_pulse.contracts.dead_letters import dead_letter_of_frame
 from alpha_pulse.contracts.errors import StorageError
 from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, Trade
 from alpha_pulse.contracts.kinds import IngestEvent
@@ -21,10 +23,11 @@ from alpha_pulse.contracts.market import (
     message_key,
 )
 from alpha_pulse.contracts.roles.publisher import Publisher
-from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.contracts.topics import DEAD_LETTERS, INGEST
 from alpha_pulse.data_pipeline.history.stored import StoredMarket, reason_text
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.rows import RefusedRow
 from alpha_pulse.producers.history.missing import Reason, Window
 
 # What was published shows up in ClickHouse within seconds; standing still for so long is a fault.
@@ -53,6 +56,7 @@ class JobWriter:
 
     def __init__(self, config: Config, publisher: Publisher) -> None:
         self._topic = INGEST.full_name(config.namespace)
+        self._dead_letters = DEAD_LETTERS.full_name(config.namespace)
         self._publisher = publisher
 
     async def begin(
@@ -92,6 +96,20 @@ class JobWriter:
         """Publish one event outside of jobs, such as a gap that was filled."""
         key = message_key(market.exchange, market.symbol)
         await self._publisher.publish(self._topic, key, [encode(event)])
+
+    async def refuse(self, market: Market, rows: Iterable[RefusedRow]) -> None:
+        """Publish the dead letters of rows that the exchange answered with."""
+        for row in rows:
+            letter = dead_letter_of_frame(
+                row.payload,
+                market.exchange,
+                market.symbol,
+                reason=row.error.reason,
+                error=str(row.error),
+                time_us=time.time_ns() // 1000,
+            )
+            key = letter.identity.encode()
+            await self._publisher.publish(self._dead_letters, key, [encode(letter)])
 
     async def flush(self) -> None:
         """Wait until Kafka has acknowledged everything."""

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from alpha_pulse.contracts.events import Gap
-from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
+from alpha_pulse.contracts.market import PUBLISHED_TIMEFRAMES, TIMEFRAMES
+from alpha_pulse.data_pipeline.history.runs import with_explained
 from alpha_pulse.data_pipeline.history.stored import StoredMarket
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.history.missing import (
@@ -19,13 +20,18 @@ from alpha_pulse.producers.history.missing import (
 
 @dataclass(slots=True)
 class MissingMarket:
-    """What one market lacks between two times: candles by timeframe, gaps in trades."""
+    """What one market lacks between two times: candles by timeframe, gaps in trades.
+
+    timeframe: the shortest that is wanted. error: why healing failed.
+    """
 
     market: Market
+    timeframe: str
     start_us: int
     end_us: int
     candles: dict[str, list[Missing]] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
+    error: str = ""
 
     @property
     def may_be_healed(self) -> bool:
@@ -43,17 +49,25 @@ async def find_missing(
 ) -> list[MissingMarket]:
     """Return what each market lacks. chosen: exchange and symbol, "" for all of them.
 
-    window: default from the market's first 1m candle to its last one.
+    timeframes: none: the shortest that is stored of a market, and all longer ones. window: default
+    from the market's first such candle, else trade, to its last one.
     Raises: ValidationError when no such market is stored.
     """
     found = []
-    for market, first_us, last_us in await stored.chosen_markets(*chosen):
-        start_us = first_us if window[0] is None else window[0]
-        end_us = last_us + MINUTE_US if window[1] is None else window[1]
-        lacking = MissingMarket(market, start_us, end_us)
+    named = list(timeframes)
+    for span in await stored.chosen_markets(*chosen):
+        market, shortest = span.market, TIMEFRAMES[span.timeframe or "1m"]
+        start_us = span.start_us if window[0] is None else window[0]
+        end_us = span.end_us if window[1] is None else window[1]
+        names = named or [
+            name
+            for name in PUBLISHED_TIMEFRAMES
+            if TIMEFRAMES[name].duration_us >= shortest.duration_us
+        ]
+        lacking = MissingMarket(market, names[0], start_us, end_us)
         explained = await stored.explained(market, start_us, end_us)
-        known = Known(halts=explained.get("halted", ()), silent=explained.get("no_trades", ()))
-        for name in timeframes:
+        known = with_explained(Known(), explained)
+        for name in names:
             frame = TIMEFRAMES[name]
             # Only windows that lie whole between the first and the last minute can be expected.
             first, last = first_open(frame, start_us), frame.open_time_us(end_us)

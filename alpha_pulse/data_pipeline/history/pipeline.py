@@ -15,7 +15,7 @@ from alpha_pulse.data_pipeline.history.stored import StoredMarket, stored_market
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.data_pipeline.history.verify import Repairer, Verifier
 from alpha_pulse.producers.exchanges.names import with_exchange
-from alpha_pulse.producers.history.pages import History, open_history
+from alpha_pulse.producers.history.pages import LIMITED_S_MAX, History, open_history
 
 # A candle costs the processors ten times a trade: smaller batches leave them time in between.
 BATCH_BYTES_MAX = 250_000
@@ -42,11 +42,15 @@ def for_exchange(config: Config, exchange: str) -> Config:
 
 @asynccontextmanager
 async def open_pipeline(
-    config: Config, *, share: float | None = None, on_progress: Progress = lambda report: None
+    config: Config,
+    *,
+    share: float | None = None,
+    on_progress: Progress = lambda report: None,
+    limited_s_max: float | None = LIMITED_S_MAX,
 ) -> AsyncIterator[Pipeline]:
     """Yield the pipeline of the configured exchange; all connections are closed at the end.
 
-    share: of the exchange's rate limit (`open_history`). Raises: ConfigError, DataFetchError,
+    share, limited_s_max: as of `open_history`. Raises: ConfigError, DataFetchError,
     KafkaError when one of the three can't be reached.
     """
     publisher = Publisher(
@@ -56,7 +60,9 @@ async def open_pipeline(
         pending_bytes_max=config.producer.publish_pending_bytes_max,
     )
     async with (
-        open_history(config.producer, config.history, share) as history,
+        open_history(
+            config.producer, config.history, share, limited_s_max=limited_s_max
+        ) as history,
         stored_market(config) as stored,
     ):
         await publisher.start()

@@ -24,7 +24,9 @@ async def keep_repairing(config: Config, stop: asyncio.Event) -> None:
     """
     while not stop.is_set():
         try:
-            async with open_pipeline(config, share=config.history.repair_limit_share) as pipeline:
+            async with open_pipeline(
+                config, share=config.history.repair_limit_share, limited_s_max=None
+            ) as pipeline:
                 while not stop.is_set():
                     # A round may be cut anywhere: the next one finds what this one stored.
                     await unless(stop, repair_once(config, pipeline))
@@ -40,13 +42,15 @@ async def repair_once(config: Config, pipeline: Pipeline) -> None:
     end_us = (clock_us - YOUNG_US) // MINUTE_US * MINUTE_US
     lookback_us = round(config.history.repair_lookback_s * SECOND_US)
     followed = {
-        market: first_us
-        for market, first_us, _ in await pipeline.stored.markets()
-        if market.exchange == pipeline.history.name and market.symbol in config.producer.symbols
+        span.market: span.start_us
+        for span in await pipeline.stored.markets()
+        if span.market.exchange == pipeline.history.name
+        and span.market.symbol in config.producer.symbols
     }
     for market, first_us in followed.items():
         start_us = max(first_us, clock_us - lookback_us)
-        if start_us < end_us:
+        # A symbol that is listed no more has nothing to be repaired with.
+        if start_us < end_us and market.symbol in pipeline.history.client.markets:
             await _repair(pipeline, market, start_us, end_us)
 
 

@@ -25,6 +25,8 @@ def with_explained(
         closed_until_us=known.closed_until_us,
         halts=(*known.halts, *explained.get("halted", ())),
         silent=(*known.silent, *explained.get("no_trades", ())),
+        ended=(*known.ended, *explained.get("ended", ())),
+        refused=(*known.refused, *explained.get("refused", ())),
     )
 
 

@@ -9,8 +9,14 @@ from typing import Any
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
 from alpha_pulse.contracts.events import Candle, Gap, Trade
-from alpha_pulse.contracts.market import Timeframe
-from alpha_pulse.data_pipeline.history.stored_rows import CANDLES, GAPS, TRADES, Market
+from alpha_pulse.contracts.market import TIMEFRAMES, Timeframe
+from alpha_pulse.data_pipeline.history.stored_rows import (
+    CANDLES,
+    GAPS,
+    TRADES,
+    Market,
+    StoredSpan,
+)
 from alpha_pulse.producers.history.missing import FINAL_REASONS, REASONS, Reason, Window
 from alpha_pulse.sinks.clickhouse.client import ClickHouse, PassingFault
 
@@ -214,32 +220,40 @@ class StoredMarket:
         explained = {reason_text(reason) for reason in FINAL_REASONS}
         return [gap for gap in map(GAPS.event, rows) if gap.reason not in explained]
 
-    async def markets(self) -> list[tuple[Market, int, int]]:
-        """Return every market with 1m candles, and the open times of its first and last one."""
+    async def markets(self) -> list[StoredSpan]:
+        """Return every market of which anything is stored: candles of any timeframe, or trades."""
+        # By timeframe: the end of the last candle follows from its open time.
         rows = await self.rows(
-            "SELECT exchange, symbol, min(toUnixTimestamp64Micro(open_time)), "
-            "max(toUnixTimestamp64Micro(open_time)) FROM {db}.candles_log WHERE timeframe = '1m' "
-            "GROUP BY exchange, symbol ORDER BY exchange, symbol",
+            "SELECT exchange, symbol, toString(timeframe), "
+            "min(toUnixTimestamp64Micro(open_time)), max(toUnixTimestamp64Micro(open_time)) "
+            "FROM {db}.candles_log GROUP BY 1, 2, 3 UNION ALL SELECT exchange, symbol, '', "
+            "min(toUnixTimestamp64Micro(trade_time)), max(toUnixTimestamp64Micro(trade_time)) "
+            "FROM {db}.trades_log GROUP BY 1, 2",
             {},
         )
-        return [(Market(row[0], row[1]), row[2], row[3]) for row in rows]
+        spans: dict[Market, list[tuple[Timeframe | None, int, int]]] = {}
+        for exchange, symbol, name, first_us, last_us in rows:
+            frame = TIMEFRAMES.get(name)
+            end_us = last_us + (frame.duration_us if frame else 1)
+            spans.setdefault(Market(exchange, symbol), []).append((frame, first_us, end_us))
+        return [_span(market, spans[market]) for market in sorted(spans)]
 
-    async def chosen_markets(self, exchange: str, symbol: str) -> list[tuple[Market, int, int]]:
+    async def chosen_markets(self, exchange: str, symbol: str) -> list[StoredSpan]:
         """Return those of `markets` that are of an exchange and a symbol, "" for any.
 
         Raises: ValidationError when there is none: who looks for what is missing or wrong in it
         would take an empty answer for a good one.
         """
         found = [
-            row
-            for row in await self.markets()
-            if exchange in ("", row[0].exchange) and symbol in ("", row[0].symbol)
+            span
+            for span in await self.markets()
+            if exchange in ("", span.market.exchange) and symbol in ("", span.market.symbol)
         ]
         if not found:
             asked = " ".join(part for part in (exchange, symbol) if part) or "any market"
             raise ValidationError(
-                f"expected stored 1m candles of {asked} in the database {self._database}, found "
-                "none; alpha-pulse status shows what is stored, alpha-pulse backfill fetches"
+                f"expected stored candles or trades of {asked} in the database {self._database}, "
+                "found none; alpha-pulse status shows what is stored, alpha-pulse backfill fetches"
             )
         return found
 
@@ -264,3 +278,17 @@ async def stored_market(config: Config) -> AsyncIterator[StoredMarket]:
 def reason_text(reason: Reason) -> str:
     """Return how a gap event tells a reason, so that it is recognized when it is read back."""
     return f"{reason}: {REASONS[reason]}"
+
+
+def _span(market: Market, parts: Sequence[tuple[Timeframe | None, int, int]]) -> StoredSpan:
+    # The shortest candles say where a market begins and ends: a longer one, or a trade of a minute
+    # that was not seen whole, may be outside of what is wanted. Trades do where they are all.
+    frames = [frame for frame, _, _ in parts if frame is not None]
+    shortest = min(frames, key=lambda frame: frame.duration_us, default=None)
+    edges = [(start_us, end_us) for frame, start_us, end_us in parts if frame == shortest]
+    return StoredSpan(
+        market,
+        min(start_us for start_us, _ in edges),
+        max(end_us for _, end_us in edges),
+        None if shortest is None else shortest.name,
+    )

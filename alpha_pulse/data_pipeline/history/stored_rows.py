@@ -13,7 +13,7 @@ from alpha_pulse.contracts.kinds import CANDLE, GAP, TRADE, Kind
 EventT = TypeVar("EventT", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Market:
     """One symbol of one exchange, as its events name them."""
 
@@ -24,6 +24,19 @@ class Market:
     def parameters(self) -> dict[str, Any]:
         """The query parameters that choose it."""
         return {"exchange": self.exchange, "symbol": self.symbol}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpan:
+    """What is stored of a market: from the first candle or trade to the end of the last one.
+
+    timeframe: the shortest that candles are stored of; None: only trades are.
+    """
+
+    market: Market
+    start_us: int
+    end_us: int
+    timeframe: str | None
 
 
 class Rows(Generic[EventT]):

@@ -101,6 +101,7 @@ class TradeBackfill:
                 if job is None:
                     job = await writer.begin(market, None, window.start_us, window.end_us)
                 await writer.put(job, page.trades)
+                await writer.refuse(market, page.refused)
                 ids.update(trade.trade_id for trade in page.trades)
                 minutes.update(t.trade_time_us - t.trade_time_us % MINUTE_US for t in page.trades)
                 report.fetched += len(page.trades)

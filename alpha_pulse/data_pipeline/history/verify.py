@@ -42,7 +42,10 @@ class Mismatch:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a comparison of one symbol and timeframe found. healed: mismatches before healing."""
+    """What a comparison of one symbol and timeframe found. healed: mismatches before healing.
+
+    error: why it could not be compared.
+    """
 
     market: Market
     timeframe: str
@@ -52,6 +55,7 @@ class Verdict:
     mismatches: list[Mismatch] = field(default_factory=list)
     absent: list[int] = field(default_factory=list)
     healed: int = 0
+    error: str = ""
 
 
 def differences(ours: Candle, theirs: Candle) -> tuple[FieldDifference, ...]:

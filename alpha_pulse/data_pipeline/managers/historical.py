@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+import structlog
+
 from alpha_pulse.contracts.errors import (
     DataFetchError,
     MarketWindow,
@@ -27,7 +29,15 @@ from alpha_pulse.contracts.market import (
 )
 from alpha_pulse.contracts.validation import validate_candle
 from alpha_pulse.data_pipeline.core.models import CoverageReport, ExchangeType
-from alpha_pulse.producers.history.missing import Window, first_open, missing_windows
+from alpha_pulse.producers.history.missing import (
+    Known,
+    Window,
+    explain,
+    first_open,
+    missing_windows,
+)
+
+log = structlog.get_logger()
 
 # A closed candle may change for so long yet; until then it counts as open.
 FINAL_AFTER_US = 10_000_000
@@ -98,8 +108,11 @@ class HistoricalDataManager:
 
         start_time, end_time: aware; the candles that lie wholly inside are meant. Fetched candles
         are stored page by page: after an error, or a crash, a further call goes on from there.
-        Raises: ValidationError for bad arguments, and when the exchange's candles break the rules;
-        DataFetchError when the exchange does not answer; StorageError. Each names its window.
+        A candle that breaks the contract is logged, left out and missing as `refused`; the rest of
+        its page is stored.
+        Raises: ValidationError for bad arguments; DataFetchError when the exchange does not answer
+        or refuses, or limits this address for longer than two minutes; StorageError. Each names its
+        window.
         """
         wanted = self._wanted(exchange, symbol, timeframe, start_time, end_time)
         with telling(wanted.about):
@@ -129,10 +142,16 @@ class HistoricalDataManager:
             async with self.fetcher.connected(wanted.exchange):
                 now_us = await self.fetcher.now_us(wanted.exchange)
                 closed_us = wanted.frame.open_time_us(now_us - FINAL_AFTER_US)
-                fetched = await self._fetch(wanted, missing, closed_us)
+                refused: list[Window] = []
+                fetched = await self._fetch(wanted, missing, closed_us, refused)
                 left = await self._missing(wanted)
-                for window in left:
-                    reasons += await self._why_missing(wanted, window, closed_us)
+                for run in explain(left, wanted.frame, Known(refused=refused)):
+                    window = Window(run.start_us, run.end_us)
+                    if run.reason == "refused":
+                        count = _candles(window, wanted.frame)
+                        reasons.append(MissingCandles(run.start_us, run.end_us, count, "refused"))
+                    else:
+                        reasons += await self._why_missing(wanted, window, closed_us)
         stored = count - sum(_candles(window, wanted.frame) for window in left)
         had = count - sum(_candles(window, wanted.frame) for window in missing)
         if stored < had + fetched:
@@ -167,7 +186,9 @@ class HistoricalDataManager:
             reasons.append(MissingCandles(end_us, window.end_us, count, "open"))
         return reasons
 
-    async def _fetch(self, wanted: _Wanted, missing: Sequence[Window], closed_us: int) -> int:
+    async def _fetch(
+        self, wanted: _Wanted, missing: Sequence[Window], closed_us: int, refused: list[Window]
+    ) -> int:
         # Returns how many candles of the missing windows came and were stored.
         fetched = 0
         for joined in _joined(missing, wanted.frame):
@@ -185,8 +206,8 @@ class HistoricalDataManager:
                         if time_us > newest_us and any(time_us in times for times in lacking):
                             newest_us = time_us
                             candles.append(candle)
-                    _check(candles, wanted)
-                    fetched += await self.storage.save_candles(candles)
+                    valid = _valid(candles, wanted, refused)
+                    fetched += await self.storage.save_candles(valid)
         await self.storage.flush()
         return fetched
 
@@ -247,7 +268,9 @@ def _time_us(name: str, time: datetime) -> int:
     return time_us
 
 
-def _check(candles: Sequence[Candle], wanted: _Wanted) -> None:
+def _valid(candles: Sequence[Candle], wanted: _Wanted, refused: list[Window]) -> list[Candle]:
+    # One that breaks the contract costs only itself: its window is appended to `refused`.
+    found: list[Candle] = []
     for candle in candles:
         market = (candle.exchange, candle.symbol, candle.timeframe)
         if market != wanted.market:
@@ -258,11 +281,12 @@ def _check(candles: Sequence[Candle], wanted: _Wanted) -> None:
         try:
             validate_candle(candle)
         except ValidationError as error:
-            raise ValidationError(
-                f"{error}; nothing of its page is stored: call again, and leave it out of the "
-                "window while the exchange keeps sending it",
-                wanted.about,
-            ) from error
+            open_us = candle.open_time_us
+            refused.append(Window(open_us, open_us + wanted.frame.duration_us))
+            log.warning("candle.refused", open_time_us=open_us, error=str(error)[:300])
+        else:
+            found.append(candle)
+    return found
 
 
 def _joined(windows: Sequence[Window], frame: Timeframe) -> list[list[Window]]:

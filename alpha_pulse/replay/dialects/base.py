@@ -192,6 +192,15 @@ class Dialect:
                     return refusal.reply
         return None
 
+    def banned(self, until_ms: int) -> RestReply:
+        """Return the refusal of an address that asked too much: 429 and Retry-After (RFC 6585)."""
+        wait_s = max(1, round(until_ms / 1000 - time.time()))
+        return RestReply({"error": "Too many requests"}, 429, {"Retry-After": str(wait_s)})
+
+    def restricted(self) -> RestReply:
+        """Return the refusal of a place that may not be served: 451 (RFC 7725)."""
+        return RestReply({"error": "Unavailable For Legal Reasons"}, 451)
+
     # Websocket
 
     def greet(self, socket: ClientSocket) -> Iterable[bytes]:

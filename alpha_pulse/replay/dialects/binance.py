@@ -21,12 +21,14 @@ from alpha_pulse.replay.dialects.base import (
 from alpha_pulse.replay.dialects.binance_rest import (
     AGGREGATE_ID_SHIFT,
     aggregate_row,
+    banned,
     integer,
     invalid_symbol,
     kline_row,
     limit,
     refusal,
     required,
+    restricted,
     trade_row,
 )
 from alpha_pulse.replay.dialects.rules import Rate, SocketRules
@@ -165,6 +167,14 @@ class Binance(Dialect):
     def status(self, request: RestRequest) -> RestReply:
         """Return that the system runs."""
         return RestReply({"status": 0, "msg": "normal"})
+
+    def banned(self, until_ms: int) -> RestReply:
+        """Return the ban of an address, dated by its body alone."""
+        return banned(until_ms)
+
+    def restricted(self) -> RestReply:
+        """Return the refusal of a place."""
+        return restricted()
 
     async def klines(self, request: RestRequest) -> RestReply:
         """Return candles by open time: from startTime the first, else the newest."""

@@ -87,6 +87,31 @@ def invalid_symbol() -> RestRefusal:
     return refusal(-1121, "Invalid symbol.")
 
 
+def banned(until_ms: int) -> RestReply:
+    """Return the ban of an address, without Retry-After: the body alone says until when.
+
+    Source: Binance, "Error codes", -1003, and "Limits": bans of 2 minutes to 3 days.
+    """
+    message = (
+        f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket "
+        "Streams for live updates to avoid bans."
+    )
+    return RestReply({"code": -1003, "msg": message}, 418)
+
+
+def restricted() -> RestReply:
+    """Return the refusal of a place that Binance does not serve.
+
+    Source: Binance, "Terms of Use", b. Eligibility; HTTP 451 with code 0.
+    """
+    message = (
+        "Service unavailable from a restricted location according to 'b. Eligibility' in "
+        "https://www.binance.com/en/terms. Please contact customer service if you believe you "
+        "received this message in error."
+    )
+    return RestReply({"code": 0, "msg": message}, 451)
+
+
 def refusal(code: int, message: str, status: int = 400) -> RestRefusal:
     """Return a refusal with Binance's error code."""
     return RestRefusal(RestReply({"code": code, "msg": message}, status))

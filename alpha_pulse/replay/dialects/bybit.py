@@ -108,6 +108,14 @@ class Bybit(Dialect):
         """Return that no maintenance is planned."""
         return self._result({"list": []})
 
+    def restricted(self) -> RestReply:
+        """Return the refusal of a place: CloudFront's page as Bybit's addresses in the US get it.
+
+        Source: Bybit v5, "Integration Guidance": 403, "request from the USA".
+        """
+        page = "The Amazon CloudFront distribution is configured to block access from your country."
+        return RestReply(page, 403)
+
     async def candles(self, request: RestRequest) -> RestReply:
         """Return candles newest first: the first from `start` on, else the newest."""
         feed = self._feed(request)

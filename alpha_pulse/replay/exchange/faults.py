@@ -36,6 +36,8 @@ REST_FAULTS = (
     "delay",
     *SHORT_FAULTS,
 )
+# Refusals that stay: a ban that only the body dates, and a place that is not served.
+FINAL_FAULTS = ("banned", "restricted")
 
 # Market data of all dialects; not the listing of markets, without which no client starts.
 TRADE_PATHS = "|".join(dict.fromkeys(dialect.trade_paths for dialect in DIALECTS.values()))
@@ -67,7 +69,7 @@ class RestFault:
     """One accident of a REST request.
 
     at_request: how many matching requests have been made before it.
-    seconds: the delay, or Retry-After.
+    seconds: the delay, Retry-After, or how long a ban lasts.
     """
 
     kind: str
@@ -130,7 +132,7 @@ class FaultPlan:
             _known(fault.kind, STREAM_FAULTS)
             _known(fault.garbage, GARBAGE_KINDS)
         for rest_fault in self.rest:
-            _known(rest_fault.kind, REST_FAULTS)
+            _known(rest_fault.kind, (*REST_FAULTS, *FINAL_FAULTS))
         self._stream_left = deque(sorted(self.stream, key=lambda fault: fault.at_trade))
         self._rest_left = list(self.rest)
 
@@ -146,7 +148,7 @@ class FaultPlan:
             _known(fault.garbage, GARBAGE_KINDS)
             self._stream_left.appendleft(replace(fault, at_trade=0))
             return
-        _known(fault.kind, REST_FAULTS)
+        _known(fault.kind, (*REST_FAULTS, *FINAL_FAULTS))
         waiting = sum(1 for other in self._rest_left if other.path == fault.path)
         fault = replace(fault, at_request=self._matches.get(fault.path, 0) + waiting)
         self.rest = [*self.rest, fault]

@@ -25,6 +25,7 @@ from alpha_pulse.replay.dialects.sockets import ClientSocket
 from alpha_pulse.replay.exchange.clock import Clock, FullSpeedClock, LiveClock, PacedClock
 from alpha_pulse.replay.exchange.conductor import Conductor
 from alpha_pulse.replay.exchange.faults import (
+    FINAL_FAULTS,
     SHORT_FAULTS,
     SOCKET_PATHS,
     TRADE_PATHS,
@@ -214,7 +215,7 @@ class ReplayExchange:
             return _too_many(verdict.status, verdict.retry_after_s, headers)
         fault = self.faults.take_rest(address)
         if fault is not None:
-            refused = await _refuse(fault)
+            refused = self._refusal(fault) or await _refuse(fault)
             if refused is not None:
                 self.conductor.refused = True
                 return refused
@@ -235,6 +236,19 @@ class ReplayExchange:
             body=body,
             status=reply.status,
             headers={**headers, **reply.headers},
+            content_type="application/json",
+        )
+
+    def _refusal(self, fault: RestFault) -> web.Response | None:
+        if fault.kind not in FINAL_FAULTS:
+            return None
+        until_ms = round((time.time() + fault.seconds) * 1000)
+        banned = fault.kind == "banned"
+        reply = self.dialect.banned(until_ms) if banned else self.dialect.restricted()
+        return web.Response(
+            body=orjson.dumps(reply.body),
+            status=reply.status,
+            headers=dict(reply.headers),
             content_type="application/json",
         )
 

@@ -6,7 +6,7 @@ may have been halted for some time: then there are no trades, no candles, and id
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from alpha_pulse.contracts.errors import ConfigError
@@ -25,6 +25,7 @@ class LongMarket:
     """One symbol's trades and candles from begin_us to end_us.
 
     halts: stretches `[start_us, end_us)` of whole minutes in which nothing was traded, ascending.
+    broken: open times of minutes whose own candle opens above its high, as exchanges serve some.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LongMarket:
         begin_us: int,
         end_us: int,
         halts: Sequence[tuple[int, int]] = (),
+        broken: Iterable[int] = (),
     ) -> None:
         for time_us in (begin_us, end_us, *(edge for halt in halts for edge in halt)):
             if time_us % MINUTE_US:
@@ -45,6 +47,7 @@ class LongMarket:
         self.complete_from_us = begin_us
         self._end_us = end_us
         self._halts = sorted(halts)
+        self._broken = frozenset(broken)
         self._seed = zlib.crc32(f"{seed}:{symbol}".encode())
         self._base = 1_000_000 + self._seed % 5_000_000
         # Minutes traded before each halt, and where each halt ends: minute numbers both.
@@ -100,7 +103,7 @@ class LongMarket:
         return ExchangeCandle(
             open_us,
             MINUTE_US,
-            _price(prices[0]),
+            _price(max(prices) + 1 if open_us in self._broken else prices[0]),
             _price(max(prices)),
             _price(min(prices)),
             _price(prices[-1]),

@@ -17,10 +17,11 @@ from alpha_pulse.contracts.kinds import IngestEvent
 # Why candles are missing although everything that the exchange gave is stored:
 # not_listed_yet: before the symbol's first trade; not_offered: the exchange does not serve that
 # time; halted: it printed no trade and has no candle; no_trades: the same, on an exchange that
-# has no candle for a window without a trade; open: not closed yet by the exchange's clock;
+# has no candle for a window without a trade; ended: it trades the symbol no more; refused: its
+# candle breaks the contract; open: not closed yet by the exchange's clock;
 # unanswered: nothing explains it, so that it is to be asked for again.
 MissingReason = Literal[
-    "not_listed_yet", "not_offered", "halted", "no_trades", "open", "unanswered"
+    "not_listed_yet", "not_offered", "halted", "no_trades", "ended", "refused", "open", "unanswered"
 ]
 OnEvents = Callable[[Sequence[IngestEvent]], Awaitable[None]]
 

@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -36,13 +36,19 @@ TRADE_COLUMNS = ["trade_id", "trade_time_us", "price", "amount", "side"]
 CANDLE_COLUMNS = ["open_time_us", "open", "high", "low", "close", "volume", "trade_count"]
 
 
-async def capture(config: ProducerConfig, out: Path, stop: asyncio.Event) -> list[Path]:
+async def capture(
+    config: ProducerConfig,
+    out: Path,
+    stop: asyncio.Event,
+    on_refused: Callable[[str, str], None] = lambda symbol, reason: None,
+) -> list[Path]:
     """Record the symbols of a configuration until `stop`.
 
     Args:
         config: the producer's settings.
         out: an empty or new folder: one symbol is recorded in it, several in folders below it.
         stop: set by the caller.
+        on_refused: called at the end with each symbol that the exchange refused, and why.
 
     Returns:
         The recordings' folders.
@@ -51,9 +57,12 @@ async def capture(config: ProducerConfig, out: Path, stop: asyncio.Event) -> lis
         ConfigError: `out` holds files already.
     """
     files = _Files(config, _empty(out))
+    producer = LiveProducer(config, files, on_raw=files.add_frame)
     try:
-        await LiveProducer(config, files, on_raw=files.add_frame).run(stop)
+        await producer.run(stop)
     finally:
+        for symbol, reason in producer.quarantined.items():
+            on_refused(symbol, reason)
         folders = files.close()
     return folders
 

@@ -156,18 +156,16 @@ async def test_two_calls_at_once_end_as_one() -> None:
     assert {report.missing_count for report in reports} == {10}
 
 
-async def test_a_candle_that_breaks_the_rules_is_refused() -> None:
+async def test_a_candle_that_breaks_the_rules_costs_only_itself() -> None:
     class Wrong(MemoryFetcher):
         async def fetch_candles(self, *arguments: Any) -> Any:
-            yield [make_candle(0), make_candle(1, low="61899.00000000")]
+            yield [make_candle(0), make_candle(1, low="61899.00000000"), make_candle(2)]
 
     storage = MemoryStorage()
-    with pytest.raises(ValidationError, match=r"low <= open.* call again") as raised:
-        await ensure(storage, Wrong(range(2)), 0, 2)
-    assert str(raised.value.about) == (
-        "binance BTC/USDT 1m from 2026-01-01T00:00:00Z to 2026-01-01T00:02:00Z"
-    )
-    assert stored_minutes(storage) == []
+    report = await ensure(storage, Wrong(range(3)), 0, 3)
+    assert stored_minutes(storage) == [0, 2]
+    assert (report.fetched, report.missing_count) == (2, 1)
+    assert [(run.count, run.reason) for run in report.missing] == [(1, "refused")]
 
 
 async def test_candles_of_another_market_are_refused() -> None:

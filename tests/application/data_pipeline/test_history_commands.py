@@ -81,9 +81,9 @@ def test_the_commands_tell_what_is_missing_and_end_with_3_as_long_as_something_i
 def test_where_nothing_is_stored_an_empty_answer_is_not_called_a_good_one(
     run: Run, command: str
 ) -> None:
-    with pytest.raises(ValidationError, match=r"1m candles of okx in .* found none"):
+    with pytest.raises(ValidationError, match=r"candles or trades of okx in .* found none"):
         run(command, "--exchange", "okx")
-    with pytest.raises(ValidationError, match="stored 1m candles of binance NO/SUCH in"):
+    with pytest.raises(ValidationError, match="stored candles or trades of binance NO/SUCH in"):
         run(command, "--exchange", "binance", "--symbol", "NO/SUCH", "--json")
 
 
@@ -92,3 +92,16 @@ def test_a_time_that_is_none_and_a_timeframe_that_is_not_stored_are_refused(run:
         run("backfill", "binance", "DOGE/USDT", "--start", "yesterday")
     with pytest.raises(Exception, match="one of 1m 5m"):
         run("backfill", "binance", "DOGE/USDT", "--start", "2024-01-01", "--timeframe", "3m")
+
+
+def test_one_symbol_that_is_not_listed_costs_the_others_nothing(run: Run) -> None:
+    window = ["--start", "2024-01-01", "--end", "2024-01-01T01:00:00Z"]
+    for trades in ([], ["--trades"]):
+        code, text = run(
+            "backfill", "binance", "GONE/USDT", "DOGE/USDT", *window, *trades, "--json"
+        )
+        gone, doge = json.loads(text)["symbols"]
+        assert code == 3
+        assert "found 'GONE/USDT'" in gone["error"]
+        assert (doge["error"], doge["missing"], doge["missing_trade_ids"]) == (None, [], [])
+        assert doge["fetched"] + doge["had"] == doge["wanted"] > 0

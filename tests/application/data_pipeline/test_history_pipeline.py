@@ -12,11 +12,13 @@ from msgspec.structs import replace as changed
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.events import Candle, Heartbeat, Trade
 from alpha_pulse.contracts.kafka.reader import read
-from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
-from alpha_pulse.contracts.topics import CANDLES
+from alpha_pulse.contracts.market import DAY_US, MINUTE_US, TIMEFRAMES
+from alpha_pulse.contracts.topics import CANDLES, DEAD_LETTERS
+from alpha_pulse.data_pipeline.history.missing import find_missing
 from alpha_pulse.data_pipeline.history.pipeline import Pipeline, open_pipeline
 from alpha_pulse.data_pipeline.history.repairing import repair_once
 from alpha_pulse.data_pipeline.history.stored_rows import Market
+from alpha_pulse.producers.history.missing import Reason
 from alpha_pulse.replay.exchange.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.long_market import LongMarket
@@ -293,3 +295,91 @@ async def test_a_round_of_repair_heals_what_the_tables_say_is_wrong(pipeline: An
         assert (verdict.compared, verdict.mismatches, verdict.absent) == (57, [], [])
         stored = await here.stored.candles(where, ONE, BEGIN_US, end_us)
         assert {candle.coverage for candle in stored} <= {"contiguous", "exchange"}
+
+
+async def told_us(here: Pipeline, where: Market, reason: Reason) -> int:
+    """Return of how much time ClickHouse knows that there is nothing, for a reason."""
+    explained = await here.stored.explained(where, BEGIN_US, BEGIN_US + 30 * DAY_US)
+    return sum(window.end_us - window.start_us for window in explained.get(reason, []))
+
+
+async def test_each_symbol_and_each_row_stands_for_itself_and_a_second_run_asks_nothing(
+    pipeline: Any,
+) -> None:
+    config, _ = pipeline
+    minutes, days = 300, 20
+    now_us = BEGIN_US + days * DAY_US
+    broken = [BEGIN_US + n * MINUTE_US for n in (100, 101)]
+    good = LongMarket("UNI/USDT", 4, begin_us=BEGIN_US, end_us=now_us, broken=broken)
+    gone = LongMarket("OLD/USDT", 4, begin_us=BEGIN_US, end_us=BEGIN_US + minutes * MINUTE_US)
+    symbols, end_us = ["UNI/USDT", "NOPE/USDT", "OLD/USDT"], BEGIN_US + minutes * MINUTE_US
+    async with (
+        ReplayExchange([good, gone], at_end=True) as exchange,
+        opened(config, exchange) as here,
+    ):
+        first = await here.backfill.run(symbols, "1m", BEGIN_US, end_us)
+        assert [report.fetched for report in first] == [minutes - 2, 0, minutes]
+        assert "expected a symbol that binance lists" in first[1].error
+        assert not first[0].error
+        assert not first[2].error
+        runs = [(run.start_us, run.end_us, run.reason) for run in first[0].missing]
+        assert runs == [(broken[0], broken[1] + MINUTE_US, "refused")]
+        letters = [
+            letter
+            async for letter in read(DEAD_LETTERS, config=config, until_end=True)
+            if letter.symbol == "UNI/USDT"
+        ]
+        assert {letter.reason for letter in letters} == {"bad_candle"}
+        # Two minutes, and the five minutes that begin with the first of them.
+        assert len({letter.identity for letter in letters}) == 3
+        # Weeks after the last trade, while others go on: proven once, and stored.
+        later_us = BEGIN_US + 15 * DAY_US
+        asked = here.history.requests
+        (ended,) = await here.backfill.run(["OLD/USDT"], "1m", BEGIN_US, later_us)
+        assert {run.reason for run in ended.missing} == {"ended"}
+        assert ended.missing[0].start_us == end_us
+        assert ended.missing[-1].end_us == later_us
+        assert here.history.requests - asked < 40
+        uni, old = first[0].market, ended.market
+        async with asyncio.timeout(PATIENCE_S):
+            # ClickHouse has no event for us.
+            while (  # noqa: ASYNC110
+                await told_us(here, uni, "refused") < (2 + 5) * MINUTE_US
+                or await told_us(here, old, "ended") < later_us - end_us
+            ):
+                await asyncio.sleep(0.1)
+        asked = here.history.requests
+        again = await here.backfill.run(["OLD/USDT"], "1m", BEGIN_US, later_us)
+        once_more = await here.backfill.run(["UNI/USDT"], "1m", BEGIN_US, end_us)
+        assert [report.fetched for report in (*again, *once_more)] == [0, 0]
+        assert here.history.requests == asked + 2, "the clock only"
+
+
+async def test_a_market_is_found_by_whatever_is_stored_of_it(pipeline: Any) -> None:
+    config, _ = pipeline
+    end_us = BEGIN_US + 10 * 60 * MINUTE_US
+    hours = LongMarket("HOUR/USDT", 4, begin_us=BEGIN_US, end_us=end_us)
+    async with (
+        ReplayExchange([hours], at_end=True) as exchange,
+        opened(config, exchange) as here,
+    ):
+        await here.backfill.run(["HOUR/USDT"], "1h", BEGIN_US, end_us)
+        (span,) = await here.stored.chosen_markets("binance", "HOUR/USDT")
+        assert (span.start_us, span.end_us, span.timeframe) == (BEGIN_US, end_us, "1h")
+        (lacking,) = await find_missing(
+            here.stored, ("binance", "HOUR/USDT"), [], (None, end_us + 120 * MINUTE_US)
+        )
+        assert "1m" not in lacking.candles
+        assert [run.reason for run in lacking.candles["1h"]] == ["unanswered"]
+        trade = Trade(
+            exchange="binance", symbol="TRADE/USDT", trade_id="1", price="1", amount="1",
+            side="buy", trade_time_us=BEGIN_US + 5, receive_time_us=BEGIN_US + 5, job="storage-1",
+        )  # fmt: skip
+        await here.backfill.bring.writer.publish(Market("binance", "TRADE/USDT"), trade)
+        await here.backfill.bring.writer.flush()
+        async with asyncio.timeout(PATIENCE_S):
+            # ClickHouse has no event for us.
+            while not any(s.market.symbol == "TRADE/USDT" for s in await here.stored.markets()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        (span,) = await here.stored.chosen_markets("", "TRADE/USDT")
+        assert (span.start_us, span.end_us, span.timeframe) == (BEGIN_US + 5, BEGIN_US + 6, None)

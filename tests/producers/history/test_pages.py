@@ -199,4 +199,5 @@ async def test_the_first_candle_tells_when_a_symbol_was_listed() -> None:
         ReplayExchange([long_market()], at_end=True) as exchange,
         history_of(exchange) as (history, symbol),
     ):
-        assert await history.candles.listed_from_us(symbol) == BEGIN_US
+        end_us = BEGIN_US + MINUTES * MINUTE_US
+        assert await history.listed_from_us(symbol, 0, end_us) == BEGIN_US

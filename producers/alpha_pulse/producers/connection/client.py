@@ -20,6 +20,13 @@ _URL = re.compile(r"^(http|ws)s?://")
 # Half-open sockets: no pong for two pings, found within four times this (ccxt's own: minutes).
 KEEP_ALIVE_MS = 2_500
 REST_TIMEOUT_MS = 10_000
+# What a status says whatever the body does: too many requests, banned (RFC 6585; 418 is this
+# trade's custom), and a place that is not served (RFC 7725).
+REFUSED_BY_STATUS = {
+    418: ccxt.pro.DDoSProtection,
+    429: ccxt.pro.DDoSProtection,
+    451: ccxt.pro.ExchangeNotAvailable,
+}
 
 
 def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> Any:
@@ -52,6 +59,7 @@ def make_exchange(config: ProducerConfig, on_frames: OnFrames | None = None) -> 
         exchange.redial = Redial(
             room.limits.dials.half(), refused_wait_s_max=config.reconnect_wait_s_max
         )
+    _obey_statuses(exchange)
     # Numbers stay the exchange's own text; ccxt's default is float.
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
@@ -85,6 +93,21 @@ async def open_exchange(
         yield exchange
     finally:
         await exchange.close()
+
+
+def _obey_statuses(exchange: Any) -> None:
+    # ccxt looks into the body first and forgets the status over it: a 429 becomes any error.
+    own = exchange.handle_errors
+
+    def handle_errors(status: int, reason: str, url: str, method: str, *rest: Any) -> Any:
+        if status in REFUSED_BY_STATUS:
+            body = str(rest[1])[:500] if len(rest) > 1 else ""
+            raise REFUSED_BY_STATUS[status](
+                f"{exchange.id} {method} {url} {status} {reason} {body}"
+            )
+        return own(status, reason, url, method, *rest)
+
+    exchange.handle_errors = handle_errors
 
 
 def point_at(exchange: Any, exchange_url: str) -> None:

@@ -2,30 +2,50 @@
 
 import asyncio
 import random
+import re
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import ccxt.pro
 import structlog
 from aiohttp import WSServerHandshakeError
 
+from alpha_pulse.contracts.errors import DataFetchError, format_us
 from alpha_pulse.producers.exchanges.tick import is_throttling
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S_MAX = 3_600.0
+# Addresses are banned for up to three days; what is longer by far is taken for a mistake.
+RETRY_AFTER_S_MAX = 30 * 86_400.0
 # What to wait where a 429 or 418 names no time of its own.
 RETRY_AFTER_S = 5.0
 # Several subscriptions hear of one refused handshake.
 SAME_ANSWER_S = 0.05
 _LIMITED = (418, 429)
+# A body may date the ban without a header: "…; IP banned until 1659146400000." (error -1003).
+_BANNED_UNTIL = re.compile(r"banned until (\d{13})\b")
+
+
+class LimitedError(DataFetchError):
+    """The exchange told us to wait, for longer than the caller is willing to."""
 
 
 class Limiter:
-    """Holds REST calls and subscribes back: a bounded number at once, none while we are banned."""
+    """Holds REST calls and subscribes back: a bounded number at once, none while we are banned.
 
-    def __init__(self, exchange: str, *, concurrent_max: int = 4) -> None:
+    Args:
+        exchange: the name that events carry.
+        concurrent_max: how many calls at once.
+        wait_s_max: how long a caller waits for the end of a ban; None: to its end, as roles do.
+    """
+
+    def __init__(
+        self, exchange: str, *, concurrent_max: int = 4, wait_s_max: float | None = None
+    ) -> None:
         self._exchange = exchange
+        self._wait_s_max = wait_s_max
         self._slots = asyncio.Semaphore(concurrent_max)
         self._until = 0.0  # loop time before which nothing may be sent
         self.calls = 0
@@ -44,11 +64,21 @@ class Limiter:
         self._slots.release()
 
     async def allowed(self) -> None:
-        """Wait until the exchange lets us send again."""
+        """Wait until the exchange lets us send again.
+
+        Raises:
+            LimitedError: that is further away than `wait_s_max`.
+        """
         loop = asyncio.get_running_loop()
         # Another answer may have moved the end of the wait meanwhile.
-        while loop.time() < self._until:  # noqa: ASYNC110
-            await asyncio.sleep(self._until - loop.time())
+        while (wait_s := self._until - loop.time()) > 0:
+            if self._wait_s_max is not None and wait_s > self._wait_s_max:
+                raise LimitedError(
+                    f"expected to be let in by {self._exchange}, found that it limits this address "
+                    f"until {_in(wait_s)}, for {wait_s:.0f} s more; call again then: what came is "
+                    "kept, and asking earlier makes it longer"
+                )
+            await asyncio.sleep(wait_s)
 
     def obey(self, error: BaseException, client: Any) -> float:
         """Hold everybody back when an error is the exchange's stop.
@@ -62,10 +92,11 @@ class Limiter:
         """
         status, wait_s = refusal(error)
         if isinstance(error, ccxt.pro.DDoSProtection | ccxt.pro.RateLimitExceeded):
-            wait_s = _retry_after_s(getattr(client, "last_response_headers", None)) or RETRY_AFTER_S
+            named_s = _retry_after_s(getattr(client, "last_response_headers", None))
+            wait_s = max(named_s, _banned_s(error)) or RETRY_AFTER_S
         elif status in _LIMITED or is_throttling(str(error)):
             # ccxt does not know every form: "access too frequent" in JSON is its ExchangeError.
-            wait_s = wait_s or RETRY_AFTER_S
+            wait_s = max(wait_s, _banned_s(error)) or RETRY_AFTER_S
         else:
             return 0.0
         self.hold(wait_s)
@@ -81,7 +112,12 @@ class Limiter:
         if until > self._until + SAME_ANSWER_S:
             self.limited += 1
             self._until = until
-            log.warning("exchange.limited", exchange=self._exchange, wait_s=round(wait_s, 1))
+            log.warning(
+                "exchange.limited",
+                exchange=self._exchange,
+                wait_s=round(wait_s, 1),
+                until=_in(wait_s),
+            )
 
 
 def backoff_s(attempt: int, *, first_s: float = 0.05, max_s: float = 30.0) -> float:
@@ -115,10 +151,29 @@ def refusal(error: object) -> tuple[int, float]:
 
 
 def _retry_after_s(headers: Mapping[str, str] | None) -> float:
+    # Seconds, or an HTTP date (RFC 9110, 10.2.3).
     for name, value in (headers or {}).items():
         if name.lower() == "retry-after":
             try:
-                return min(max(float(value), 0.1), RETRY_AFTER_S_MAX)
+                return _bounded_s(float(value))
             except ValueError:
+                pass
+            try:
+                return _bounded_s(parsedate_to_datetime(value).timestamp() - time.time())
+            except (TypeError, ValueError):
                 break
     return 0.0
+
+
+def _banned_s(error: BaseException) -> float:
+    # The body alone may say it, without the header.
+    found = _BANNED_UNTIL.search(str(error))
+    return _bounded_s(int(found.group(1)) / 1000 - time.time()) if found else 0.0
+
+
+def _bounded_s(seconds: float) -> float:
+    return min(max(seconds, 0.1), RETRY_AFTER_S_MAX)
+
+
+def _in(wait_s: float) -> str:
+    return format_us(round(time.time() + wait_s) * 1_000_000)

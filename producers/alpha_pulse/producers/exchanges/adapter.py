@@ -40,6 +40,7 @@ class TradeSource:
     recent: returns the last trades, oldest first.
     first_from: returns the first trade that is not before a time.
     newest_before: returns about the newest trades before a time, newest first.
+    look_back_us: how far before that time an answer looks; None: as far as there are trades.
     """
 
     by_id: AskById | None = None
@@ -48,6 +49,7 @@ class TradeSource:
     recent: AskRecent = generic.recent_trades
     first_from: AskMarks | None = None
     newest_before: AskMarks | None = None
+    look_back_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

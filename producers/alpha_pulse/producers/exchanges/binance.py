@@ -208,17 +208,19 @@ class BinanceRest:
     ) -> list[Trade]:
         base, market_id = rest.client.urls["api"][self.api], rest.client.market_id(symbol)
         answer = await rest.get(f"{base}/{query}&symbol={market_id}", headers)
-        return [
-            rest.trade(
+        return rest.read(
+            symbol,
+            answer,
+            _TradeRow,
+            lambda row: rest.trade(
                 symbol,
                 number_id(str(row.id)),
                 row.price,
                 row.qty,
                 "sell" if row.isBuyerMaker else "buy",
                 row.time * 1000,
-            )
-            for row in msgspec.convert(answer, list[_TradeRow])
-        ]
+            ),
+        )
 
     async def first_trade_from(self, client: Any, symbol: str, from_us: int) -> list[Mark]:
         """Return the first trade that is not before a time, by its aggregate.
@@ -259,10 +261,11 @@ class BinanceRest:
                 "limit": min(request.count, self.klines_page),
             },
         )
-        return [
-            request.candle(row[0] * 1000, row[1:5], row[5], row[7], row[9], row[8])
-            for row in msgspec.convert(rows, list[_KlineRow])
-        ]
+        return request.read(
+            rows,
+            _KlineRow,
+            lambda row: request.candle(row[0] * 1000, row[1:5], row[5], row[7], row[9], row[8]),
+        )
 
     async def listed_from_us(self, client: Any, symbol: str) -> int | None:
         """Return when the symbol's first candle opens, Unix µs; None where there is none.

@@ -220,17 +220,20 @@ async def _recent_trades(rest: RestClient, symbol: str) -> list[Trade]:
     answer = await rest.client.publicGetV5MarketRecentTrade(
         {"category": category, "symbol": market["id"], "limit": limit}
     )
-    return [
-        rest.trade(
+    newest_first = rest.read(
+        symbol,
+        _rows(answer),
+        _RestTradeRow,
+        lambda row: rest.trade(
             symbol,
             row.execId,
             row.price,
             row.size,
             "buy" if row.side == "Buy" else "sell",
             int(number_id(row.time)) * 1000,
-        )
-        for row in reversed(msgspec.convert(_rows(answer), list[_RestTradeRow]))
-    ]
+        ),
+    )
+    return newest_first[::-1]
 
 
 async def _candles(request: CandleRequest, name: str) -> list[Candle]:
@@ -245,10 +248,11 @@ async def _candles(request: CandleRequest, name: str) -> list[Candle]:
             "limit": KLINES_PAGE,
         }
     )
-    return [
-        request.candle(int(row[0]) * 1000, row[1:5], row[5], row[6])
-        for row in msgspec.convert(_rows(answer), list[_RestKlineRow])
-    ]
+    return request.read(
+        _rows(answer),
+        _RestKlineRow,
+        lambda row: request.candle(int(row[0]) * 1000, row[1:5], row[5], row[6]),
+    )
 
 
 EXCHANGE = Exchange(

@@ -1,7 +1,8 @@
 """The exchanges' own candles: one request for some, and a row as a candle."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,11 @@ from alpha_pulse.producers.exchanges.numbers import (
     sum_text,
     time_us,
 )
+from alpha_pulse.producers.exchanges.rows import RefusedRow, read_rows
 from alpha_pulse.producers.exchanges.tick import FrameError
+
+# Why a candle is refused whose open time is none of its timeframe.
+OFF_GRID = "off_grid"
 
 MINUTE = TIMEFRAMES["1m"]
 COUNT_MAX = 2**63 - 1
@@ -61,7 +66,7 @@ def exchange_candle(
     if not timeframe.is_open_time(time_us(open_time_us)):
         raise FrameError(
             f"expected an open time aligned to {timeframe}, found {open_time_us}",
-            "bad_candle",
+            OFF_GRID,
             symbol,
         )
     if not _ordered(open_, high, low, close):
@@ -107,6 +112,7 @@ class CandleRequest:
     """One request for the candles that open within `[start_us, end_us)`.
 
     exchange: the name that events carry. client: a ccxt.pro exchange with its markets loaded.
+    refused: rows of the answer that are no candles (`read`).
     """
 
     exchange: str
@@ -115,6 +121,7 @@ class CandleRequest:
     timeframe: Timeframe
     start_us: int
     end_us: int
+    refused: list[RefusedRow] = field(default_factory=list, compare=False)
 
     @property
     def market(self) -> Any:
@@ -125,6 +132,22 @@ class CandleRequest:
     def count(self) -> int:
         """Return how many candles the window has room for."""
         return (self.end_us - self.start_us) // self.timeframe.duration_us
+
+    def read(
+        self, rows: Any, kind: Any, make: Callable[[Any], Candle], *, strict: bool = True
+    ) -> list[Candle]:
+        """Return the answer's rows as candles; those that are none are kept in `refused`.
+
+        Args:
+            rows: the answer's list, as JSON is decoded.
+            kind: what a row looks like.
+            make: returns a row's candle, or raises FrameError.
+            strict: whether numbers must not be written as text.
+
+        Raises:
+            ValidationError: the answer is no list of rows at all.
+        """
+        return read_rows(rows, kind, make, self.refused, strict=strict)
 
     def candle(
         self,
@@ -148,17 +171,21 @@ class CandleRequest:
         Raises:
             FrameError: the row is no candle.
         """
-        return exchange_candle(
-            self.exchange,
-            self.symbol,
-            self.timeframe,
-            open_time_us,
-            prices,
-            volume,
-            quote_volume,
-            buy_volume,
-            trade_count,
-        )
+        try:
+            return exchange_candle(
+                self.exchange,
+                self.symbol,
+                self.timeframe,
+                open_time_us,
+                prices,
+                volume,
+                quote_volume,
+                buy_volume,
+                trade_count,
+            )
+        except FrameError as error:
+            error.at_us = open_time_us
+            raise
 
 
 def _ordered(open_: str, high: str, low: str, close: str) -> bool:

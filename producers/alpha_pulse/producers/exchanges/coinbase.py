@@ -156,6 +156,7 @@ _FLAGS = ("is_disabled", "trading_disabled", "cancel_only", "post_only", "auctio
 PAGES_MAX = 20
 # `ticker` of a longer stretch is not asked for at once.
 SPAN_US_MAX = 7 * DAY_US
+LOOK_BACK_US = SPAN_US_MAX
 
 
 def _status(market: Mapping[str, Any]) -> str:
@@ -172,10 +173,9 @@ def _unfollowed(market: Mapping[str, Any]) -> str | None:
     return f"its trades are those of {symbol}, with which it shares a book: follow {symbol}"
 
 
-async def _ticker(client: Any, request: dict[str, Any]) -> list[_RestTradeRow]:
+async def _ticker(client: Any, request: dict[str, Any]) -> Any:
     answer = await client.v3PublicGetBrokerageMarketProductsProductIdTicker(request)
-    trades = msgspec.convert(answer, dict[str, Any]).get("trades")
-    return msgspec.convert(trades, list[_RestTradeRow])
+    return msgspec.convert(answer, dict[str, Any]).get("trades")
 
 
 async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
@@ -187,15 +187,20 @@ async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
     found: dict[int, Trade] = {}
     for _ in range(PAGES_MAX):
         before = len(found)
-        for row in await _ticker(rest.client, request):
-            found[int(number_id(row.trade_id))] = rest.trade(
+        page = rest.read(
+            wanted.symbol,
+            await _ticker(rest.client, request),
+            _RestTradeRow,
+            lambda row: rest.trade(
                 wanted.symbol,
-                row.trade_id,
+                number_id(row.trade_id),
                 row.price,
                 row.size,
                 _TAKER_SIDES.get(row.side, "buy"),
                 iso_time_us(row.time),
-            )
+            ),
+        )
+        found.update((int(trade.trade_id), trade) for trade in page)
         if len(found) == before or min(found) <= wanted.first_id:
             break
         earliest_us = min(trade.trade_time_us for trade in found.values())
@@ -207,13 +212,13 @@ async def _newest_trades_before(client: Any, symbol: str, before_us: int) -> lis
     request = {
         "product_id": client.market_id(symbol),
         "limit": TRADES_PAGE,
-        "start": max(0, before_us - DAY_US) // SECOND_US,
+        "start": max(0, before_us - LOOK_BACK_US) // SECOND_US,
         # The second that holds the time belongs to the answer.
         "end": before_us // SECOND_US + 1,
     }
     return [
         Mark(int(number_id(row.trade_id)), iso_time_us(row.time))
-        for row in await _ticker(client, request)
+        for row in msgspec.convert(await _ticker(client, request), list[_RestTradeRow])
     ]
 
 
@@ -228,13 +233,13 @@ async def _candles(request: CandleRequest, name: str) -> list[Candle]:
             "limit": CANDLES_PAGE,
         }
     )
-    rows = msgspec.convert(answer, dict[str, Any]).get("candles")
-    return [
-        request.candle(
+    return request.read(
+        msgspec.convert(answer, dict[str, Any]).get("candles"),
+        _RestCandleRow,
+        lambda row: request.candle(
             int(row.start) * SECOND_US, (row.open, row.high, row.low, row.close), row.volume
-        )
-        for row in msgspec.convert(rows, list[_RestCandleRow])
-    ]
+        ),
+    )
 
 
 EXCHANGE = Exchange(
@@ -251,6 +256,7 @@ EXCHANGE = Exchange(
         by_id=_trades_by_id,
         span_us_max=SPAN_US_MAX,
         newest_before=_newest_trades_before,
+        look_back_us=LOOK_BACK_US,
     ),
     candles=CandleSource(
         page_rows=CANDLES_PAGE,

@@ -30,7 +30,9 @@ async def recent_trades(rest: RestClient, symbol: str) -> list[Trade]:
     if not rest.client.has.get("fetchTrades"):
         return []
     rows = await rest.client.fetch_trades(symbol, None, TRADES_PAGE)
-    trades = [unified_trade(rest.name, symbol, row) for row in rows]
+    trades = rest.read(
+        symbol, rows, dict[str, Any], lambda row: unified_trade(rest.name, symbol, row)
+    )
     return sorted(trades, key=lambda trade: trade.trade_time_us)
 
 
@@ -99,7 +101,9 @@ async def _ohlcv(request: CandleRequest, rows_max: int) -> list[Candle]:
     rows = await request.client.fetch_ohlcv(
         request.symbol, request.timeframe.name, request.start_us // 1000, rows_max
     )
-    return [
-        request.candle(row[0] * 1000, row[1:5], row[5])
-        for row in msgspec.convert(rows, list[_Row], strict=False)
-    ]
+    return request.read(
+        rows,
+        _Row,
+        lambda row: request.candle(row[0] * 1000, row[1:5], row[5]),
+        strict=False,
+    )

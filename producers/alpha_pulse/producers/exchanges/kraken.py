@@ -271,31 +271,33 @@ def _rows(answer: Any) -> Any:
     return rows[0]
 
 
-async def _trade_rows(client: Any, symbol: str, since_us: int, count: int) -> list[_RestTradeRow]:
+async def _trade_rows(client: Any, symbol: str, since_us: int, count: int) -> Any:
     # ["3417.20000","0.21222200",1549223326.971661,"b","l","",10218208]
     request: dict[str, Any] = {"pair": client.market_id(symbol), "count": count}
     if since_us:
         request["since"] = str(since_us * 1000 - 1)  # exclusive
-    return msgspec.convert(_rows(await client.publicGetTrades(request)), list[_RestTradeRow])
+    return _rows(await client.publicGetTrades(request))
 
 
 async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
-    return [
-        rest.trade(
+    return rest.read(
+        wanted.symbol,
+        await _trade_rows(rest.client, wanted.symbol, wanted.since_us, TRADES_PAGE),
+        _RestTradeRow,
+        lambda row: rest.trade(
             wanted.symbol,
             number_id(str(row[6])),
             row[0],
             row[1],
             "sell" if row[3] == "s" else "buy",
             round(row[2] * 1e6),
-        )
-        for row in await _trade_rows(rest.client, wanted.symbol, wanted.since_us, TRADES_PAGE)
-    ]
+        ),
+    )
 
 
 async def _first_trade_from(client: Any, symbol: str, from_us: int) -> list[Mark]:
     rows = await _trade_rows(client, symbol, from_us, 1)
-    return [Mark(row[6], round(row[2] * 1e6)) for row in rows]
+    return [Mark(row[6], round(row[2] * 1e6)) for row in msgspec.convert(rows, list[_RestTradeRow])]
 
 
 async def _candles(request: CandleRequest, name: str) -> list[Candle]:
@@ -307,10 +309,11 @@ async def _candles(request: CandleRequest, name: str) -> list[Candle]:
         "since": max(0, since_us // SECOND_US),
     }
     rows = _rows(await request.client.publicGetOHLC(asked))
-    return [
-        request.candle(row[0] * SECOND_US, row[1:5], row[6], trade_count=row[7])
-        for row in msgspec.convert(rows, list[_RestCandleRow])
-    ]
+    return request.read(
+        rows,
+        _RestCandleRow,
+        lambda row: request.candle(row[0] * SECOND_US, row[1:5], row[6], trade_count=row[7]),
+    )
 
 
 async def _recent_candles(request: CandleRequest, name: str) -> list[Candle]:

@@ -176,7 +176,7 @@ STANDINGS = {
 _BY_ID, _BY_TIME = "1", "2"
 
 
-async def _history_trades(client: Any, symbol: str, kind: str, after: int) -> list[_RestTradeRow]:
+async def _history_trades(client: Any, symbol: str, kind: str, after: int) -> Any:
     # The newest trades below `after`, newest first.
     answer = await client.publicGetMarketHistoryTrades(
         {
@@ -186,32 +186,38 @@ async def _history_trades(client: Any, symbol: str, kind: str, after: int) -> li
             "limit": str(TRADES_PAGE),
         }
     )
-    rows = msgspec.convert(answer, dict[str, Any]).get("data")
-    return msgspec.convert(rows, list[_RestTradeRow])
+    return msgspec.convert(answer, dict[str, Any]).get("data")
 
 
 async def _trades_by_id(rest: RestClient, wanted: Wanted) -> list[Trade]:
     after = wanted.first_id + TRADES_PAGE
     if wanted.last_id is not None:
         after = min(after, wanted.last_id + 1)
-    return [
-        rest.trade(
+    return rest.read(
+        wanted.symbol,
+        await _history_trades(rest.client, wanted.symbol, _BY_ID, after),
+        _RestTradeRow,
+        lambda row: rest.trade(
             wanted.symbol,
             number_id(row.tradeId),
             row.px,
             row.sz,
             row.side,
             int(number_id(row.ts)) * 1000,
-        )
-        for row in await _history_trades(rest.client, wanted.symbol, _BY_ID, after)
-    ]
+        ),
+    )
 
 
 async def _newest_trades_before(client: Any, symbol: str, before_us: int) -> list[Mark]:
     rows = await _history_trades(client, symbol, _BY_TIME, -(-before_us // 1000))
     return [
-        Mark(int(number_id(row.tradeId)), time_us(int(number_id(row.ts)) * 1000)) for row in rows
+        Mark(int(number_id(row.tradeId)), time_us(int(number_id(row.ts)) * 1000))
+        for row in msgspec.convert(rows, list[_RestTradeRow])
     ]
+
+
+def _is_open(row: Any) -> bool:
+    return isinstance(row, list) and len(row) > 8 and row[8] != "1"
 
 
 async def _candles(request: CandleRequest, name: str) -> list[Candle]:
@@ -225,16 +231,15 @@ async def _candles(request: CandleRequest, name: str) -> list[Candle]:
             "limit": str(CANDLES_PAGE),
         }
     )
-    rows = msgspec.convert(
-        msgspec.convert(answer, dict[str, Any]).get("data"), list[_RestCandleRow]
-    )
+    rows = msgspec.convert(msgspec.convert(answer, dict[str, Any]).get("data"), list[Any])
+    closed = [row for row in rows if not _is_open(row)]
     # Derivatives count contracts first; the base currency comes second.
     volume = 6 if market["contract"] else 5
-    return [
-        request.candle(int(row[0]) * 1000, row[1:5], row[volume], row[7])
-        for row in rows
-        if row[8] == "1"
-    ]
+    return request.read(
+        closed,
+        _RestCandleRow,
+        lambda row: request.candle(int(row[0]) * 1000, row[1:5], row[volume], row[7]),
+    )
 
 
 EXCHANGE = Exchange(

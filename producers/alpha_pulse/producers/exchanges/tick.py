@@ -25,13 +25,15 @@ SHOWN_MAX = 80  # characters of a bad value that an error shows
 class FrameError(ValidationError):
     """A frame is no frame: cut, of a wrong type, an unknown symbol, an absurd number.
 
-    reason: a short code for the dead letter. symbol: where it is known.
+    reason: a short code for the dead letter. symbol: where it is known. at_us: the open time of a
+    candle, Unix µs, where it is known.
     """
 
     def __init__(self, message: str, reason: str = "bad_frame", symbol: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.symbol = symbol
+        self.at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

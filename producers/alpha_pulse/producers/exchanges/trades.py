@@ -1,14 +1,18 @@
 """Trades over REST: which are wanted, and what a room needs to ask for them."""
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Side, Trade
 from alpha_pulse.producers.exchanges.numbers import positive_text, time_us
+from alpha_pulse.producers.exchanges.rows import RefusedRow, read_rows
 
 TRADES_PAGE = 1_000  # what most exchanges answer with at most
+REFUSED_MAX = 1_000
 
 
 class KeyNeededError(DataFetchError):
@@ -42,11 +46,13 @@ class Mark:
 class RestClient:
     """An exchange's REST side as a room uses it.
 
-    name: that events carry. client: a ccxt.pro exchange with its markets loaded.
+    name: that events carry. client: a ccxt.pro exchange with its markets loaded. refused: the last
+    rows that were no trades (`read`).
     """
 
     name: str
     client: Any
+    refused: deque[RefusedRow] = field(default_factory=lambda: deque(maxlen=REFUSED_MAX))
 
     async def get(self, url: str, headers: dict[str, str] | None = None) -> Any:
         """Return the JSON of a raw public request, which ccxt itself would refuse or reshape.
@@ -60,6 +66,25 @@ class RestClient:
         """
         self.client.open()
         return await self.client.fetch(url, "GET", headers)
+
+    def read(self, symbol: str, rows: Any, kind: Any, make: Callable[[Any], Trade]) -> list[Trade]:
+        """Return an answer's rows as trades; those that are none are kept in `refused`.
+
+        Args:
+            symbol: the unified symbol.
+            rows: the answer's list, as JSON is decoded.
+            kind: what a row looks like.
+            make: returns a row's trade, or raises FrameError.
+
+        Raises:
+            ValidationError: the answer is no list of rows at all.
+        """
+        refused: list[RefusedRow] = []
+        trades = read_rows(rows, kind, make, refused)
+        for row in refused:
+            row.error.symbol = symbol
+        self.refused.extend(refused)
+        return trades
 
     def trade(
         self, symbol: str, trade_id: str, price: str, amount: str, side: Side, at_us: int

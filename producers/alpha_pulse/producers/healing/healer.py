@@ -20,6 +20,7 @@ class Healer:
     """Fetches missing trades of one exchange.
 
     recent_only: whether the exchange has refused to go back by id without a key.
+    refused: the last rows that were no trades.
     """
 
     def __init__(self, name: str, client: Any, limiter: Limiter) -> None:
@@ -29,6 +30,7 @@ class Healer:
         self.recent_only = False
         self._trades = exchange_of(client.id).trades
         self._rest = RestClient(name, client)
+        self.refused = self._rest.refused
 
     async def fetch(self, wanted: Wanted) -> list[Trade]:
         """Ask for missing trades once; call again with a higher `first_id` for more.

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from alpha_pulse.contracts.market import Timeframe
+from alpha_pulse.contracts.market import DAY_US, TIMEFRAMES, Timeframe
 from alpha_pulse.producers.history.missing import Known, Reason, Window
-from alpha_pulse.producers.history.pages import History
+from alpha_pulse.producers.history.pages import LOOK_BEFORE_US, History
 
 # So many candles on each side are looked at: had the symbol begun by then, did it go on?
 BESIDE_CANDLES = 200
+# A symbol that is listed as trading has ended only after so long a silence.
+ENDED_AFTER_US = 7 * DAY_US
+# So many other symbols are asked whether the exchange itself goes on.
+OTHERS_MAX = 3
 
 
 async def why_absent(
@@ -33,8 +37,9 @@ async def why_absent(
         ask_trades: whether to ask for trades; without, requests are spared, and the better proof.
 
     Returns:
-        halted or no_trades, proven; not_offered, where nothing earlier is served either;
-        unanswered: it traded then, so that there are candles, or nothing proves anything.
+        halted or no_trades, proven; ended, where it is traded no more; not_offered, where nothing
+        earlier is served either; unanswered: it traded then, so that there are candles, or nothing
+        proves anything.
 
     Raises:
         DataFetchError: the exchange does not answer.
@@ -51,7 +56,72 @@ async def why_absent(
     after = Window(gone.end_us, min(gone.end_us + reach_us, closed_us))
     if not await _has_candle(history, symbol, frame, before, have):
         return "not_offered"
-    return proven if await _has_candle(history, symbol, frame, after, have) else "unanswered"
+    if await _has_candle(history, symbol, frame, after, have):
+        return proven
+    # Not by `closed_us`: a window may end before the symbol goes on.
+    ended_us = await ended_from_us(history, symbol, gone.start_us)
+    if ended_us is None:
+        return "unanswered"
+    rest = Window(gone.end_us, ended_us)
+    return "unanswered" if await _has_candle(history, symbol, frame, rest, have) else "ended"
+
+
+async def ended_from_us(history: History, symbol: str, from_us: int) -> int | None:
+    """Return since when a symbol is traded no more: candles before, none since, others go on.
+
+    Args:
+        history: of the exchange.
+        symbol: the unified symbol.
+        from_us: since when it is of interest, Unix µs.
+
+    Returns:
+        The end of its last day with a candle, Unix µs; None where that proves nothing: it is
+        traded, it is listed as trading and has been silent for less than a week, or nobody shows
+        that the exchange itself goes on.
+
+    Raises:
+        DataFetchError: the exchange does not answer.
+    """
+    minute = TIMEFRAMES["1m"]
+    closed_us = minute.open_time_us(await history.clock_us())
+    days = await history.candles.days(symbol, from_us - LOOK_BEFORE_US, closed_us)
+    if not days:
+        return None
+    ended_us = days[-1].end_us
+    market = history.client.markets[symbol]
+    if market.get("active") is not False and closed_us - ended_us < ENDED_AFTER_US:
+        return None
+    today = Window(max(ended_us, closed_us - DAY_US), closed_us)
+    if minute.name not in history.candles.timeframes:
+        return None
+    if await _has_candle(history, symbol, minute, today, ()):
+        return None
+    recent = Window(closed_us - BESIDE_CANDLES * minute.duration_us, closed_us)
+    for other in _others(history, symbol):
+        if await _has_candle(history, other, minute, recent, ()):
+            return ended_us
+    return None
+
+
+def _others(history: History, symbol: str) -> list[str]:
+    # The symbols most likely to be traded at any moment, of the same kind of market.
+    markets = history.client.markets
+    mine = markets[symbol]
+    alike = [
+        name
+        for name, market in markets.items()
+        if name != symbol
+        and market.get("active") is not False
+        and market.get("type") == mine.get("type")
+    ]
+    rank = {base: place for place, base in enumerate(("BTC", "ETH", "SOL"))}
+    alike.sort(
+        key=lambda name: (
+            rank.get(markets[name].get("base"), len(rank)),
+            markets[name].get("quote") != mine.get("quote"),
+        )
+    )
+    return alike[:OTHERS_MAX]
 
 
 async def learn_why(
@@ -71,13 +141,14 @@ async def learn_why(
     """
     window = Window(start_us, end_us)
     closed_us = frame.open_time_us(await history.clock_us())
-    listed_us = await history.candles.listed_from_us(symbol)
+    listed_us = await history.listed_from_us(symbol, start_us, closed_us)
     known = Known(listed_from_us=listed_us, closed_until_us=closed_us)
     end_us = min(end_us, closed_us)
     if listed_us is not None:
         start_us = max(start_us, frame.open_time_us(listed_us))
     if start_us >= end_us:
         return known
+    refused: list[Window] = []
     pages = history.candles.pages(symbol, frame.name, start_us, end_us)
     async with aclosing(pages):
         async for page in pages:
@@ -85,6 +156,10 @@ async def learn_why(
                 return replace(known, offered_from_us=end_us)
             if page.candles:
                 return known  # it has them after all
+            opens = page.refused_us(frame)
+            refused += [Window(open_us, open_us + frame.duration_us) for open_us in opens]
+    if refused:
+        return replace(known, refused=refused)
     reason = await why_absent(history, symbol, frame, Window(start_us, end_us), closed_us)
     if reason == "not_offered":
         return replace(known, offered_from_us=end_us)
@@ -92,7 +167,7 @@ async def learn_why(
         return replace(known, halts=(window,))
     if reason == "no_trades":
         return replace(known, silent=(window,))
-    return known
+    return replace(known, ended=(window,)) if reason == "ended" else known
 
 
 async def _has_candle(

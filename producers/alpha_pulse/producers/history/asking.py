@@ -1,6 +1,7 @@
 """One REST request, asked until it is answered: retries, backoff, and answers that are rubbish."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import structlog
 from alpha_pulse.contracts.config import HistoryConfig
 from alpha_pulse.contracts.errors import DataFetchError, ValidationError
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
+from alpha_pulse.producers.exchanges.tick import is_throttling
 
 log = structlog.get_logger()
 
@@ -23,6 +25,12 @@ _FINAL = (
     ccxt.pro.BadRequest,
     ccxt.pro.NotSupported,
     ccxt.pro.ArgumentsRequired,
+)
+# How exchanges refuse a place: HTTP 451 (RFC 7725), or one of these texts with another status.
+_PLACE = re.compile(
+    r"\s451\s|restricted location|block access from your country|regulatory restrictions"
+    r"|not available (?:in|to) your (?:country|region|jurisdiction)",
+    re.IGNORECASE,
 )
 # What a body that is cut, empty or of another shape makes of ccxt's parsers and of ours.
 _UNREADABLE = (
@@ -37,6 +45,23 @@ _UNREADABLE = (
 
 class NotOfferedError(DataFetchError):
     """The exchange does not serve this at all: asking again, or later, brings nothing."""
+
+
+def advice_on(error: BaseException | None) -> str | None:
+    """Return what to do about a refusal that stays the same; None for a fault that passes.
+
+    Args:
+        error: what ccxt raised.
+    """
+    if is_throttling(str(error)):
+        return None  # whatever ccxt makes of it
+    if isinstance(error, ccxt.pro.BaseError) and _PLACE.search(str(error)):
+        return "it does not serve this place: use an exchange that does, or run from where it may"
+    if isinstance(error, ccxt.pro.BadSymbol):
+        return "use a symbol that it lists, in ccxt's form, such as BTC/USDT"
+    if isinstance(error, ccxt.pro.AuthenticationError):
+        return "check [producer] api_key and what it is allowed to do"
+    return "check symbol, timeframe and key" if isinstance(error, _FINAL) else None
 
 
 @dataclass(slots=True)
@@ -75,19 +100,18 @@ class Asker:
             try:
                 async with self._limiter:
                     return await ask()
-            except _FINAL as error:
-                raise NotOfferedError(
-                    f"expected {what} from {self.name}, found that it refuses: "
-                    f"{type(error).__name__}: {str(error)[:200]}; check symbol, timeframe and key"
-                ) from error
             except DataFetchError as error:
                 if not isinstance(error.__cause__, (ccxt.pro.BaseError, *_UNREADABLE)):
                     raise
-                if isinstance(error.__cause__, _FINAL):
-                    raise NotOfferedError(str(error)) from error
                 failure: Exception = error.__cause__
             except (ccxt.pro.BaseError, *_UNREADABLE) as error:
                 failure = error
+            advice = advice_on(failure)
+            if advice is not None:
+                raise NotOfferedError(
+                    f"expected {what} from {self.name}, found that it refuses for good: "
+                    f"{type(failure).__name__}: {str(failure)[:200]}; {advice}"
+                ) from failure
             attempt += 1
             await self._after(failure, attempt, what)
 

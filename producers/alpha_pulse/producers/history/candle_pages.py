@@ -6,17 +6,19 @@ answers agree that there is no more.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 
 from alpha_pulse.contracts.config import HistoryConfig
 from alpha_pulse.contracts.events import Candle
-from alpha_pulse.contracts.market import Timeframe, get_timeframe
+from alpha_pulse.contracts.market import DAY_US, TIMEFRAMES, Timeframe, get_timeframe
 from alpha_pulse.producers.exchanges.adapter import CandleSource
-from alpha_pulse.producers.exchanges.candles import CandleRequest
+from alpha_pulse.producers.exchanges.candles import OFF_GRID, CandleRequest
 from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.rows import RefusedRow
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
-from alpha_pulse.producers.history.missing import first_open, missing_windows
+from alpha_pulse.producers.history.missing import Window, first_open, missing_windows
 
 # Answers that agree before candles count as absent; and how often a page is asked at all.
 AGREEING_ANSWERS = 2
@@ -31,6 +33,7 @@ class CandlePage:
 
     absent: how many of the window's candles the exchange does not have, by agreeing answers.
     offered: False where the exchange does not serve so old candles at all.
+    refused: rows that came instead of absent candles and break the contract.
     """
 
     start_us: int
@@ -38,6 +41,24 @@ class CandlePage:
     candles: list[Candle]
     absent: int = 0
     offered: bool = True
+    refused: tuple[RefusedRow, ...] = ()
+
+    def refused_us(self, timeframe: Timeframe) -> list[int]:
+        """Return the open times of absent candles whose rows were refused, ascending.
+
+        Args:
+            timeframe: of the page's candles.
+        """
+        times_us = {row.error.at_us for row in self.refused if row.error.at_us is not None}
+        have = [candle.open_time_us for candle in self.candles]
+        gone = [
+            open_us
+            for window in missing_windows(have, timeframe, self.start_us, self.end_us)
+            for open_us in range(window.start_us, window.end_us, timeframe.duration_us)
+        ]
+        # A row may be so broken that it tells no time: then all that is absent must be such rows.
+        are_all = len(gone) == len(self.refused)
+        return gone if are_all else [open_us for open_us in gone if open_us in times_us]
 
 
 class CandlePages:
@@ -121,14 +142,18 @@ class CandlePages:
     ) -> CandlePage:
         # `request` shrinks to what is still missing; what came stays.
         found: dict[int, Candle] = {}
+        refused: tuple[RefusedRow, ...] = ()
         start_us, end_us, frame = request.start_us, request.end_us, request.timeframe
         agreeing = 0
         for _ in range(ANSWERS_MAX):
             before = len(found)
-            for candle in await self._ask_candles(source, name, request):
+            answer = await self._ask_candles(source, name, request)
+            self._check_grid(answer, request)
+            for candle in answer:
                 if start_us <= candle.open_time_us < end_us:
                     found.setdefault(candle.open_time_us, candle)
             missing = missing_windows(found, frame, start_us, end_us)
+            refused = _refused_in(request.refused, missing)
             if not missing:
                 break
             agreeing = 1 if len(found) > before else agreeing + 1
@@ -140,7 +165,17 @@ class CandlePages:
             )
         candles = [found[time_us] for time_us in sorted(found)]
         wanted = (end_us - start_us) // frame.duration_us
-        return CandlePage(start_us, end_us, candles, wanted - len(candles))
+        return CandlePage(start_us, end_us, candles, wanted - len(candles), refused=refused)
+
+    def _check_grid(self, answer: list[Candle], request: CandleRequest) -> None:
+        # Some exchanges' weeks begin on Thursday: no row of theirs is ever one of our candles.
+        off = [row for row in request.refused if row.error.reason == OFF_GRID]
+        if len(off) > 1 and not answer:
+            raise NotOfferedError(
+                f"expected {request.timeframe} candles of {request.symbol} that open on the grid, "
+                f"found that those of {self._name} open at other times ({off[0].error}); fetch a "
+                "shorter timeframe: longer ones are built from it"
+            )
 
     async def _ask_candles(
         self, source: CandleSource, name: str, request: CandleRequest
@@ -158,6 +193,7 @@ class CandlePages:
         agreeing = 0
         for _ in range(ANSWERS_MAX):
             before = len(found)
+            request = replace(request, refused=[])
             for candle in await self._ask_candles(source, name, request):
                 found.setdefault(candle.open_time_us, candle)
             offered_us = min(found, default=end_us)
@@ -174,22 +210,67 @@ class CandlePages:
             first_us = max(start_us, offered_us)
             candles = [found[t] for t in sorted(found) if first_us <= t < end_us]
             absent = (end_us - first_us) // frame.duration_us - len(candles)
-            yield CandlePage(first_us, end_us, candles, absent)
+            gone = missing_windows(found, frame, first_us, end_us)
+            refused = _refused_in(request.refused, gone)
+            yield CandlePage(first_us, end_us, candles, absent, refused=refused)
 
-    async def listed_from_us(self, symbol: str) -> int | None:
-        """Return when the symbol's history begins, Unix µs; None where nothing tells.
+    async def first_us(self, symbol: str) -> int | None:
+        """Return when the symbol's first candle of all opens, Unix µs.
 
         Args:
             symbol: the unified symbol.
 
+        Returns:
+            None where one request can't show it, or there is none.
+
         Raises:
             DataFetchError: the exchange does not answer.
         """
-        market = self._client.market(symbol)
-        created = market.get("created")
-        if created:
-            return int(created) * 1000
         ask = self._source.listed_from_us
         if ask is None:
             return None
         return await self._ask(f"the first candle of {symbol}", lambda: ask(self._client, symbol))
+
+    async def days(self, symbol: str, start_us: int, end_us: int) -> list[Window]:
+        """Return the days with candles that touch a window, as far as they are closed.
+
+        Years take a request or two. Where the exchange has no candles of days: its longest ones.
+
+        Args:
+            symbol: the unified symbol.
+            start_us: the window's beginning, Unix µs.
+            end_us: its end, excluded, at most what is closed.
+
+        Raises:
+            DataFetchError: the exchange does not answer.
+        """
+        names = [TIMEFRAMES[name] for name in self.timeframes if name in TIMEFRAMES]
+        frame = max(
+            (frame for frame in names if frame.duration_us <= DAY_US),
+            key=lambda frame: frame.duration_us,
+            default=None,
+        )
+        if frame is None or start_us >= end_us:
+            return []
+        pages = self.pages(
+            symbol, frame.name, frame.open_time_us(start_us), frame.open_time_us(end_us)
+        )
+        found: list[Window] = []
+        async with aclosing(pages):
+            async for page in pages:
+                opens = [candle.open_time_us for candle in page.candles]
+                found += [Window(open_us, open_us + frame.duration_us) for open_us in opens]
+        return found
+
+
+def _refused_in(rows: Iterable[RefusedRow], gone: list[Window]) -> tuple[RefusedRow, ...]:
+    # An exchange may answer with more than was asked for: only what is absent is of interest.
+    return tuple(
+        row
+        for row in rows
+        if gone
+        and (
+            row.error.at_us is None
+            or any(window.start_us <= row.error.at_us < window.end_us for window in gone)
+        )
+    )

@@ -1,26 +1,35 @@
 """What is missing from a wanted window, and why: pure, no clock, no client."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter, lt
 from typing import Literal
 
 from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.market import Timeframe
 
-Reason = Literal["not_listed_yet", "not_offered", "halted", "no_trades", "open", "unanswered"]
+Reason = Literal[
+    "not_listed_yet", "not_offered", "halted", "no_trades", "ended", "refused", "open", "unanswered"
+]
 
-# How each reason reads; `halted` and the two before it will not change by asking again.
+# How each reason reads; those of FINAL_REASONS will not change by asking again.
 REASONS: dict[Reason, str] = {
     "not_listed_yet": "the symbol was not listed yet",
     "not_offered": "the exchange does not serve it",
     "halted": "the exchange was halted: it printed no trade and has no candle",
     "no_trades": "nothing was traded, and this exchange serves no candle then",
+    "ended": "the exchange trades the symbol no more, while its other symbols go on",
+    "refused": "the exchange's candle breaks the contract: its dead letter says how",
     "open": "not closed yet by the exchange's clock",
     "unanswered": "the exchange did not answer; ask again",
 }
 FINAL_REASONS: frozenset[Reason] = frozenset(
-    ("not_listed_yet", "not_offered", "halted", "no_trades")
+    ("not_listed_yet", "not_offered", "halted", "no_trades", "ended", "refused")
 )
+
+_FOREVER_US = 2**62
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,7 +55,8 @@ class Known:
 
     listed_from_us: its first trade or candle ever. offered_from_us: the exchange serves nothing
     earlier. closed_until_us: candles that end later are not closed yet. halts: no trade was printed
-    and none is missing. silent: the same, on an exchange that serves no candle then.
+    and none is missing. silent: the same, on an exchange that serves no candle then. ended: the
+    symbol is traded no more. refused: the exchange's candles break the contract.
     """
 
     listed_from_us: int | None = None
@@ -54,6 +64,8 @@ class Known:
     closed_until_us: int | None = None
     halts: Sequence[Window] = ()
     silent: Sequence[Window] = ()
+    ended: Sequence[Window] = ()
+    refused: Sequence[Window] = ()
 
 
 def missing_windows(
@@ -74,21 +86,20 @@ def missing_windows(
     Raises:
         ValidationError: an open time is not aligned.
     """
-    have = sorted({time for time in open_times_us if start_us <= time < end_us})
+    have = [time for time in open_times_us if start_us <= time < end_us]
+    if not all(map(lt, have, have[1:])):
+        have = sorted(set(have))
     step = timeframe.duration_us
-    expected = first_open(timeframe, start_us)
+    first, last = first_open(timeframe, start_us), first_open(timeframe, end_us)
     found: list[Window] = []
-    for open_us in have:
+    # Years of minutes: only where a step is not the timeframe's there is something to look at.
+    steps = pairwise((first - step, *have, max(first, last)))
+    for before_us, open_us in [pair for pair in steps if pair[1] - pair[0] != step]:
         if not timeframe.is_open_time(open_us):
             raise ValidationError(
                 f"expected open times aligned to {timeframe}, found {open_us}; look at who wrote it"
             )
-        if open_us > expected:
-            found.append(Window(expected, open_us))
-        expected = open_us + step
-    last = first_open(timeframe, end_us)
-    if expected < last:
-        found.append(Window(expected, last))
+        found.append(Window(before_us + step, open_us))
     return found
 
 
@@ -100,11 +111,12 @@ def explain(missing: Iterable[Window], timeframe: Timeframe, known: Known) -> li
         timeframe: of the candles.
         known: what may explain them; what nothing explains is `unanswered`.
     """
+    reasons = _stretches(timeframe, known)
     found: list[Missing] = []
     for window in sorted(missing):
         at = window.start_us
         while at < window.end_us:
-            reason, until = _reason_at(at, window.end_us, timeframe, known)
+            reason, until = _reason_at(at, window.end_us, reasons)
             last = found[-1] if found else None
             if last is not None and last.end_us == at and last.reason == reason:
                 found[-1] = Missing(last.start_us, until, reason)
@@ -124,28 +136,51 @@ def first_open(timeframe: Timeframe, time_us: int) -> int:
     return timeframe.open_time_us(time_us + timeframe.duration_us - 1)
 
 
-def _reason_at(open_us: int, end_us: int, timeframe: Timeframe, known: Known) -> tuple[Reason, int]:
-    # The reason of the candle that opens then, and until where it holds at least.
-    step = timeframe.duration_us
-    earliest: tuple[tuple[Reason, int | None], ...] = (
-        ("not_listed_yet", known.listed_from_us),
-        ("not_offered", known.offered_from_us),
-    )
-    for reason, before_us in earliest:
-        if before_us is not None and open_us + step <= before_us:
-            return reason, min(end_us, timeframe.open_time_us(before_us))
+# Where each reason holds: the open times of whole candles, as windows in order that do not meet.
+# The first reason that holds is the one that is given.
+_Stretches = Sequence[tuple[Reason, Sequence[Window]]]
+
+
+def _stretches(timeframe: Timeframe, known: Known) -> _Stretches:
+    def until(time_us: int | None) -> list[Window]:
+        return [] if time_us is None else [Window(-_FOREVER_US, timeframe.open_time_us(time_us))]
+
+    def inside(windows: Iterable[Window]) -> list[Window]:
+        found: list[Window] = []
+        for window in sorted(windows):
+            whole = Window(
+                first_open(timeframe, window.start_us), timeframe.open_time_us(window.end_us)
+            )
+            if found and whole.start_us <= found[-1].end_us:
+                found[-1] = Window(found[-1].start_us, max(found[-1].end_us, whole.end_us))
+            elif whole.start_us < whole.end_us:
+                found.append(whole)
+        return found
+
     closed_us = known.closed_until_us
-    if closed_us is not None and open_us + step > closed_us:
-        return "open", end_us
-    proven: tuple[tuple[Reason, Sequence[Window]], ...] = (
-        ("halted", known.halts),
-        ("no_trades", known.silent),
+    still_open = (
+        [] if closed_us is None else [Window(timeframe.open_time_us(closed_us), _FOREVER_US)]
     )
-    for reason, windows in proven:
-        for window in windows:
-            if window.start_us <= open_us and open_us + step <= window.end_us:
-                return reason, min(end_us, timeframe.open_time_us(window.end_us))
-    return "unanswered", open_us + step
+    return (
+        ("not_listed_yet", until(known.listed_from_us)),
+        ("not_offered", until(known.offered_from_us)),
+        ("open", still_open),
+        ("halted", inside(known.halts)),
+        ("no_trades", inside(known.silent)),
+        ("ended", inside(known.ended)),
+        ("refused", inside(known.refused)),
+    )
+
+
+def _reason_at(open_us: int, end_us: int, reasons: _Stretches) -> tuple[Reason, int]:
+    # The reason of the candle that opens then, and until where it holds.
+    for reason, windows in reasons:
+        place = bisect_right(windows, open_us, key=attrgetter("start_us"))
+        if place and open_us < windows[place - 1].end_us:
+            return reason, min(end_us, windows[place - 1].end_us)
+        if place < len(windows):
+            end_us = min(end_us, windows[place].start_us)
+    return "unanswered", end_us
 
 
 def missing_ids(ids: Iterable[int], first_id: int, last_id: int) -> list[tuple[int, int]]:

@@ -1,12 +1,13 @@
 """Pages of an exchange's trades by id, and where in them a time is."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.contracts.market import DAY_US, SECOND_US
 from alpha_pulse.producers.exchanges.adapter import AskMarks
 from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.rows import RefusedRow
 from alpha_pulse.producers.exchanges.trades import Mark, Wanted
 from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
@@ -18,6 +19,8 @@ EMPTY_ANSWERS_MAX = 4
 # The first step forward in time from a trade, and the longest.
 STEP_US = 60 * SECOND_US
 STEP_US_MAX = 7 * DAY_US
+# A stretch with the first trade in it is halved until it is so short.
+HALVED_US_MIN = SECOND_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,14 @@ class TradePage:
     """The trades of `[start_us, end_us)`, ascending by id, none twice over all pages.
 
     missing: runs of ids (first, last) before or inside the page that the exchange does not show.
+    refused: rows that are no trades; their ids are among the missing ones.
     """
 
     start_us: int
     end_us: int
     trades: list[Trade]
     missing: tuple[tuple[int, int], ...] = ()
+    refused: tuple[RefusedRow, ...] = ()
 
 
 class TradePages:
@@ -77,35 +82,49 @@ class TradePages:
     async def _first_by_stepping(
         self, newest_before: AskMarks, symbol: str, from_us: int
     ) -> Mark | None:
+        # Steps forward until a page holds a trade that is not before the time. No step is longer
+        # than what a page looks back, so that the pages leave nothing out between them.
         clock_us = await self._ask_healer("the time", self._healer.clock_us)
-        step_us, at_us = SECOND_US, from_us
+        step_us_max = min(self._source.look_back_us or STEP_US_MAX, STEP_US_MAX)
+        step_us, at_us, empty_us = SECOND_US, from_us, from_us
         while True:
             marks = await self._ask_marks(newest_before, symbol, at_us)
-            at_or_after = [mark for mark in marks if mark.time_us >= from_us]
-            before = [mark for mark in marks if mark.time_us < from_us]
-            if at_or_after:
-                first = min(at_or_after, key=lambda mark: mark.trade_id)
-                if before:
+            first = _first_from(marks, from_us)
+            if first is not None:
+                if _holds_before(marks, from_us):
                     return first
-                return await self._oldest_from(newest_before, symbol, from_us, first)
+                return await self._oldest_from(newest_before, symbol, from_us, empty_us, first)
             if at_us >= clock_us:
                 return None
-            at_us = min(clock_us, from_us + step_us)
-            step_us = min(step_us * 4, STEP_US_MAX)
+            empty_us, at_us = at_us, min(clock_us, at_us + step_us)
+            step_us = min(step_us * 16, step_us_max)
 
     async def _oldest_from(
-        self, newest_before: AskMarks, symbol: str, from_us: int, first: Mark
+        self, newest_before: AskMarks, symbol: str, from_us: int, empty_us: int, first: Mark
     ) -> Mark:
-        # A page of trades that all are in the window: go back until one is before it.
+        # A page of trades that all are in the window: the first one is between `empty_us`, before
+        # which there is none, and the page's oldest. One answer goes back a page, the next one
+        # halves the stretch, until no id is lower.
         while True:
-            marks = await self._ask_marks(newest_before, symbol, first.time_us)
-            inside = [mark for mark in marks if mark.time_us >= from_us]
-            earliest = min(inside, key=lambda mark: mark.trade_id, default=first)
-            if earliest.trade_id >= first.trade_id:
+            # Trades of the same moment may have lower ids yet.
+            marks = await self._ask_marks(newest_before, symbol, first.time_us + 1)
+            earlier = _first_from(marks, from_us)
+            if earlier is None or earlier.trade_id >= first.trade_id:
                 return first
-            first = earliest
-            if len(inside) < len(marks):
+            first = earlier
+            if _holds_before(marks, from_us):
                 return first
+            if first.time_us - empty_us <= HALVED_US_MIN:
+                continue
+            middle_us = (empty_us + first.time_us) // 2
+            marks = await self._ask_marks(newest_before, symbol, middle_us)
+            earlier = _first_from(marks, from_us)
+            if earlier is None or earlier.trade_id >= first.trade_id:
+                empty_us = middle_us
+            elif _holds_before(marks, from_us):
+                return earlier
+            else:
+                first = earlier
 
     async def pages(
         self, symbol: str, start_us: int, end_us: int, first_id: int | None = None
@@ -133,8 +152,10 @@ class TradePages:
             wanted = Wanted(symbol, next_id, None, at_us, until_us)
             trades = await self._ask_trades(wanted)
             if not trades:
-                # Where an answer ends with its window, later trades may be further on.
+                # Where an answer ends with its window, later trades may be further on: the next
+                # window begins where this one ended.
                 if self._source.span_us_max is not None and until_us < end_us:
+                    at_us = until_us - SECOND_US
                     step_us = min(step_us * 4, self._source.span_us_max)
                     continue
                 break
@@ -143,13 +164,21 @@ class TradePages:
             inside = [trade for trade in trades if start_us <= trade.trade_time_us < end_us]
             # Clocks of an exchange's machines differ: ids run on a little beyond the end.
             is_over = at_us >= end_us
-            yield TradePage(covered_us, end_us if is_over else at_us, inside, missing)
+            refused = self._refused(symbol) if missing else ()
+            yield TradePage(covered_us, end_us if is_over else at_us, inside, missing, refused)
             covered_us = at_us
             if is_over:
                 return
             if len(trades) < 100:
                 step_us = min(step_us * 2, STEP_US_MAX)
         yield TradePage(covered_us, end_us, [])
+
+    def _refused(self, symbol: str) -> tuple[RefusedRow, ...]:
+        # Rows are asked for more than once: each is told once.
+        mine = [row for row in self._healer.refused if row.error.symbol == symbol]
+        for row in mine:
+            self._healer.refused.remove(row)
+        return tuple({row.payload: row for row in mine}.values())
 
     async def _ask_trades(self, wanted: Wanted) -> list[Trade]:
         what = f"trades of {wanted.symbol} from id {wanted.first_id} on"
@@ -173,20 +202,21 @@ class TradePages:
         self, symbol: str, next_id: int, at_us: int, trades: list[Trade]
     ) -> tuple[tuple[int, int], ...]:
         # Ids are consecutive: a hole in a page is a page that was cut, until asking again says no.
-        missing = missing_ids((int(t.trade_id) for t in trades), next_id, int(trades[-1].trade_id))
+        # Each answer either brings new ids or counts towards giving the hole up.
+        found = {int(trade.trade_id): trade for trade in trades}
+        newest = max(found)
         lost: list[tuple[int, int]] = []
-        for first, last in missing:
-            at, until_us = first, trades[-1].trade_time_us
-            for _ in range(AGREEING_ANSWERS):
-                more = await self._ask_trades(Wanted(symbol, at, last, at_us, until_us))
-                trades += more
-                got = [int(trade.trade_id) for trade in more]
-                at = max(got, default=at - 1) + 1
-                if at > last:
-                    break
-            known = {int(trade.trade_id) for trade in trades}
-            lost += missing_ids((n for n in known if first <= n <= last), first, last)
-        trades.sort(key=lambda trade: int(trade.trade_id))
+        at_id, agreeing = next_id, 0
+        while holes := missing_ids(found, at_id, newest):
+            first, last = holes[0]
+            wanted = Wanted(symbol, first, last, at_us, found[last + 1].trade_time_us)
+            more = {int(trade.trade_id): trade for trade in await self._ask_trades(wanted)}
+            agreeing = 0 if more.keys() - found.keys() else agreeing + 1
+            found.update(more)
+            if agreeing >= AGREEING_ANSWERS:
+                lost.append((first, last))
+                at_id, agreeing = last + 1, 0
+        trades[:] = [found[trade_id] for trade_id in sorted(found)]
         return tuple(lost)
 
     async def no_trade_in(self, symbol: str, start_us: int, end_us: int) -> bool | None:
@@ -210,3 +240,13 @@ class TradePages:
         if first is None:
             return None
         return first.time_us >= end_us
+
+
+def _first_from(marks: Iterable[Mark], from_us: int) -> Mark | None:
+    inside = (mark for mark in marks if mark.time_us >= from_us)
+    return min(inside, key=lambda mark: mark.trade_id, default=None)
+
+
+def _holds_before(marks: Iterable[Mark], from_us: int) -> bool:
+    # A page reaches back over the time: nothing between is left out.
+    return any(mark.time_us < from_us for mark in marks)

@@ -6,23 +6,23 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+import structlog
+
 from alpha_pulse.contracts.config import HistoryConfig, ProducerConfig, load_config
 from alpha_pulse.contracts.errors import (
     ConfigError,
-    DataFetchError,
     MarketWindow,
     telling,
 )
 from alpha_pulse.contracts.events import Candle
 from alpha_pulse.contracts.interfaces import MissingCandles
-from alpha_pulse.contracts.market import (
-    check_symbol,
-    get_timeframe,
-)
+from alpha_pulse.contracts.market import get_timeframe
 from alpha_pulse.producers.exchanges.names import exchange_name, with_exchange
 from alpha_pulse.producers.history.absence import learn_why
 from alpha_pulse.producers.history.missing import Window, explain
 from alpha_pulse.producers.history.pages import History, open_history
+
+log = structlog.get_logger()
 
 # Of a longer window it is worth a request to learn when the symbol's history begins.
 LONG_CANDLES = 10_000
@@ -150,12 +150,20 @@ class ExchangeFetcher:
         """
         about = MarketWindow(self.exchange_name(exchange), symbol, timeframe, start_us, end_us)
         async with self.connected(exchange) as history:
-            _check_listed(history, symbol)
+            history.check_listed(symbol)
             with telling(about):
                 start_us = await _since_listing(history, symbol, timeframe, start_us, end_us)
                 pages = history.candles.pages(symbol, timeframe, start_us, end_us)
                 async with aclosing(pages):
                     async for page in pages:
+                        if page.refused:
+                            log.warning(
+                                "candles.refused",
+                                exchange=history.name,
+                                symbol=symbol,
+                                count=len(page.refused),
+                                error=str(page.refused[0].error)[:300],
+                            )
                         if page.candles:
                             yield page.candles
 
@@ -218,15 +226,5 @@ async def _since_listing(
     frame = get_timeframe(timeframe)
     if end_us - start_us <= LONG_CANDLES * frame.duration_us:
         return start_us
-    listed_us = await history.candles.listed_from_us(symbol)
+    listed_us = await history.listed_from_us(symbol, start_us, end_us)
     return start_us if listed_us is None else max(start_us, frame.open_time_us(listed_us))
-
-
-def _check_listed(history: History, symbol: str) -> None:
-    check_symbol(symbol)
-    if symbol not in history.client.markets:
-        raise DataFetchError(
-            f"expected a symbol that {history.name} lists, found {symbol!r}; use ccxt's unified "
-            "symbol, such as BTC/USDT",
-            MarketWindow(history.name, symbol),
-        )

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import ccxt.pro
@@ -40,12 +39,10 @@ def market(
     return SyntheticMarket(symbol, seed, end_us=end_us, trades_per_minute=per_minute)
 
 
-def quiet_seeds() -> Iterator[int]:
-    """Seeds of markets that trade nothing in their first half minute."""
-    for seed in range(1, 10_000):
-        (first,) = market(seed=seed, per_minute=1).rows(0, 1)
-        if first.trade_time_us > BEGIN_US + MINUTE_US // 2:
-            yield seed
+def quiet(symbol: str) -> SyntheticMarket:
+    """A market that trades nothing in its first half minute."""
+    markets = (market(symbol, seed, per_minute=1) for seed in range(1, 10_000))
+    return next(one for one in markets if not one.position_at(BEGIN_US + MINUTE_US // 2))
 
 
 def config(exchange: ReplayExchange, **changes: Any) -> ProducerConfig:
@@ -223,8 +220,7 @@ async def test_each_word_of_the_exchanges_list_is_the_right_state(name: str, fol
     assert {Standing.TRADING, Standing.HALTED} <= set(standings.values())
     settle = ":USDT" if name in ("bybit", "binanceusdm") else ""
     symbols = {word: f"S{place}/USDT{settle}" for place, word in enumerate(standings)}
-    seeds = quiet_seeds()
-    markets = [market(symbol, next(seeds), per_minute=1) for symbol in symbols.values()]
+    markets = [quiet(symbol) for symbol in symbols.values()]
     busy = f"BTC/USDT{settle}"
     async with ReplayExchange(
         [market(busy, minutes=60), *markets], dialect=name, speed=1.0, wait_for=[]
@@ -278,9 +274,8 @@ async def test_a_halted_symbol_that_trades_is_not_called_halted_by_the_list(foll
 
 @pytest.mark.parametrize("word", ["maintenance", "cancel_only", "post_only"])
 async def test_krakens_status_halts_every_symbol_until_it_trades(word: str, follow: Any) -> None:
-    quiet = market("ETH/USDT", next(quiet_seeds()), per_minute=1)
     async with ReplayExchange(
-        [market(minutes=60), quiet],
+        [market(minutes=60), quiet("ETH/USDT")],
         dialect="kraken",
         speed=1.0,
         wait_for=[],
@@ -291,6 +286,55 @@ async def test_krakens_status_halts_every_symbol_until_it_trades(word: str, foll
         feeds = following.producer.streams.feeds
         states = {symbol: feed.state for symbol, feed in feeds.items()}
         assert states == {"BTC/USDT": State.LIVE, "ETH/USDT": State.HALTED}
+        assert following.producer.quarantined == {}
+        await following.end()
+
+
+async def test_krakens_status_halts_and_frees_symbols_that_do_not_trade(follow: Any) -> None:
+    async with ReplayExchange(
+        [market(minutes=60), quiet("ETH/USDT"), quiet("LTC/USDT")],
+        dialect="kraken",
+        speed=1.0,
+        wait_for=[],
+    ) as exchange:
+        exchange.feeds[2].status = "cancel_only"
+        following = await follow(config(exchange, until_us=0, clock="exchange"))
+        feeds = following.producer.streams.feeds
+
+        def tell(word: str) -> None:
+            status = {"version": "2.0.10", "system": word, "api_version": "v2"}
+            frame = {"channel": "status", "type": "update", "data": [status]}
+            for socket in exchange.conductor.sockets.values():
+                socket.put([json.dumps(frame).encode()])
+                socket.flush()
+
+        await following.until(lambda: feeds and feeds["ETH/USDT"].state is State.LIVE)
+        tell("maintenance")
+        await following.until(lambda: feeds["ETH/USDT"].state is State.HALTED)
+        tell("online")
+        await following.until(lambda: feeds["ETH/USDT"].state is State.LIVE)
+        assert following.published.trades("ETH/USDT") == []
+        assert feeds["LTC/USDT"].state is State.HALTED
+        assert following.producer.streams.reconnects == 0
+        await following.end()
+
+
+@pytest.mark.parametrize("name", ["binance", "binanceusdm", "okx", "bybit"])
+async def test_a_maintenance_of_all_halts_and_frees_symbols_that_do_not_trade(
+    name: str, follow: Any
+) -> None:
+    async with ReplayExchange(
+        [quiet("ETH/USDT")], dialect=name, speed=1.0, wait_for=[]
+    ) as exchange:
+        symbol = exchange.feeds[0].symbol
+        following = await follow(config(exchange, until_us=0, clock="exchange", quarantine_s=0.2))
+        feeds = following.producer.streams.feeds
+        await following.until(lambda: feeds and feeds[symbol].state is State.LIVE)
+        exchange.dialect.options = Options(system_status="system upgrade")
+        await following.until(lambda: feeds[symbol].state is State.HALTED)
+        exchange.dialect.options = Options()
+        await following.until(lambda: feeds[symbol].state is State.LIVE)
+        assert following.published.trades() == []
         assert following.producer.quarantined == {}
         await following.end()
 

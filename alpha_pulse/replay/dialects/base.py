@@ -26,7 +26,7 @@ class Options:
     refused: symbols that are listed and yet refused by the websocket, as delisted ones are.
     weight_per_minute_max: REST weight before 429, None for no limit.
     throttled_subscribes: how many subscribes, the first ones, are answered that they are too many.
-    system_status: the exchange's own word for its state as a whole; "": the one for trading.
+    system_status: what it says of a maintenance of all, Kraken one of its words; "": there is none.
     limits_scale: of the windows in which a dialect's websocket rules count, for tests that must
     not take minutes; None: nothing is refused.
     """

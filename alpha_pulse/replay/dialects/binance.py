@@ -165,8 +165,9 @@ class Binance(Dialect):
         return RestReply({"serverTime": self.now_ms})
 
     def status(self, request: RestRequest) -> RestReply:
-        """Return that the system runs."""
-        return RestReply({"status": 0, "msg": "normal"})
+        """Return whether the system runs."""
+        word = self.options.system_status
+        return RestReply({"status": 1 if word else 0, "msg": word or "normal"})
 
     def banned(self, until_ms: int) -> RestReply:
         """Return the ban of an address, dated by its body alone."""

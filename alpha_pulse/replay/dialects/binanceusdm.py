@@ -35,6 +35,7 @@ class BinanceUsdm(Binance):
         (r"/fapi/v1/exchangeInfo$", "exchange_info"),
         (r"/dapi/v1/exchangeInfo$", "no_symbols"),
         (r"/api/v3/exchangeInfo$", "no_symbols"),
+        (r"/sapi/v1/system/status$", "status"),
         (r"/fapi/v1/ping$", "empty"),
         (r"/fapi/v1/time$", "time"),
         (r"/fapi/v1/klines$", "klines"),

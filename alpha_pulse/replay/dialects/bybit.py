@@ -105,8 +105,13 @@ class Bybit(Dialect):
         return self._result({"timeSecond": seconds, "timeNano": nanos})
 
     def status(self, request: RestRequest) -> RestReply:
-        """Return that no maintenance is planned."""
-        return self._result({"list": []})
+        """Return the maintenance that goes on, if any, beside one that concerns options alone."""
+        word = self.options.system_status
+        at = {"begin": str(self.now_ms), "end": str(self.now_ms + 3_600_000), "href": ""}
+        status = {"state": "ongoing", **at, "serviceTypes": [1], "maintainType": 1, "env": 1}
+        options = {"id": "1", "title": "Options", **status, "product": [3]}
+        everything = {"id": "2", "title": word, **status, "product": [1, 2]}
+        return self._result({"list": [options, everything] if word else [options]})
 
     def restricted(self) -> RestReply:
         """Return the refusal of a place: CloudFront's page as Bybit's addresses in the US get it.

@@ -76,8 +76,12 @@ class Okx(Dialect):
         return _result([{"ts": str(self.now_ms)}])
 
     def status(self, request: RestRequest) -> RestReply:
-        """Return that no maintenance is planned."""
-        return _result([])
+        """Return the maintenance that goes on, if any, beside one that concerns the demo alone."""
+        word = self.options.system_status
+        at = {"begin": str(self.now_ms), "end": str(self.now_ms + 3_600_000), "system": "unified"}
+        status = {"state": "ongoing", "serviceType": "5", **at}
+        demo = {"title": "Demo", **status, "env": "2"}
+        return _result([demo, {"title": word, **status, "env": "1"}] if word else [demo])
 
     async def candles(self, request: RestRequest) -> RestReply:
         """Return candles older than `after` and newer than `before`, newest first."""

@@ -21,6 +21,7 @@ from alpha_pulse.producers.connection.symbols import SymbolTable, shard_of
 from alpha_pulse.producers.connection.tap import Frame, Socket
 from alpha_pulse.producers.exchanges.names import exchange_name
 from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.tick import SystemStatus
 from alpha_pulse.producers.feed.intake import Intake
 from alpha_pulse.producers.feed.pump import EventLog, Gate, Pump
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
@@ -216,6 +217,9 @@ class LiveProducer:
             self._add(list(self._unlisted))
             for symbol in list(self.streams.feeds):
                 self._review(symbol)
+            status = await self._listing.maintenance()
+            if status is not None:
+                self.streams.add_tick(SystemStatus(not status, status), 0)
 
     def _quarantine(self, symbol: str) -> None:
         self._subscriptions.quarantine(symbol)

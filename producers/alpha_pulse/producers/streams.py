@@ -67,6 +67,7 @@ class Streams:
     ) -> None:
         self.feeds: dict[str, SymbolFeed] = {}
         self.reconnects = 0
+        self._halted_with_all: set[str] = set()  # symbols halted because the whole exchange was
         self._removed = FeedTotals()  # what the feeds of removed symbols counted
         self._config = config
         self._name = name
@@ -227,18 +228,34 @@ class Streams:
         self._throttle(symbols)
 
     def _on_system_status(self, tick: SystemStatus) -> None:
-        # That it trades again, each symbol's next trade shows.
         if not tick.is_trading:
             for symbol in self.feeds:
-                self.on_halted(symbol, f"the exchange as a whole is in {tick.status}")
+                if self.on_halted(symbol, f"the exchange as a whole is in {tick.status}"):
+                    self._halted_with_all.add(symbol)
+            return
+        for symbol in self._halted_with_all & self.feeds.keys():
+            feed = self.feeds[symbol]
+            if feed.state in (State.HALTED, State.HALTED_BEHIND):
+                self.catch_up.start(feed)
+        self._halted_with_all.clear()
 
-    def on_halted(self, symbol: str, reason: str) -> None:
-        """Note that the exchange's list says that a symbol does not trade."""
+    def on_halted(self, symbol: str, reason: str) -> bool:
+        """Note that a symbol does not trade, as the exchange says.
+
+        Args:
+            symbol: the unified symbol.
+            reason: what it says.
+
+        Returns:
+            Whether it is news.
+        """
         feed = self.feeds[symbol]
         said = feed.said
         self.send(feed, Event.HALTED)
-        if feed.said != said:
+        is_news = feed.said != said
+        if is_news:
             log.warning("stream.halted", exchange=self._name, symbol=symbol, reason=reason)
+        return is_news
 
     # Events and actions
 

@@ -109,6 +109,17 @@ def test_an_unsubscribe_that_fails_refuses_no_symbol(name: str, frame: str) -> N
     assert ticks(name, frame) == []
 
 
+def test_kraken_may_name_the_pair_in_the_text_alone() -> None:
+    error = {"error": "Currency pair not supported BTC/USD", "success": False}
+    (tick,) = ticks("kraken", msgspec.json.encode({**error, "method": "subscribe"}).decode())
+    assert isinstance(tick, Refusal)
+    assert tick.symbol == "BTC/USD"
+    rate = {"error": "Exceeded msg rate", "success": False, "method": "subscribe"}
+    assert ticks("kraken", msgspec.json.encode(rate).decode()) == [
+        Throttled("", "Exceeded msg rate")
+    ]
+
+
 def test_bybit_names_every_topic_that_it_refuses() -> None:
     frame = '{"success":false,"ret_msg":"Invalid symbol :[publicTrade.BTCUSDT,kline.1.BNBBTC]"}'
     found = [tick.symbol for tick in ticks("bybit", frame) if isinstance(tick, Refusal)]

@@ -4,10 +4,12 @@ import asyncio
 from typing import Any
 
 import ccxt.pro
+import msgspec
 import structlog
 from aiohttp import ClientError
 
 from alpha_pulse.contracts.config import ProducerConfig
+from alpha_pulse.contracts.errors import ValidationError
 from alpha_pulse.contracts.roles.waiting import set_within
 from alpha_pulse.producers.connection.limiter import Limiter, backoff_s
 from alpha_pulse.producers.connection.redial import LOST_WAIT_S_MAX
@@ -102,3 +104,19 @@ class Listing:
         if standing is Standing.TRADING:
             return None
         return f"the exchange lists it as {status}"
+
+    async def maintenance(self) -> str | None:
+        """Return what the exchange says of a maintenance that goes on now.
+
+        Returns:
+            "" when there is none; None when it does not say.
+        """
+        if self._room.maintenance is None:
+            return None
+        try:
+            async with self._limiter:
+                return await self._room.maintenance(self._client)
+        except (ccxt.pro.BaseError, ValidationError, msgspec.ValidationError) as error:
+            # Whoever is away altogether does not answer here either; the streams show it.
+            self._limiter.obey(error, self._client)
+            return None

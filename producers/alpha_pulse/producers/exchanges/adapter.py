@@ -24,6 +24,7 @@ AskById = Callable[[RestClient, Wanted], Awaitable[list[Trade]]]
 AskRecent = Callable[[RestClient, str], Awaitable[list[Trade]]]
 AskMarks = Callable[[Any, str, int], Awaitable[list[Mark]]]  # (client, symbol, time_us)
 AskCandles = Callable[[CandleRequest, str], Awaitable[list[Candle]]]
+AskText = Callable[[Any], Awaitable[str]]  # (client)
 AskTime = Callable[[Any, str], Awaitable[int | None]]  # (client, symbol)
 
 
@@ -119,6 +120,8 @@ class Exchange:
     standings: what that word means; for any other word ccxt's `active` decides.
     unfollowed: why a market (ccxt's) can't be followed although it trades, and what to follow
     instead; None where it can.
+    maintenance: asks over REST what the exchange says of a maintenance of all that it trades, which
+    goes on now; "": there is none. None: there is nothing to ask.
     symbols_per_subscribe: how many go into one message; where one refused symbol takes its message
     with it: 1.
     limits: what the exchange documents for websockets.
@@ -135,6 +138,7 @@ class Exchange:
     status: Callable[[Mapping[str, Any]], str] = ccxt_status
     standings: Mapping[str, Standing] = field(default_factory=lambda: CCXT_STANDINGS)
     unfollowed: Callable[[Mapping[str, Any]], str | None] = every_one
+    maintenance: AskText | None = None
     symbols_per_subscribe: int = 1
     limits: SocketLimits = LIMITS_DEFAULT
     request_interval_ms: float | None = None

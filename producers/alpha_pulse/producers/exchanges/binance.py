@@ -282,6 +282,18 @@ class BinanceRest:
         return await getattr(client, f"{self.api}Get{what}")(request)
 
 
+async def maintenance(client: Any) -> str:
+    """Return what Binance says of a maintenance that goes on; "" when there is none.
+
+    Source: Binance's wallet reference, "System status": 0 is normal, 1 is maintenance.
+
+    Args:
+        client: ccxt's exchange.
+    """
+    answer = msgspec.convert(await client.sapiGetSystemStatus(), dict[str, Any])
+    return str(answer.get("msg") or "maintenance") if answer.get("status") == 1 else ""
+
+
 _REST = BinanceRest("public", history_page=1_000, klines_page=1_000)
 KLINE_NAMES = {
     name: name
@@ -315,6 +327,7 @@ EXCHANGE = Exchange(
     limits=LIMITS,
     status=own_word("status"),
     standings=STANDINGS,
+    maintenance=maintenance,
     trades=TradeSource(
         by_id=_REST.trades_by_id,
         by_id_cost=5.0,

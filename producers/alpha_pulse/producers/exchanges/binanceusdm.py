@@ -21,6 +21,7 @@ from alpha_pulse.producers.exchanges.binance import (
     BinanceDecoder,
     BinanceRest,
     OneStream,
+    maintenance,
 )
 from alpha_pulse.producers.exchanges.limits import Rate
 from alpha_pulse.producers.exchanges.standing import Standing, own_word
@@ -50,6 +51,7 @@ EXCHANGE = Exchange(
     limits=replace(LIMITS, messages=Rate(10, 1.0)),
     status=own_word("status", "contractStatus"),
     standings=STANDINGS,
+    maintenance=maintenance,
     trades=TradeSource(
         by_id=_REST.trades_by_id,
         by_id_cost=20.0,

@@ -255,6 +255,24 @@ async def _candles(request: CandleRequest, name: str) -> list[Candle]:
     )
 
 
+# `product` of a status: futures and spot. Source: Bybit's v5 reference, "Enums".
+_ALL_PRODUCTS = frozenset({1, 2})
+
+
+async def _maintenance(client: Any) -> str:
+    # [{"id":"…","title":"t06","state":"ongoing","begin":"1751596902000","end":"1751597011000",
+    #   "serviceTypes":[1],"product":[1,2],"maintainType":1,"env":1, ...}]; env 2 is the demo.
+    rows = msgspec.convert(_rows(await client.publicGetV5SystemStatus()), list[dict[str, Any]])
+    concern = (
+        str(row.get("title") or "maintenance")
+        for row in rows
+        if row.get("state") == "ongoing"
+        and set(row.get("product") or ()) >= _ALL_PRODUCTS
+        and row.get("env", 1) == 1
+    )
+    return next(concern, "")
+
+
 EXCHANGE = Exchange(
     id="bybit",
     decoder=BybitDecoder,
@@ -264,6 +282,7 @@ EXCHANGE = Exchange(
     limits=SocketLimits(dials=Rate(500, 300.0), topic_chars=21_000),
     status=own_word("status"),
     standings=STANDINGS,
+    maintenance=_maintenance,
     trades=TradeSource(recent=_recent_trades),
     candles=CandleSource(
         page_rows=KLINES_PAGE,

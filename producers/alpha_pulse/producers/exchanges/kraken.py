@@ -176,13 +176,14 @@ class KrakenDecoder(FrameDecoder):
 
     def _failed(self, kind: _Channel) -> list[Tick] | None:
         reason = kind.error or "refused"
-        if kind.symbol is None:
-            return [Throttled("", reason)] if is_throttling(reason) else None
-        return (
-            []
-            if kind.method == "unsubscribe"
-            else unsubscribed(self._symbols, [kind.symbol], reason)
-        )
+        if kind.method == "unsubscribe":
+            return []
+        if kind.symbol is not None:
+            return unsubscribed(self._symbols, [kind.symbol], reason)
+        named = [name for name in self._symbols if name in reason.split()]
+        if named:
+            return unsubscribed(self._symbols, named, reason)
+        return [Throttled("", reason)] if is_throttling(reason) else None
 
     def _candles(self, frame: _CandleFrame) -> list[Tick]:
         ticks: list[Tick] = []

@@ -18,6 +18,7 @@ from alpha_pulse.contracts.events import (
     Gap,
     Heartbeat,
     HistoryMarker,
+    Ids,
     Trade,
 )
 from alpha_pulse.contracts.market import (
@@ -125,6 +126,35 @@ def story_of(
     return Story(exchange, symbol, [event for _, event in arriving] + [end])
 
 
+def with_ids(random: Random, story: Story) -> Story:
+    """Let some ids of a story belong to no trade; neighbours that arrive so are one run."""
+    numbers = sorted({int(event.trade_id) for event in story.events if isinstance(event, Trade)})
+    passed = {number for number in numbers if random.random() < 0.3} - set(numbers[-1:])
+    events: list[Any] = []
+    for event in story.events:
+        if not isinstance(event, Trade) or int(event.trade_id) not in passed:
+            events.append(event)
+            continue
+        number, time_us, last = int(event.trade_id), event.trade_time_us, event.trade_id
+        before = events[-1] if events else None
+        if isinstance(before, Ids) and int(before.last_trade_id) == number - 1:
+            number = int(before.first_trade_id)
+            events.pop()
+        events.append(
+            Ids(
+                exchange=story.exchange, symbol=story.symbol, first_trade_id=str(number),
+                last_trade_id=last, time_us=time_us, reason="no_trade",
+            )
+        )  # fmt: skip
+    # Candles of the exchange before the first trade would be all that is known of their minutes.
+    traded_us = min(event.trade_time_us for event in events if isinstance(event, Trade))
+    return Story(
+        story.exchange,
+        story.symbol,
+        [e for e in events if not isinstance(e, Candle) or e.open_time_us + MINUTE_US > traded_us],
+    )
+
+
 def replace_receipt(trade: Trade) -> Trade:
     return Trade(**{name: getattr(trade, name) for name in trade.__struct_fields__})
 
@@ -158,10 +188,18 @@ def reference(story: Story) -> dict[tuple[str, int], Expected]:
     """Return the final candles of a story whose ids are consecutive, from its events as a set."""
     arrived = [event for event in story.events if isinstance(event, Trade)]
     first = int(arrived[0].trade_id)
+    passed = [event for event in story.events if isinstance(event, Ids)]
+    first = min([first, *(int(ids.first_trade_id) for ids in story.events[:1] if ids in passed)])
     trades = {int(trade.trade_id): trade for trade in arrived if int(trade.trade_id) >= first}
     times = {number: trade.trade_time_us for number, trade in trades.items()}
+    times |= {
+        number: ids.time_us
+        for ids in passed
+        for number in range(int(ids.first_trade_id), int(ids.last_trade_id) + 1)
+        if number >= first
+    }
     missing: list[tuple[int, int]] = []
-    known = sorted(trades)
+    known = sorted(times)
     for before, after in pairwise(known):
         if after > before + 1:
             missing.append((times[before], times[after]))
@@ -172,7 +210,9 @@ def reference(story: Story) -> dict[tuple[str, int], Expected]:
     first_minute = times[first] // MINUTE_US * MINUTE_US
     for open_us in range(first_minute, until_us // MINUTE_US * MINUTE_US, MINUTE_US):
         inside = [
-            trades[number] for number in known if open_us <= times[number] < open_us + MINUTE_US
+            trades[number]
+            for number in sorted(trades)
+            if open_us <= times[number] < open_us + MINUTE_US
         ]
         inside.sort(key=lambda trade: (trade.trade_time_us, int(trade.trade_id)))
         has_gap = any(start < open_us + MINUTE_US and end >= open_us for start, end in missing)
@@ -188,6 +228,8 @@ def reference(story: Story) -> dict[tuple[str, int], Expected]:
         if ours is not None:
             minutes[open_us] = ours
             close = ours.close
+    # Before the first trade there is no price, so nothing to know.
+    first_minute = min(minutes, default=first_minute)
     return with_rollups(minutes, until_us // MINUTE_US * MINUTE_US, first_minute)
 
 
@@ -346,6 +388,23 @@ def test_candles_equal_a_slow_recomputation_from_the_set_of_trades(seed: int, co
     assert found.keys() == expected.keys()
     for window, candle in expected.items():
         assert found[window] == candle, window
+
+
+@thorough
+@given(seeds, sizes)
+def test_ids_of_no_trade_count_for_everything_but_the_candles(seed: int, count: int) -> None:
+    random = Random(seed)
+    story = with_ids(random, story_of(random, count))
+    found = run_at_once(story.log())
+    expected = {window: rounded(candle) for window, candle in reference(story).items()}
+
+    assert found_candles(found) == expected
+    assert found == run_at_once(story.log(), replace(CONFIG, compiled=False))
+    cuts = [(cut, cut % 2 == 0) for cut in range(1, 60)]
+    assert found == run_with_restarts(story.log(), cuts, 900)
+    assert "market.deadletters.v1" not in found
+    stored = [decode_event(value) for _, value in found.get("market.ids.v1", ())]
+    assert [ids for ids in stored if ids not in story.events] == []
 
 
 @thorough

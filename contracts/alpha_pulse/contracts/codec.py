@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, Union
 import msgspec
 
 from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Ids, Trade
 from alpha_pulse.contracts.kinds import EVENT_TYPES, INGEST_TYPES, IngestEvent, event_name
 
 EventT = TypeVar("EventT")
@@ -37,7 +37,7 @@ def encode_many(events: Sequence[msgspec.Struct]) -> list[bytes]:
     return _encoder.encode_lines(events).split(b"\n")[:-1]
 
 
-def encode_for_job(events: Sequence[Trade | Candle], job: str) -> list[bytes]:
+def encode_for_job(events: Sequence[Trade | Candle | Ids], job: str) -> list[bytes]:
     """Return each event as `encode` does, as an event of a history job.
 
     Args:

@@ -190,6 +190,37 @@ class HistoryMarker(Event, frozen=True, kw_only=True, tag="history"):
     ids_are_consecutive: IdsAreConsecutive = None
 
 
+class Ids(Event, frozen=True, kw_only=True, tag="ids"):
+    """What became of a run of trade ids that belong to no trade of the log.
+
+    Identity: exchange, symbol, first_trade_id, time_us. A reader skips a reason that it does not
+    know: a newer writer may have added it.
+    """
+
+    first_trade_id: Annotated[TradeId, Meta(description="first id of the run")]
+    last_trade_id: Annotated[TradeId, Meta(description="last id of the run, included")]
+    time_us: Annotated[
+        TimeUs,
+        Meta(
+            description="the exchange's clock at the last of them; of the next trade where nothing "
+            "shows that; Unix us"
+        ),
+    ]
+    reason: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z_]{1,40}$(?!\n)",
+            description="no_trade: the exchange leaves them out of its own candles, so none is "
+            "missing",
+        ),
+    ]
+    job: Job | None = None
+
+
+# The reason of `Ids` that the exchange itself counts no trade under them.
+NO_TRADE = "no_trade"
+
+
 class StreamStatus(Event, frozen=True, kw_only=True, tag="status"):
     """The state of a symbol's stream, for readers; the highest revision stands."""
 

@@ -22,6 +22,7 @@ from alpha_pulse.contracts.events import (
     Gap,
     Heartbeat,
     HistoryMarker,
+    Ids,
     StreamStatus,
     Trade,
 )
@@ -276,6 +277,22 @@ GAP = Kind(
         order=("exchange", "symbol", "start_time_us", "revision"),
     ),
 )
+IDS = Kind(
+    name="ids",
+    event=Ids,
+    description="Runs of trade ids that belong to no trade, and why: none of them is missing.",
+    identity=("exchange", "symbol", "first_trade_id", "time_us"),
+    topic="market.ids.v1",
+    retention_ms=30 * DAY_MS,
+    ingest=True,
+    log=Log(
+        table="ids_log",
+        time="time_us",
+        order=("exchange", "symbol", "time_us", "first_trade_id"),
+        # What is missing is looked for among trades, for which these stand in.
+        retention="trades_retention_days",
+    ),
+)
 STATUS = Kind(
     name="status",
     event=StreamStatus,
@@ -345,6 +362,7 @@ KINDS: tuple[Kind[Any], ...] = (
     OPEN_CANDLE,
     HEARTBEAT,
     GAP,
+    IDS,
     HISTORY,
     STATUS,
     AUDIT,
@@ -358,6 +376,8 @@ INGEST_TYPES: tuple[type[msgspec.Struct], ...] = tuple(
 )
 # `INGEST_TYPES` for type checkers, which can't read the table: with it they find every `match`
 # that forgets a kind.
-UncommonIngestEvent = Candle | Heartbeat | Gap | HistoryMarker  # trades have a path of their own
+UncommonIngestEvent = (
+    Candle | Heartbeat | Gap | Ids | HistoryMarker
+)  # trades have a path of their own
 IngestEvent = Trade | UncommonIngestEvent
 assert set(get_args(IngestEvent)) == set(INGEST_TYPES), "IngestEvent is what the table says"

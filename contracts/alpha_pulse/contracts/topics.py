@@ -11,6 +11,7 @@ from alpha_pulse.contracts.events import (
     Candle,
     DeadLetter,
     Gap,
+    Ids,
     StreamStatus,
     Trade,
 )
@@ -22,13 +23,14 @@ INGEST: TopicOf[IngestEvent] = TopicOf(
     "ingest.events.v1",
     INGEST_TYPES,
     "One ordered log per symbol: trades, the exchange's own closed candles, heartbeats, gaps, "
-    "history markers.",
+    "ids without a trade, history markers.",
 )
 TRADES: TopicOf[Trade] = kinds.TRADE.topics[""]
 CANDLES: dict[str, TopicOf[Candle]] = kinds.CANDLE.topics
 EXCHANGE_CANDLES: TopicOf[Candle] = kinds.EXCHANGE_CANDLE.topics[""]
 OPEN_CANDLES: TopicOf[Candle] = kinds.OPEN_CANDLE.topics[""]
 GAPS: TopicOf[Gap] = kinds.GAP.topics[""]
+IDS: TopicOf[Ids] = kinds.IDS.topics[""]
 STATUS: TopicOf[StreamStatus] = kinds.STATUS.topics[""]
 AUDITS: TopicOf[Audit] = kinds.AUDIT.topics[""]
 DEAD_LETTERS: TopicOf[DeadLetter] = kinds.DEAD_LETTER.topics[""]

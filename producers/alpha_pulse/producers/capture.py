@@ -25,6 +25,7 @@ from alpha_pulse.contracts.events import (
     Gap,
     Heartbeat,
     HistoryMarker,
+    Ids,
     StreamStatus,
     Trade,
 )
@@ -94,8 +95,8 @@ class _Files:
             match event:
                 case Trade() | Candle() | Gap():
                     self._recording(event.symbol).add(event)
-                case Heartbeat() | DeadLetter():
-                    pass  # bad frames stand among the frames
+                case Heartbeat() | Ids() | DeadLetter():
+                    pass  # bad frames, and those of no trade, stand among the frames
                 case HistoryMarker() | StreamStatus() | Audit():
                     raise ValidationError(f"expected what a live producer says, found {value!r}")
                 case _:

@@ -80,12 +80,15 @@ class MissingIds:
             return self.ranges[index]
         return None
 
-    def fill(self, found: Range, number: int, time_us: int) -> None:
-        """Take one id out of its range; the neighbours' bounds in time tighten."""
+    def fill(self, found: Range, first: int, last: int, time_us: int) -> None:
+        """Take the ids `first..last` out of their range; the neighbours' bounds in time tighten.
+
+        time_us: when they were; of ids without a trade, when the last of them was.
+        """
         index = self.ranges.index(found)
-        found.hole.remaining -= 1
-        left = Range(found.first, number - 1, found.start_us, time_us, found.keeps, found.hole)
-        right = Range(number + 1, found.last, time_us, found.end_us, found.keeps, found.hole)
+        found.hole.remaining -= last - first + 1
+        left = Range(found.first, first - 1, found.start_us, time_us, found.keeps, found.hole)
+        right = Range(last + 1, found.last, time_us, found.end_us, found.keeps, found.hole)
         self.ranges[index : index + 1] = [part for part in (left, right) if part.first <= part.last]
 
     def give_up(self, first: int, last: int) -> list[Hole]:

@@ -87,6 +87,29 @@ class Stream:
             self.close(True, publish)
         return True
 
+    def ids(self, first: int, last: int, time_us: int, publish: Publish) -> bool:
+        """Ingest ids of no trade; return False when all were known, which changes nothing.
+
+        Args:
+            first: the first of the run, where ids are consecutive.
+            last: its last one.
+            time_us: when that was; it moves the watermark as a trade's does.
+            publish: for what they show to be missing, or no longer missing.
+        """
+        is_new = self.order.explain(first, last, time_us, publish)
+        if self.order.pass_over(first, last, time_us, publish):
+            self.closing.begin(time_us)
+            if self.proof.followed_from_us is None:
+                self.proof.followed_from_us = time_us + 1
+            if self.closing.move(time_us):
+                self.close(True, publish)
+            return True
+        return is_new
+
+    def explain(self, first: int, last: int, time_us: int, publish: Publish) -> None:
+        """Note that those of the ids that are missing belong to no trade, as `ids` does."""
+        self.order.explain(first, last, time_us, publish)
+
     def learn_ids(self, are_consecutive: bool) -> None:
         """Judge the ids of the trades that follow as the log says; what was published stands."""
         if are_consecutive and self.proof.proven_from_us is not None:

@@ -309,7 +309,8 @@ def _is_in_order(stream: Stream) -> bool:
         stream.proof.consecutive
         and stream.proof.unproven_from_us is None
         and order.first_id is not None
-        and order.last_trade_id is None  # else what comes next follows missing ids
+        # Else what comes next follows missing ids.
+        and (order.last_trade_id is None or order.passed_us != 0)
     )
 
 

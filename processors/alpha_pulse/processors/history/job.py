@@ -73,6 +73,10 @@ class CandleJob:
     def heartbeat(self, heartbeat: Heartbeat, publish: Publish) -> None:
         """Do nothing: the candles are the job's time."""
 
+    def ids(self, first: int, last: int, time_us: int, publish: Publish) -> bool:
+        """Return True: a job of candles knows no ids."""
+        return True
+
     def gap(self, gap: Gap, publish: Publish) -> None:
         """Hand on what the job says is missing, and why."""
         publish(gap)

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from alpha_pulse.contracts.codec import kind_in
 from alpha_pulse.contracts.errors import UnknownKindError, ValidationError
-from alpha_pulse.contracts.events import Candle, Side
+from alpha_pulse.contracts.events import NO_TRADE, Candle, Ids, Side
 from alpha_pulse.contracts.kinds import EVENT_TYPES, UncommonIngestEvent, event_name
 from alpha_pulse.contracts.market import TIME_US_MAX, TIME_US_MIN, TRADE_ID_PATTERN
 from alpha_pulse.contracts.validation import validate_candle
@@ -136,6 +136,23 @@ def check_exchange_candle(candle: Candle) -> None:
             "expected source exchange, coverage exchange and revision 0 in the ingest log, found "
             f"{candle.source}, {candle.coverage}, {candle.revision}",
         )
+
+
+def check_ids(ids: Ids, consecutive: bool) -> tuple[int, int]:
+    """Return the first and the last id of a run that belongs to no trade.
+
+    Raises:
+        Refused: they are no run, or the exchange's ids prove nothing.
+        UnknownKindError: for a reason that this version does not know; a newer producer may say so.
+    """
+    if ids.reason != NO_TRADE:
+        raise UnknownKindError(f"expected ids with the reason {NO_TRADE}, found {ids.reason!r}")
+    if not consecutive:
+        raise Refused("bad_ids", "expected an exchange that numbers its trades without holes")
+    first, last = (check_trade_id(one, True) for one in (ids.first_trade_id, ids.last_trade_id))
+    if first > last:
+        raise Refused("bad_ids", f"expected ascending ids, found {first} to {last}")
+    return first, last
 
 
 def check_not_ahead(time_us: int, limit_us: int) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from alpha_pulse.contracts.codec import encode
-from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamStatus
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Ids, StreamStatus
 from alpha_pulse.contracts.topics import (
     AUDIT_CANDLES,
     CANDLES,
     EXCHANGE_CANDLES,
     GAPS,
+    IDS,
     STATUS,
     Topic,
 )
@@ -88,6 +89,10 @@ class Emitter:
         """Publish the exchange's own candle."""
         candle = msgspec.structs.replace(candle, revision=self.revision)
         self._to_audit(candle, "exchange", self.put(EXCHANGE_CANDLES, candle))
+
+    def ids(self, ids: Ids) -> None:
+        """Publish which ids belong to no trade."""
+        self._put(IDS, ids)
 
     def status(self, heartbeat: Heartbeat, live: Stream) -> None:
         """Publish what a heartbeat says, and where the stream stands."""

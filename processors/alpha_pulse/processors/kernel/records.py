@@ -5,7 +5,7 @@ from typing import assert_never
 
 from alpha_pulse.contracts.decimals import parse_units
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, HistoryMarker, Ids
 from alpha_pulse.contracts.kinds import UncommonIngestEvent
 from alpha_pulse.contracts.market import check_exchange, check_symbol, get_timeframe, message_key
 from alpha_pulse.processors.candles.rules import Job, Rules
@@ -16,6 +16,7 @@ from alpha_pulse.processors.kernel.admission import (
     Refused,
     check_exchange_candle,
     check_form,
+    check_ids,
     check_not_ahead,
     check_trade_id,
     decode,
@@ -135,6 +136,8 @@ class Intake:
                     stream.gap(event, publish)
                 else:
                     publish(event)
+            case Ids():
+                self._ids(symbol, event, publish)
             case HistoryMarker():
                 symbol.learn_ids(event.ids_are_consecutive)
                 self._history(symbol, event, publish)
@@ -152,6 +155,9 @@ class Intake:
                 check_not_ahead(event.complete_until_us, limit_us)
             case Gap():
                 self._check_gap(event, symbol, limit_us)
+            case Ids():
+                check_not_ahead(event.time_us, limit_us)
+                check_ids(event, symbol.live.proof.consecutive)
             case HistoryMarker():
                 if event.end_time_us < event.start_time_us:
                     raise Refused("bad_history", "expected a job that ends after its start")
@@ -167,6 +173,19 @@ class Intake:
             first, last = (check_trade_id(trade_id, True) for trade_id in ids if trade_id)
             if first > last:
                 raise Refused("bad_gap", f"expected ascending ids, found {first} to {last}")
+
+    def _ids(self, symbol: Symbol, ids: Ids, publish: Emitter) -> None:
+        first, last = int(ids.first_trade_id), int(ids.last_trade_id)
+        live = symbol.live
+        if ids.job is None:
+            is_new = live.ids(first, last, ids.time_us, publish)
+        else:
+            job = symbol.jobs.get(ids.job)
+            is_new = job is None or job.ids(first, last, ids.time_us, publish)
+            # What history explains may be just what the live stream waits for.
+            live.explain(first, last, ids.time_us, publish)
+        if is_new:
+            publish.ids(ids)
 
     def _history(self, symbol: Symbol, marker: HistoryMarker, publish: Emitter) -> None:
         if marker.edge == "start":

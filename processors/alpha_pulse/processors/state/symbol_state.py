@@ -19,6 +19,8 @@ from alpha_pulse.processors.kernel.symbol import Symbol
 from alpha_pulse.processors.state.timeframes import longer_of, with_rules
 
 _encode = msgspec.msgpack.Encoder().encode
+# Of an order, where ids of no trade came; left out at 0.
+_OF_IDS = ("passed_us", "unpriced_until_us")
 _PARTS = frozenset({"key", "live", "jobs"})
 
 
@@ -209,6 +211,9 @@ def _stream(stream: Stream) -> dict[str, Any]:
     if begins_us:
         parts["begins_us"] = begins_us
         parts["former_base"] = names[windows.former_base]
+    for name in _OF_IDS:
+        if getattr(order, name):
+            parts[name] = getattr(order, name)
     if closing.gone_until_us:
         parts["gone_until_us"] = closing.gone_until_us
     return parts
@@ -235,6 +240,8 @@ def _restore_stream(parts: dict[str, Any], rules: Rules) -> Stream:
     closing, order, versions = stream.closing, stream.order, stream.versions
     order.first_id, order.last_id = parts["first_id"], parts["last_id"]
     order.last_trade_us, order.last_trade_id = parts["last_trade_us"], parts["last_trade_id"]
+    for name in _OF_IDS:
+        setattr(order, name, parts.get(name, 0))
     closing.watermark_us = parts["watermark_us"]
     closing.closed_until_us = parts["closed_until_us"]
     closing.gone_until_us = parts.get("gone_until_us", 0)

@@ -43,7 +43,10 @@ def with_rules(stream: Stream, rules: Rules) -> Stream:
     )  # fmt: skip
     found = Stream.of(stream.exchange, stream.symbol, rules, stream.proof, windows, stream.job)
     found.late = stream.late
-    for name in ("first_id", "last_id", "last_trade_us", "last_trade_id", "recent"):
+    for name in (
+        "first_id", "last_id", "last_trade_us", "last_trade_id", "passed_us", "unpriced_until_us",
+        "recent",
+    ):  # fmt: skip
         setattr(found.order, name, getattr(stream.order, name))
     for name in ("watermark_us", "closed_until_us", "gone_until_us"):
         setattr(found.closing, name, getattr(stream.closing, name))

@@ -17,6 +17,7 @@ from alpha_pulse.contracts.events import (
     Gap,
     Heartbeat,
     HistoryMarker,
+    Ids,
     StreamStatus,
     Trade,
 )
@@ -161,6 +162,30 @@ EXAMPLES: dict[type[msgspec.Struct], dict[str, msgspec.Struct]] = {
             status="unfillable",
             reason="the exchange serves no trades of that time",
             revision=_REVISION + 1,
+        ),
+    },
+    Ids: {
+        "one": _PERPETUAL.make(
+            Ids,
+            first_trade_id="7950000001",
+            last_trade_id="7950000001",
+            time_us=_MINUTE + 342_000,
+            reason="no_trade",
+        ),
+        "run": _PERPETUAL.make(
+            Ids,
+            first_trade_id="7950000007",
+            last_trade_id="7950000011",
+            time_us=_MINUTE + 371_000,
+            reason="no_trade",
+        ),
+        "job": _PERPETUAL.make(
+            Ids,
+            first_trade_id="7949000100",
+            last_trade_id="7949000103",
+            time_us=_MINUTE + 12_000,
+            reason="no_trade",
+            job="trades-2026-01-01",
         ),
     },
     HistoryMarker: {

@@ -27,6 +27,7 @@ from alpha_pulse.replay.exchange.faults import FaultPlan, random_rest_plan, seed
 from alpha_pulse.replay.exchange.server import CANDLE_INTERVAL_US, ReplayExchange
 from alpha_pulse.replay.markets.long_market import LongMarket
 from alpha_pulse.replay.markets.market import Market
+from alpha_pulse.replay.markets.no_trades import WithNoTrades
 from alpha_pulse.replay.markets.recorded import LoopedMarket, RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording, load_recording
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, TRADES_PER_MINUTE, SyntheticMarket
@@ -97,7 +98,7 @@ def build(arguments: argparse.Namespace) -> ReplayExchange:
 def _synthetic(arguments: argparse.Namespace) -> list[Market]:
     begin_us = _begin_us(arguments)
     end_us = None if arguments.minutes is None else begin_us + arguments.minutes * MINUTE_US
-    return [
+    markets: list[Market] = [
         SyntheticMarket(
             symbol.strip(),
             arguments.seed,
@@ -108,6 +109,8 @@ def _synthetic(arguments: argparse.Namespace) -> list[Market]:
         for symbol in arguments.synthetic.split(",")
         if symbol.strip()
     ]
+    every = arguments.no_trades_every
+    return [WithNoTrades(market, every=every) for market in markets] if every else markets
 
 
 def _long(arguments: argparse.Namespace) -> list[Market]:
@@ -238,6 +241,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--begin", help="when a synthetic market begins (ISO time, UTC)")
     parser.add_argument("--minutes", type=int, help="when a synthetic market ends")
     parser.add_argument("--trades-per-minute", type=int, default=TRADES_PER_MINUTE)
+    parser.add_argument(
+        "--no-trades-every",
+        type=int,
+        default=0,
+        metavar="TRADES",
+        help="give some of a synthetic market's ids to no trade, as perpetuals do; 250: 0.4 %%",
+    )
     parser.add_argument(
         "--wait-for",
         default="trades,candles",

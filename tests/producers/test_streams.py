@@ -10,7 +10,7 @@ from alpha_pulse.contracts.config import ProducerConfig
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import Limiter
-from alpha_pulse.producers.exchanges.tick import FrameTime, Refusal
+from alpha_pulse.producers.exchanges.tick import FrameTime, Numbered, Refusal
 from alpha_pulse.producers.feed.pump import Gate, Pump
 from alpha_pulse.producers.feed.state import Event, State
 from alpha_pulse.producers.healing.healer import Healer
@@ -42,12 +42,14 @@ class Exchange:
     def __init__(self) -> None:
         self.asked = 0
         self.may_answer = asyncio.Event()
-        self.found: list[Trade] = []
+        self.found: list[Numbered] = []
 
-    async def fetch(self, wanted: Any) -> list[Trade]:
+    async def fetch(self, wanted: Any) -> list[Numbered]:
         self.asked += 1
         await self.may_answer.wait()
-        return [t for t in self.found if int(t.trade_id) >= wanted.first_id]
+        return [
+            t for t in self.found if isinstance(t, Trade) and int(t.trade_id) >= wanted.first_id
+        ]
 
 
 class Produced:

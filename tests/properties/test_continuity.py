@@ -1,6 +1,6 @@
 """Whatever order trades come in, each is published once and in id order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest
-from alpha_pulse.contracts.events import Gap, Heartbeat, Trade
+from alpha_pulse.contracts.events import Gap, Heartbeat, Ids, Trade
+from alpha_pulse.producers.exchanges.tick import Numbered
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, SeenIds
 from alpha_pulse.producers.feed.symbol_feed import SymbolFeed
 
@@ -29,8 +30,30 @@ def trade(trade_id: int | str) -> Trade:
     )
 
 
-def ids(events: list[Trade | Gap]) -> list[int]:
+def no_trade(first: int, last: int) -> Ids:
+    return Ids(
+        exchange="binance",
+        symbol="BTC/USDT",
+        first_trade_id=str(first),
+        last_trade_id=str(last),
+        time_us=FIRST_TIME_US + last * 1000,
+        reason="no_trade",
+    )
+
+
+def ids(events: Sequence[Numbered | Gap]) -> list[int]:
     return [int(event.trade_id) for event in events if isinstance(event, Trade)]
+
+
+def all_ids(events: Sequence[Numbered | Gap]) -> list[int]:
+    found: list[int] = []
+    for event in events:
+        match event:
+            case Trade():
+                found.append(int(event.trade_id))
+            case Ids():
+                found += range(int(event.first_trade_id), int(event.last_trade_id) + 1)
+    return found
 
 
 arrivals = st.lists(st.integers(1, 60), max_size=150)
@@ -73,7 +96,7 @@ def test_what_is_given_up_is_in_a_gap_until_it_is_found(
     order: list[int], data: st.DataObject
 ) -> None:
     tracker = ConsecutiveIds(last_id=0)
-    events: list[Trade | Gap] = []
+    events: list[Numbered | Gap] = []
     for one in order:
         events += tracker.add(trade(one), 0)
     while tracker.holes():

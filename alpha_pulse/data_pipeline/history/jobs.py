@@ -14,7 +14,7 @@ from alpha_pulse.contracts.codec import encode, encode_for_job
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.dead_letters import dead_letter_of_frame
 from alpha_pulse.contracts.errors import StorageError
-from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, Trade
+from alpha_pulse.contracts.events import Candle, Gap, HistoryMarker, Ids, Trade
 from alpha_pulse.contracts.kinds import IngestEvent
 from alpha_pulse.contracts.market import (
     PUBLISHED_TIMEFRAMES,
@@ -68,7 +68,7 @@ class JobWriter:
         await self._mark(job, "start")
         return job
 
-    async def put(self, job: Job, events: Sequence[Candle | Trade]) -> None:
+    async def put(self, job: Job, events: Sequence[Candle | Trade | Ids]) -> None:
         """Publish events of the job, in their order; waits while too much is on its way."""
         await self._publish(job, encode_for_job(events, job.name))
 
@@ -171,6 +171,17 @@ async def wait_for_trades(stored: StoredMarket, job: Job, count: int) -> None:
         return await stored.count_trades(job.market, job.start_us, job.end_us)
 
     await wait_for(stored, arrived, count, f"trades of the job {job.name}")
+
+
+async def wait_for_no_trades(stored: StoredMarket, job: Job, count: int) -> None:
+    """Return once so many runs of ids of no trade of the job are in ClickHouse; raises as above."""
+    if not count:
+        return
+
+    async def arrived() -> int:
+        return await stored.count_no_trades(job.market, job.start_us, job.end_us, job.name)
+
+    await wait_for(stored, arrived, count, f"runs of ids of no trade of the job {job.name}")
 
 
 async def wait_for_ids(

@@ -12,8 +12,9 @@ from alpha_pulse.producers.history.missing import Missing
 class Report:
     """What became of one symbol: how much was wanted, was there, was fetched, is still missing.
 
-    Counts are candles, or trades with `kind` trades. rebuilt: candles of longer timeframes that
-    were taken from the exchange because no single job covered them. requests: to the exchange.
+    Counts are candles, or trades with `kind` trades; wanted and had count ids of no trade too.
+    rebuilt: candles of longer timeframes that were taken from the exchange because no single job
+    covered them. requests: to the exchange.
     """
 
     market: Market

@@ -8,7 +8,7 @@ from typing import Any
 
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import StorageError, ValidationError
-from alpha_pulse.contracts.events import Candle, Gap, Trade
+from alpha_pulse.contracts.events import NO_TRADE, Candle, Gap, Trade
 from alpha_pulse.contracts.market import TIMEFRAMES, Timeframe
 from alpha_pulse.data_pipeline.history.stored_rows import (
     CANDLES,
@@ -155,6 +155,16 @@ class StoredMarket:
         )
         return int(rows[0][0])
 
+    async def count_no_trades(self, market: Market, start_us: int, end_us: int, job: str) -> int:
+        """Return how many runs of ids of no trade a history job has stored; its window at least."""
+        rows = await self.rows(
+            f"SELECT uniqExact(first_trade_id) FROM {{db}}.ids_log WHERE {_MARKET} "
+            "AND time >= fromUnixTimestamp64Micro({start:Int64}, 'UTC') "
+            "AND time < fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND job = {job:String}",
+            {**market.parameters, "start": start_us, "end": end_us, "job": job},
+        )
+        return int(rows[0][0])
+
     async def count_ids(
         self, market: Market, ids: Sequence[str], start_us: int, end_us: int
     ) -> int:
@@ -171,21 +181,27 @@ class StoredMarket:
     ) -> list[MissingIds]:
         """Return the runs of ids from first to last that are not stored, ascending.
 
-        For exchanges whose ids are consecutive; the window is where those ids happened.
+        For exchanges whose ids are consecutive; the window is where those ids happened. Ids of no
+        trade count as stored.
         """
         rows = await self.rows(
             "SELECT previous + 1, id - 1, previous_us, us FROM (SELECT id, us, "
-            "lagInFrame(id, 1, {first:Int64} - 1) OVER w AS previous, "
-            "lagInFrame(us, 1, {start:Int64}) OVER w AS previous_us FROM ("
-            "SELECT toInt64OrZero(trade_id) AS id, min(toUnixTimestamp64Micro(trade_time)) AS us "
+            "max(last_id) OVER w AS last, greatest(last, {first:Int64} - 1) AS previous, "
+            "max(us) OVER w AS last_us, greatest(last_us, {start:Int64}) AS previous_us FROM ("
+            "SELECT toInt64OrZero(trade_id) AS id, id AS last_id, "
+            "min(toUnixTimestamp64Micro(trade_time)) AS us "
             f"FROM {{db}}.trades_log WHERE {_TRADES} GROUP BY id "
             "HAVING id BETWEEN {first:Int64} AND {last:Int64} "
-            "UNION ALL SELECT {last:Int64} + 1, {end:Int64}) "
-            "WINDOW w AS (ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)) "
+            "UNION ALL SELECT toInt64OrZero(first_trade_id) AS id, "
+            "toInt64OrZero(last_trade_id) AS last_id, toUnixTimestamp64Micro(time) "
+            f"FROM {{db}}.ids_log WHERE {_MARKET} AND reason = {{no_trade:String}} "
+            "AND last_id >= {first:Int64} AND id <= {last:Int64} "
+            "UNION ALL SELECT {last:Int64} + 1, {last:Int64} + 1, {end:Int64}) "
+            "WINDOW w AS (ORDER BY id, last_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) "
             "WHERE id > previous + 1 ORDER BY id",
             {
                 **market.parameters, "start": start_us, "end": end_us, "first": first_id,
-                "last": last_id,
+                "last": last_id, "no_trade": NO_TRADE,
             },
         )  # fmt: skip
         return [MissingIds(*row) for row in rows]

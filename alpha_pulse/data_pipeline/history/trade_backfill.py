@@ -3,12 +3,18 @@
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.market import MINUTE_US, TIMEFRAMES
 from alpha_pulse.data_pipeline.history.bringing import Bringer
-from alpha_pulse.data_pipeline.history.jobs import Job, wait_for_candles, wait_for_trades
+from alpha_pulse.data_pipeline.history.jobs import (
+    Job,
+    wait_for_candles,
+    wait_for_no_trades,
+    wait_for_trades,
+)
 from alpha_pulse.data_pipeline.history.report import Progress, Report
 from alpha_pulse.data_pipeline.history.stored_rows import Market
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.history.asking import NotOfferedError
 from alpha_pulse.producers.history.missing import Window, first_open
+from alpha_pulse.producers.history.trade_pages import in_id_order
 
 
 class TradeBackfill:
@@ -94,16 +100,18 @@ class TradeBackfill:
         job: Job | None = None
         ids: set[str] = set()
         minutes: set[int] = set()
+        no_trades = 0
         try:
             async for page in self.history.trades.pages(
                 market.symbol, window.start_us, window.end_us
             ):
                 if job is None:
                     job = await writer.begin(market, None, window.start_us, window.end_us)
-                await writer.put(job, page.trades)
+                await writer.put(job, in_id_order(page))
                 await writer.refuse(market, page.refused)
                 ids.update(trade.trade_id for trade in page.trades)
                 minutes.update(t.trade_time_us - t.trade_time_us % MINUTE_US for t in page.trades)
+                no_trades += len(page.no_trades)
                 report.fetched += len(page.trades)
                 self._on_progress(report)
         finally:
@@ -111,4 +119,5 @@ class TradeBackfill:
                 await writer.end(job)
         if job is not None:
             await wait_for_trades(self._stored, job, len(ids))
+            await wait_for_no_trades(self._stored, job, no_trades)
             await wait_for_candles(self._stored, job, minutes)

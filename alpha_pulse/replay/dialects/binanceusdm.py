@@ -7,6 +7,13 @@ As spot, under fapi, with other limits and one more field:
 Since 2026-04-23 `trade` comes on the address /public alone, `kline` and `aggTrade` on /market. On
 another one, and on the old /ws and /stream, they are acknowledged and nothing comes. Source:
 Binance's change log of USDⓈ-M futures.
+
+Where `X` is something else there was no trade in the order book, and only the trade stream shows
+the id: `NA` with price and amount 0 (seen in recordings), fills of the insurance fund and of
+auto-deleveraging at prices far off. Source: Binance's USD-M reference, "Recent Trades List" and
+"Old Trades Lookup" ("market trades means trades filled in the order book. Only market trades will
+be returned"), "Aggregate Trade Streams" ("insurance fund trades and ADL trades won't be
+aggregated").
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +26,7 @@ from alpha_pulse.replay.dialects.rules import Rate
 from alpha_pulse.replay.dialects.sockets import Channel, ClientSocket
 from alpha_pulse.replay.markets.feeds import Feed
 from alpha_pulse.replay.markets.market import TradeRow, perpetual_symbol
+from alpha_pulse.replay.markets.no_trades import KnowsNoTrades
 
 
 class BinanceUsdm(Binance):
@@ -97,19 +105,40 @@ class BinanceUsdm(Binance):
         if channel.name.endswith("@aggTrade"):
             return super().trade_frames(socket, channel, rows)
         feed = self.by_symbol[channel.symbol]
-        name = self.market_id(feed.instrument)
+        market = feed.market
+        ids = market if isinstance(market, KnowsNoTrades) else None
         frames = []
-        for trade_id, time_us, price, amount, side in rows:
-            ms = time_us // 1_000
-            feed.event_ms = max(feed.event_ms, ms)
-            maker = "true" if side == "sell" else "false"
-            frames.append(
-                (
-                    f'{{"e":"trade","E":{feed.event_ms},"T":{ms},"s":"{name}","t":{trade_id},"p":"{price}",'
-                    f'"q":"{amount}","X":"MARKET","m":{maker}}}'
-                ).encode()
-            )
+        for row in rows:
+            if ids is not None:
+                before = ids.no_trades_before(row.trade_id)
+                first = row.trade_id - before
+                frames += [self._no_trade(feed, row, first + n) for n in range(before)]
+            frames.append(self._frame(feed, row))
+            if ids is not None:
+                after = ids.no_trades_after(row.trade_id)
+                first = row.trade_id + 1
+                frames += [self._no_trade(feed, row, first + n) for n in range(after)]
         return self.combined(socket, channel, frames)
+
+    def _no_trade(self, feed: Feed, beside: TradeRow, trade_id: int) -> bytes:
+        # Most have neither price nor amount; the others have prices far off.
+        flag = _FLAGS[trade_id % len(_FLAGS)]
+        price, amount = ("0", "0") if flag == "NA" else (f"9{beside.price}", beside.amount)
+        row = beside._replace(trade_id=trade_id, price=price, amount=amount)
+        return self._frame(feed, row, flag)
+
+    def _frame(self, feed: Feed, row: TradeRow, flag: str = "MARKET") -> bytes:
+        ms = row.trade_time_us // 1_000
+        feed.event_ms = max(feed.event_ms, ms)
+        name = self.market_id(feed.instrument)
+        maker = "true" if row.side == "sell" else "false"
+        return (
+            f'{{"e":"trade","E":{feed.event_ms},"T":{ms},"s":"{name}","t":{row.trade_id},'
+            f'"p":"{row.price}","q":"{row.amount}","X":"{flag}","m":{maker}}}'
+        ).encode()
+
+
+_FLAGS = ("NA", "INSURANCE_FUND", "NA", "ADL", "NA")
 
 
 def _serves(path: str, channel: Channel) -> bool:

@@ -11,15 +11,17 @@ from typing import assert_never
 import structlog
 
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Ids, Trade
 from alpha_pulse.producers.connection.tap import Socket
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.exchanges.tick import (
     FrameTime,
+    Numbered,
     Refusal,
     SystemStatus,
     Throttled,
     Tick,
+    time_of,
 )
 from alpha_pulse.producers.feed.pump import Gate, Pump
 from alpha_pulse.producers.feed.state import Action, Event, State
@@ -126,11 +128,11 @@ class Streams:
 
     # What the exchange sends
 
-    def add_trades(self, trades: Sequence[Trade], now_us: int) -> None:
+    def add_trades(self, trades: Sequence[Numbered], now_us: int) -> None:
         """Put trades into their feeds.
 
         Args:
-            trades: in the stream's order, of any symbols.
+            trades: in the stream's order, of any symbols; ids of none may be among them.
             now_us: our monotonic clock at their receipt.
         """
         place, count = 0, len(trades)
@@ -141,9 +143,9 @@ class Streams:
                 place += 1  # the last ones of a symbol that was removed
                 continue
             if feed.state is not _LIVE:
-                self.send(feed, Event.TRADE, trade.trade_time_us)
+                self.send(feed, Event.TRADE, time_of(trade))
             place = feed.add_run(trades, place, now_us)
-            self._clock.observe(trades[place - 1].trade_time_us, now_us)
+            self._clock.observe(time_of(trades[place - 1]), now_us)
             if feed.tracker.held:
                 self.catch_up.start(feed)
                 if feed.tracker.held > self._config.hold_back_trades_max // 2:
@@ -175,7 +177,7 @@ class Streams:
                 if feed is not None:
                     feed.add_candle(tick)
                     self.mark(feed)
-            case Trade():
+            case Trade() | Ids():
                 self.add_trades([tick], now_us)
             case _:
                 assert_never(tick)

@@ -22,6 +22,7 @@ from alpha_pulse.producers.history.missing import Reason
 from alpha_pulse.replay.exchange.faults import SHORT_FAULTS, random_rest_plan
 from alpha_pulse.replay.exchange.server import ReplayExchange
 from alpha_pulse.replay.markets.long_market import LongMarket
+from alpha_pulse.replay.markets.no_trades import WithNoTrades
 from alpha_pulse.replay.markets.synthetic import BEGIN_US, SyntheticMarket
 from tests.patience import PATIENCE_S
 
@@ -250,6 +251,41 @@ async def test_trades_are_brought_by_id_and_only_those_that_are_missing(pipeline
         stored = await here.stored.candles(report.market, ONE, BEGIN_US, end_us)
         assert {candle.coverage for candle in stored} == {"contiguous"}
         assert told(stored) == own(source, range(40))
+
+
+async def test_ids_that_rest_leaves_out_are_no_trades_and_not_missing(pipeline: Any) -> None:
+    """A perpetual: one id now and then, more than a page of REST, right before both ends."""
+    config, _ = pipeline
+    symbol, last_us = "ADA/USDT:USDT", BEGIN_US + 45 * MINUTE_US
+    start_us, end_us = BEGIN_US + 5 * MINUTE_US, BEGIN_US + 40 * MINUTE_US
+    trades = SyntheticMarket("ADA/USDT", 4, end_us=last_us, trades_per_minute=40)
+    first, end = trades.position_at(start_us), trades.position_at(end_us)
+    source = WithNoTrades(trades, every=25, runs={first: 3, first + 300: 700, end: 5})
+    async with (
+        ReplayExchange([source], dialect="binanceusdm", at_end=True) as exchange,
+        opened(config, exchange) as here,
+    ):
+        middle_us = start_us + 10 * MINUTE_US
+        await here.backfill.trades.fill(symbol, start_us, middle_us)
+        report = await here.backfill.trades.fill(symbol, start_us, end_us)
+        assert (report.missing_ids, report.is_complete) == ([], True)
+        stored = await here.stored.trades(report.market, start_us, end_us)
+        rows = source.rows(first, end)
+        assert [int(trade.trade_id) for trade in stored] == [row.trade_id for row in rows]
+        again = await here.backfill.trades.fill(symbol, start_us, end_us)
+        assert (again.fetched, again.missing_ids) == (0, [])
+        candles = await here.stored.candles(report.market, ONE, start_us, end_us)
+        assert {candle.coverage for candle in candles} == {"contiguous"}
+        verdict = await here.verifier.verify(symbol, "1m", start_us, end_us, heal=True)
+        assert (verdict.mismatches, verdict.absent) == ([], [])
+        assert await here.stored.gaps(report.market) == []
+        (counted,) = await here.stored.rows(
+            "SELECT sum(toInt64(last_trade_id) - toInt64(first_trade_id) + 1) FROM {db}.ids "
+            "WHERE symbol = {symbol:String} AND reason = 'no_trade'",
+            {"symbol": symbol},
+        )
+        after = source.rows(end, end + 1)[0].trade_id
+        assert counted[0] >= after - rows[0].trade_id - len(rows) > 700
 
 
 async def test_trades_of_the_minute_that_still_runs_are_left_to_the_live_stream(

@@ -1,12 +1,14 @@
 from decimal import Decimal
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.replay.markets.candles import CandleHistory
 from alpha_pulse.replay.markets.feeds import Feed
 from alpha_pulse.replay.markets.market import Market, TradeRow
+from alpha_pulse.replay.markets.no_trades import WithNoTrades
 from alpha_pulse.replay.markets.recorded import LoopedMarket, RecordedMarket
 from alpha_pulse.replay.markets.recording import Recording
 from alpha_pulse.replay.markets.synthetic import BLOCK_US, SyntheticMarket
@@ -188,3 +190,25 @@ def test_a_shifted_recording_keeps_its_minutes(recording: Recording) -> None:
     shifted = recording.shifted(7 * MINUTE_US)
     assert shifted.candles[0].open_time_us - recording.candles[0].open_time_us == 7 * MINUTE_US
     assert [t.price for t in shifted.trades] == [t.price for t in recording.trades]
+
+
+@pytest.mark.parametrize("every", [0, 1, 7])
+@pytest.mark.parametrize("runs", [{}, {0: 2}, {5: 40, 21: 1}])
+def test_ids_of_no_trade_shift_the_trades_behind_them(every: int, runs: dict[int, int]) -> None:
+    plain = SyntheticMarket("BTC/USDT", 3, end_us=BEGIN_US + MINUTE_US)
+    source = WithNoTrades(plain, every=every, runs=runs)
+    rows = source.rows(0, 60)
+    assert [row[1:] for row in rows] == [row[1:] for row in plain.rows(0, 60)]
+    first_id = plain.rows(0, 1)[0].trade_id
+    found = {row.trade_id: place for place, row in enumerate(rows)}
+    shown: list[int] = []
+    for row in rows:
+        before, after = (
+            source.no_trades_before(row.trade_id), source.no_trades_after(row.trade_id)
+        )  # fmt: skip
+        shown += range(row.trade_id - before, row.trade_id + after + 1)
+    assert shown == list(range(first_id, shown[-1] + 1)), "every id once and in order"
+    for number in range(first_id, rows[-1].trade_id + 1):
+        expected = min(place for trade_id, place in found.items() if trade_id >= number)
+        assert source.position_of(number) == expected
+    assert source.rows(7, 9) == rows[7:9]

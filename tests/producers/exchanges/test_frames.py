@@ -1,7 +1,7 @@
 """Decoders against real frames, and against frames that are none."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alpha_pulse.contracts.codec import decode_ingest, encode
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Ids, Trade
 from alpha_pulse.producers.connection.tap import Frame, Socket
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
 from alpha_pulse.producers.exchanges.numbers import iso_time_us, positive_text, sum_text
@@ -52,7 +52,7 @@ def test_the_frames_in_the_docstring_decode_as_they_stand(name: str) -> None:
     trades = 0
     for frame in frames:
         for tick in decode(frame, RECEIVED_US) or ():
-            if isinstance(tick, Trade | Candle):
+            if isinstance(tick, Trade | Candle | Ids):
                 assert decode_ingest(encode(tick)) == tick
             trades += isinstance(tick, Trade)
     assert trades >= 1
@@ -169,13 +169,51 @@ def in_turn(decode: FrameDecoder, frames: Sequence[str]) -> list[Tick]:
     return [tick for frame in frames for tick in decode(frame, RECEIVED_US) or ()]
 
 
+def ids_of(ticks: Iterable[Tick] | None) -> list[str]:
+    return [tick.trade_id for tick in ticks or () if isinstance(tick, Trade)]
+
+
+@pytest.mark.parametrize("flag", ["NA", "INSURANCE_FUND", "ADL", "SOMETHING_NEW"])
+@pytest.mark.parametrize("price", ["0", "70321.45"])
+def test_binanceusdm_flagged_fills_are_ids_of_no_trade_alone_and_together(
+    flag: str, price: str
+) -> None:
+    frame = documented_frames("binanceusdm")[0]
+    frames = [frame.replace("5248193810", str(number)) for number in range(12)]
+    for place in (0, 4, 5, 11):
+        frames[place] = frames[place].replace("MARKET", flag).replace("61837.60", price)
+    decode = decoder("binanceusdm")
+    one_by_one = in_turn(decode, frames)
+    assert decode.trades(frames, RECEIVED_US) == one_by_one
+    assert ids_of(one_by_one) == [str(n) for n in range(12) if n not in (0, 4, 5, 11)]
+    assert one_by_one[4] == Ids(
+        exchange="binanceusdm", symbol="BTC/USDT", first_trade_id="4", last_trade_id="4",
+        time_us=1_723_161_255_342_000, reason="no_trade",
+    )  # fmt: skip
+    flagged = frames[4:6] * 2
+    assert decode.trades(flagged, RECEIVED_US) == in_turn(decode, flagged)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [('"t":5248193810', '"t":-1'), ('"T":1723161255342', '"T":1'), ("BTCUSDT", "NOSUCH")],
+)
+def test_binanceusdm_flagged_fills_are_checked_as_trades_are(spoiled: tuple[str, str]) -> None:
+    frame = documented_frames("binanceusdm")[0]
+    bad = frame.replace("MARKET", "NA").replace(*spoiled)
+    decode = decoder("binanceusdm")
+    with pytest.raises(FrameError):
+        decode(bad, RECEIVED_US)
+    assert decode.trades([frame, bad, frame, frame], RECEIVED_US) is None
+
+
 @pytest.mark.parametrize("name", sorted(ExchangeType))
 def test_many_frames_at_once_are_the_same_as_one_by_one(name: str) -> None:
     frames = [numbered(name, number) for number in range(10)]
     decode = decoder(name)
     together = decode.trades(frames, RECEIVED_US)
     assert together == in_turn(decode, frames)
-    assert [trade.trade_id for trade in together] == [str(number) for number in range(10)]
+    assert ids_of(together) == [str(number) for number in range(10)]
     assert decode.trades([], RECEIVED_US) == []
 
 
@@ -202,7 +240,7 @@ def test_coinbase_frames_of_two_products_are_each_by_id_at_once_too() -> None:
     decode = decoder("coinbase")
     found = decode.trades([frame.replace(row, f"{row},{second}")] * 4, RECEIVED_US)
     assert found is not None
-    assert [(t.symbol, t.trade_id) for t in found] == [
+    assert [(t.symbol, *ids_of([t])) for t in found] == [
         ("ETH/USD", "17"),
         ("BTC/USD", "995098700"),
     ] * 4

@@ -42,6 +42,8 @@ class TradeSource:
     first_from: returns the first trade that is not before a time.
     newest_before: returns about the newest trades before a time, newest first.
     look_back_us: how far before that time an answer looks; None: as far as there are trades.
+    absent_ids: what ids are that a whole answer by id does not show: a reason of `events.Ids`;
+    None: their trades are missing.
     """
 
     by_id: AskById | None = None
@@ -51,6 +53,7 @@ class TradeSource:
     first_from: AskMarks | None = None
     newest_before: AskMarks | None = None
     look_back_us: int | None = None
+    absent_ids: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class _TradeFrame(msgspec.Struct, tag_field="e", tag="trade", gc=False, rename=_
     amount: str
     time: int
     side: bool
-    # Perpetuals only: MARKET, or a reason such as INSURANCE_FUND, ADL or NA.
+    # Perpetuals only: see `binanceusdm`.
     X: str = "MARKET"
 
 

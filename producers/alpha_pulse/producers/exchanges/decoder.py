@@ -16,6 +16,7 @@ from alpha_pulse.producers.exchanges.numbers import MS_TIMES, NUMBER_IDS, TEXT_N
 from alpha_pulse.producers.exchanges.tick import (
     AHEAD_US_MAX,
     FrameError,
+    Numbered,
     SymbolOf,
     Tick,
     decoded,
@@ -126,7 +127,7 @@ class FrameDecoder:
                 return None
         return [row for found in map(self.decode_trades, frames) for row in found.data]
 
-    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Trade] | None:
+    def trades(self, frames: Sequence[str], receive_time_us: int) -> list[Numbered] | None:
         """Return the trades of many frames at once: the fast way for a loop turn full of trades.
 
         Args:
@@ -140,35 +141,47 @@ class FrameDecoder:
         """
         try:
             rows = self.rows(frames)
-            if not rows:
-                return None if rows is None else []
-            ids = self.ids.many([row.trade_id for row in rows])
-            times_us = self.times.many([row.time for row in rows])
-            prices = self.numbers.many([row.price for row in rows])
-            amounts = self.numbers.many([row.amount for row in rows])
-            end_us = min(receive_time_us + AHEAD_US_MAX, TIME_US_MAX)
-            if min(times_us) < TIME_US_MIN or max(times_us) >= end_us:
-                return None
-            if not (self._are_positive(prices) and self._are_positive(amounts)):
-                return None
-            exchange, symbols, sides = self._exchange, self._symbols, self.sides
-            return [
-                Trade(
-                    exchange=exchange,
-                    symbol=symbols[row.market],
-                    trade_id=trade_id,
-                    price=price,
-                    amount=amount,
-                    side=sides[row.side],
-                    trade_time_us=at_us,
-                    receive_time_us=receive_time_us,
-                )
-                for row, trade_id, price, amount, at_us in zip(
-                    rows, ids, prices, amounts, times_us, strict=True
-                )
-            ]
+            return None if rows is None else self.numbered(rows, receive_time_us)
         except _NOT_TOGETHER:
             return None
+
+    def numbered(self, rows: Sequence[TradeRow], receive_time_us: int) -> list[Numbered] | None:
+        """Return many rows as trades; None when one of them needs a second look.
+
+        Args:
+            rows: in the order in which they came.
+            receive_time_us: see `trades`.
+
+        Raises:
+            FrameError, KeyError, ValueError: one of them is no trade of a market that is followed.
+        """
+        if not rows:
+            return []
+        ids = self.ids.many([row.trade_id for row in rows])
+        times_us = self.times.many([row.time for row in rows])
+        prices = self.numbers.many([row.price for row in rows])
+        amounts = self.numbers.many([row.amount for row in rows])
+        end_us = min(receive_time_us + AHEAD_US_MAX, TIME_US_MAX)
+        if min(times_us) < TIME_US_MIN or max(times_us) >= end_us:
+            return None
+        if not (self._are_positive(prices) and self._are_positive(amounts)):
+            return None
+        exchange, symbols, sides = self._exchange, self._symbols, self.sides
+        return [
+            Trade(
+                exchange=exchange,
+                symbol=symbols[row.market],
+                trade_id=trade_id,
+                price=price,
+                amount=amount,
+                side=sides[row.side],
+                trade_time_us=at_us,
+                receive_time_us=receive_time_us,
+            )
+            for row, trade_id, price, amount, at_us in zip(
+                rows, ids, prices, amounts, times_us, strict=True
+            )
+        ]
 
     def _are_positive(self, texts: Sequence[str]) -> bool:
         known = self._positive
@@ -187,7 +200,7 @@ class FrameDecoder:
         rows = decoded(self.decode_trades, frame, self._exchange).data
         return [self._trade(row, receive_time_us) for row in rows]
 
-    def _trade(self, row: TradeRow, receive_time_us: int) -> Trade:
+    def _trade(self, row: TradeRow, receive_time_us: int) -> Numbered:
         return Trade(
             exchange=self._exchange,
             symbol=known_symbol(self._symbols, row.market),

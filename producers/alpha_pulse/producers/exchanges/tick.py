@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import Candle, Trade
+from alpha_pulse.contracts.events import Candle, Ids, Trade
 from alpha_pulse.contracts.market import DAY_US
 
 DecodedT = TypeVar("DecodedT")
@@ -68,12 +68,19 @@ class SystemStatus:
     status: str
 
 
-Tick = Trade | Candle | FrameTime | Refusal | Throttled | SystemStatus
+# What an exchange gives an id: a trade, or (`Ids`) what it leaves out of its own candles.
+Numbered = Trade | Ids
+Tick = Numbered | Candle | FrameTime | Refusal | Throttled | SystemStatus
 
 _SUBSCRIBED = re.compile("already subscribed", re.IGNORECASE)
 _TOO_MANY = re.compile(
     "too many|too frequent|msg rate|rate.limit|frequency protection", re.IGNORECASE
 )
+
+
+def time_of(numbered: Numbered) -> int:
+    """Return when it was by the exchange's clock, Unix µs."""
+    return numbered.trade_time_us if isinstance(numbered, Trade) else numbered.time_us
 
 
 def decoded(decode: Callable[[str], DecodedT], frame: str, exchange: str) -> DecodedT:

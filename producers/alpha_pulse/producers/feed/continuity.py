@@ -9,7 +9,10 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from alpha_pulse.contracts.events import Gap, Trade
+from alpha_pulse.producers.exchanges.tick import Numbered, time_of
 
 # A jump this far is no loss but a wrong id, unless a second trade near it confirms it.
 ID_JUMP_MAX = 1_000_000
@@ -42,6 +45,8 @@ class GivenUp:
 class ConsecutiveIds:
     """Tracks a symbol whose ids are consecutive integers.
 
+    What belongs to no trade (`Ids`) has its place among the trades.
+
     Args:
         last_id: the last one published already; None: nothing is known, the first trade begins.
         last_time_us: the time of its trade; 0: unknown.
@@ -63,44 +68,47 @@ class ConsecutiveIds:
         self.given_up: list[GivenUp] = []
         self._trades_max = hold_back_trades_max
         self._us_max = hold_back_us_max
-        self._held: dict[int, Trade] = {}
+        self._held: dict[int, Numbered] = {}  # by first id
         self._held_ids: list[int] = []  # ascending
         self._since_us = 0
-        self._suspect: Trade | None = None
+        self._suspect: Numbered | None = None
 
     @property
     def held(self) -> int:
-        """How many trades wait behind a hole."""
+        """How many trades, or runs of ids without one, wait behind a hole."""
         return len(self._held)
 
-    def add(self, trade: Trade, now_us: int) -> list[Trade | Gap]:
-        """Add a trade of the stream or of REST.
+    def add(self, numbered: Numbered, now_us: int) -> list[Numbered | Gap]:
+        """Add a trade, or ids of none, of the stream or of REST.
 
         Args:
-            trade: any trade of the symbol.
+            numbered: any of the symbol.
             now_us: the caller's monotonic clock.
 
         Returns:
-            What may be published now, in id order; [] when the trade has to wait.
+            What may be published now, in id order; [] when it has to wait.
 
         Raises:
             ValueError: the id is no integer.
         """
-        trade_id = int(trade.trade_id)
-        if self.last_id is None or trade_id == self.last_id + 1:
-            self.last_id = trade_id
-            self.last_time_us = trade.trade_time_us
+        first, last = _run_of(numbered)
+        if self.last_id is None or first == self.last_id + 1:
+            self.last_id = last
+            self.last_time_us = time_of(numbered)
             if not self._held:
-                return [trade]
-            return [trade, *self._release()]
-        if trade_id <= self.last_id:
-            return self._add_late(trade_id, trade)
-        if trade_id in self._held:
+                return [numbered]
+            return [numbered, *self._release()]
+        if first <= self.last_id:
+            known = self._add_late(first, min(last, self.last_id), numbered)
+            if last <= self.last_id:
+                return known
+            return [*known, *self.add(_part(numbered, self.last_id + 1, last), now_us)]
+        if first in self._held:
             self.duplicates += 1
             return []
-        if trade_id - self.last_id > ID_JUMP_MAX and not self._confirmed(trade_id, trade):
+        if first - self.last_id > ID_JUMP_MAX and not self._confirmed(first, numbered):
             return []
-        self._hold(trade_id, trade, now_us)
+        self._hold(first, numbered, now_us)
         return []
 
     def holes(self) -> list[Hole]:
@@ -110,10 +118,10 @@ class ConsecutiveIds:
             return found
         expected = self.last_id + 1
         for held_id in self._held_ids:
+            held = self._held[held_id]
             if held_id > expected:
-                until_us = self._held[held_id].trade_time_us
-                found.append(Hole(expected, held_id - 1, self._since_us, until_us))
-            expected = held_id + 1
+                found.append(Hole(expected, held_id - 1, self._since_us, time_of(held)))
+            expected = max(expected, _run_of(held)[1] + 1)
         return found
 
     def must_give_up(self, now_us: int) -> bool:
@@ -126,7 +134,7 @@ class ConsecutiveIds:
             len(self._held) > self._trades_max or now_us - self._since_us >= self._us_max
         )
 
-    def give_up(self, now_us: int, reason: str, *, for_good: bool = False) -> list[Gap | Trade]:
+    def give_up(self, now_us: int, reason: str, *, for_good: bool = False) -> list[Numbered | Gap]:
         """Give the first hole up.
 
         Args:
@@ -148,8 +156,8 @@ class ConsecutiveIds:
             symbol=after.symbol,
             first_trade_id=str(hole.first),
             last_trade_id=str(hole.last),
-            start_time_us=min(self.last_time_us or after.trade_time_us, after.trade_time_us),
-            end_time_us=after.trade_time_us,
+            start_time_us=min(self.last_time_us or hole.until_us, hole.until_us),
+            end_time_us=hole.until_us,
             status="unfillable" if for_good else "open",
             reason=reason[:500],
         )
@@ -174,50 +182,61 @@ class ConsecutiveIds:
         self.given_up.remove(lost)
         return _changed(lost.gap, "unfillable", reason)
 
-    def _add_late(self, trade_id: int, trade: Trade) -> list[Trade | Gap]:
-        for lost in self.given_up:
-            if trade_id in lost.missing:
-                lost.missing.discard(trade_id)
-                if lost.missing:
-                    return [trade]
-                self.given_up.remove(lost)
-                return [trade, _changed(lost.gap, "filled", "the missing trades were found")]
-        self.duplicates += 1
-        return []
+    def _add_late(self, first: int, last: int, numbered: Numbered) -> list[Numbered | Gap]:
+        found: list[Numbered | Gap] = []
+        for lost in list(self.given_up):
+            late = sorted(number for number in lost.missing if first <= number <= last)
+            if late:
+                lost.missing.difference_update(late)
+                found.append(_part(numbered, late[0], late[-1]))
+                if not lost.missing:
+                    self.given_up.remove(lost)
+                    found.append(_changed(lost.gap, "filled", "the missing trades were found"))
+        if not found:
+            self.duplicates += 1
+        return found
 
-    def _confirmed(self, trade_id: int, trade: Trade) -> bool:
-        suspect, self._suspect = self._suspect, trade
+    def _confirmed(self, first: int, numbered: Numbered) -> bool:
+        suspect, self._suspect = self._suspect, numbered
         if suspect is None:
             return False
-        distance = trade_id - int(suspect.trade_id)
+        suspect_id = _run_of(suspect)[0]
+        distance = first - suspect_id
         if distance == 0 or abs(distance) > _CONFIRM_WITHIN:
             return False
         self._suspect = None
-        self._hold(int(suspect.trade_id), suspect, self._since_us)
+        self._hold(suspect_id, suspect, self._since_us)
         return True
 
-    def _hold(self, trade_id: int, trade: Trade, now_us: int) -> None:
+    def _hold(self, first: int, numbered: Numbered, now_us: int) -> None:
         if not self._held:
             self._since_us = now_us
-        self._held[trade_id] = trade
-        if self._held_ids and trade_id < self._held_ids[-1]:
-            insort(self._held_ids, trade_id)
+        self._held[first] = numbered
+        if self._held_ids and first < self._held_ids[-1]:
+            insort(self._held_ids, first)
         else:
-            self._held_ids.append(trade_id)
+            self._held_ids.append(first)
 
-    def _release(self) -> list[Trade]:
+    def _release(self) -> list[Numbered]:
         assert self.last_id is not None
-        released: list[Trade] = []
+        released: list[Numbered] = []
         expected = self.last_id + 1
+        count = 0
         for held_id in self._held_ids:
-            if held_id != expected:
+            if held_id > expected:
                 break
-            released.append(self._held.pop(held_id))
-            expected += 1
+            count += 1
+            held = self._held.pop(held_id)
+            last = _run_of(held)[1]
+            if last < expected:
+                self.duplicates += 1  # said to be a trade, and to be none
+                continue
+            released.append(held if held_id == expected else _part(held, expected, last))
+            expected = last + 1
         if released:
-            del self._held_ids[: len(released)]
             self.last_id = expected - 1
-            self.last_time_us = released[-1].trade_time_us
+            self.last_time_us = time_of(released[-1])
+        del self._held_ids[:count]
         return released
 
 
@@ -299,6 +318,20 @@ class SeenIds:
 
     def _is_enough(self, count: int, newest_us: int) -> bool:
         return newest_us - self._since_us >= self._window_us or count >= self._ids_max // 2
+
+
+def _run_of(numbered: Numbered) -> tuple[int, int]:
+    if isinstance(numbered, Trade):
+        number = int(numbered.trade_id)
+        return number, number
+    return int(numbered.first_trade_id), int(numbered.last_trade_id)
+
+
+def _part(numbered: Numbered, first: int, last: int) -> Numbered:
+    # A trade has one id, so that it is its own only part.
+    if isinstance(numbered, Trade):
+        return numbered
+    return replace(numbered, first_trade_id=str(first), last_trade_id=str(last))
 
 
 def _changed(gap: Gap, status: str, reason: str) -> Gap:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import structlog
 
 from alpha_pulse.contracts.errors import ValidationError
-from alpha_pulse.contracts.events import DeadLetter, Trade
+from alpha_pulse.contracts.events import DeadLetter, Ids, Trade
 from alpha_pulse.producers.connection.symbols import SymbolTable
 from alpha_pulse.producers.connection.tap import Frame, Socket
 from alpha_pulse.producers.exchanges.decoder import FrameDecoder
@@ -18,7 +18,9 @@ from alpha_pulse.producers.exchanges.tick import (
     AHEAD_US_MAX,
     FrameError,
     FrameTime,
+    Numbered,
     Tick,
+    time_of,
 )
 from alpha_pulse.producers.feed.dead_letters import DeadLetters
 
@@ -36,8 +38,8 @@ class Intake:
         name: the exchange's name in the log.
         client_id: ccxt's id of it.
         symbols: what it calls the symbols that are followed.
-        on_trades: called with trades in the stream's order, of any symbols, and our monotonic clock
-            in µs.
+        on_trades: called with trades, and ids of none, in the stream's order, of any symbols, and
+            our monotonic clock in µs.
         on_tick: called with any other tick, and our monotonic clock in µs.
         on_letter: called with a frame's dead letter, once.
         on_raw: called with every frame as it came (captures).
@@ -49,7 +51,7 @@ class Intake:
         client_id: str,
         symbols: SymbolTable,
         *,
-        on_trades: Callable[[Sequence[Trade], int], None],
+        on_trades: Callable[[Sequence[Numbered], int], None],
         on_tick: Callable[[Tick, int], None],
         on_letter: Callable[[DeadLetter], None],
         on_raw: Callable[[Frame], None] | None = None,
@@ -89,7 +91,7 @@ class Intake:
             trades = decode.trades(frames, received_us)
             if trades is not None:
                 if trades:
-                    socket.heard.observe(trades[-1].trade_time_us, now_us)
+                    socket.heard.observe(time_of(trades[-1]), now_us)
                 self._on_trades(trades, now_us)
                 return
         for frame in frames:
@@ -133,12 +135,12 @@ class Intake:
         if ticks is None:
             self._hand_on(socket, text)
             return
-        trades = [tick for tick in ticks if type(tick) is Trade]
+        trades = [tick for tick in ticks if isinstance(tick, Trade | Ids)]
         if trades:
-            socket.heard.observe(trades[-1].trade_time_us, now_us)
+            socket.heard.observe(time_of(trades[-1]), now_us)
             self._on_trades(trades, now_us)
         for tick in ticks:
-            if type(tick) is Trade:
+            if isinstance(tick, Trade | Ids):
                 continue
             if isinstance(tick, FrameTime):
                 socket.heard.observe(tick.time_us, now_us)
@@ -167,9 +169,9 @@ def _are_texts(frames: list[Frame]) -> TypeGuard[list[str]]:
 
 def _check_times(ticks: Sequence[Tick], end_us: int) -> None:
     for tick in ticks:
-        if type(tick) is Trade and tick.trade_time_us >= end_us:
+        if isinstance(tick, Trade | Ids) and time_of(tick) >= end_us:
             raise FrameError(
-                f"expected a trade of today at the latest, found the time {tick.trade_time_us}",
+                f"expected a trade of today at the latest, found the time {time_of(tick)}",
                 "bad_time",
                 tick.symbol,
             )

@@ -11,10 +11,11 @@ from aiokafka.partitioner import DefaultPartitioner
 from alpha_pulse.contracts.codec import decode_ingest
 from alpha_pulse.contracts.config import Config
 from alpha_pulse.contracts.errors import KafkaError, ValidationError
-from alpha_pulse.contracts.events import Trade
+from alpha_pulse.contracts.events import Ids, Trade
 from alpha_pulse.contracts.market import message_key
 from alpha_pulse.contracts.roles.batches import batch_consumer
 from alpha_pulse.contracts.topics import INGEST
+from alpha_pulse.producers.exchanges.tick import time_of
 
 # The tail is read backwards in doubling steps up to so many records of a partition.
 TAIL_RECORDS = 5_000
@@ -111,15 +112,16 @@ async def _newest_in(
 
 
 def _note(newest: dict[str, tuple[str, int]], symbol: str, value: bytes) -> None:
-    if b'"trade"' not in value[:60]:
+    if not any(name in value[:60] for name in (b'"trade"', b'"ids"')):
         return
     try:
         event = decode_ingest(value)
     except ValidationError:
         return  # a stranger's record; the processors report it
-    if not isinstance(event, Trade) or event.job is not None:
+    if not isinstance(event, Trade | Ids) or event.job is not None:
         return
+    trade_id = event.trade_id if isinstance(event, Trade) else event.last_trade_id
     known = newest.get(symbol)
-    numbers = known is not None and event.trade_id.isdigit() and known[0].isdigit()
-    if known is None or not numbers or int(event.trade_id) > int(known[0]):
-        newest[symbol] = (event.trade_id, event.trade_time_us)
+    numbers = known is not None and trade_id.isdigit() and known[0].isdigit()
+    if known is None or not numbers or int(trade_id) > int(known[0]):
+        newest[symbol] = (trade_id, time_of(event))

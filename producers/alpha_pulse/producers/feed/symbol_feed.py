@@ -7,12 +7,15 @@ back; state changes said once.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import assert_never
+from typing import assert_never, cast
+
+from msgspec.structs import replace
 
 from alpha_pulse.contracts.codec import encode, encode_many
 from alpha_pulse.contracts.config import ProducerConfig
-from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, StreamState, Trade
+from alpha_pulse.contracts.events import Candle, Gap, Heartbeat, Ids, StreamState, Trade
 from alpha_pulse.contracts.market import MINUTE_US, message_key
+from alpha_pulse.producers.exchanges.tick import Numbered, time_of
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, Hole, SeenIds
 from alpha_pulse.producers.feed.state import Action, Event, State, step
 from alpha_pulse.producers.liveness.heartbeat import SETTLE_US, due_heartbeat_us
@@ -76,6 +79,7 @@ class SymbolFeed:
         self._early: list[bytes] = []  # candles that came before it
         self._candles: dict[int, None] = {}  # open times that were published
         self._begin_us = tracker.last_time_us  # of the first trade
+        self._ids: Ids | None = None  # the newest, which those that follow may still join
         self._waiting: list[Trade] = []
         self._waiting_max = waiting_max
 
@@ -85,11 +89,11 @@ class SymbolFeed:
         self.caught_up = self.state.caught_up
         return actions
 
-    def add_run(self, trades: Sequence[Trade], start: int, now_us: int) -> int:
+    def add_run(self, trades: Sequence[Numbered], start: int, now_us: int) -> int:
         """Add this symbol's next trades: the fast way for trades that follow one another.
 
         Args:
-            trades: in the stream's order, of any symbols.
+            trades: in the stream's order, of any symbols; ids of no trade may be among them.
             start: the place of one of this symbol; at least this one is added, whatever its id.
             now_us: our monotonic clock.
 
@@ -100,7 +104,8 @@ class SymbolFeed:
         if self._has_begun and self._begin_us:
             if isinstance(tracker, SeenIds):
                 if self.caught_up:
-                    return self._add_unproven_run(tracker, trades, start)
+                    # Ids that prove nothing belong to trades.
+                    return self._add_unproven_run(tracker, cast(Sequence[Trade], trades), start)
             elif tracker.last_id is not None and not tracker.held:
                 end = self._add_consecutive_run(tracker, tracker.last_id, trades, start)
                 if end > start:
@@ -109,24 +114,31 @@ class SymbolFeed:
         return start + 1
 
     def _add_consecutive_run(
-        self, tracker: ConsecutiveIds, last_id: int, trades: Sequence[Trade], start: int
+        self, tracker: ConsecutiveIds, last_id: int, trades: Sequence[Numbered], start: int
     ) -> int:
         symbol, newest_us = self.symbol, self.published_until_us
         end = len(trades)
         for place in range(start, end):
             trade = trades[place]
-            if trade.symbol != symbol or int(trade.trade_id) != last_id + 1:
+            if (
+                trade.__class__ is not Trade
+                or trade.symbol != symbol
+                or int(trade.trade_id) != last_id + 1
+            ):
                 end = place
                 break
             last_id += 1
             if trade.trade_time_us > newest_us:
                 newest_us = trade.trade_time_us
         if end > start:
+            if self._ids is not None:
+                self._emit_ids()
             self.outbox += encode_many(trades[start:end])
             tracker.last_id = last_id
-            tracker.last_time_us = trades[end - 1].trade_time_us
+            tracker.last_time_us = time_of(trades[end - 1])
             self.trades += end - start
-            self.published_until_us = newest_us
+            # Ids of no trade that came before them may be newer.
+            self.published_until_us = max(self.published_until_us, newest_us)
         return end
 
     def _add_unproven_run(self, tracker: SeenIds, trades: Sequence[Trade], start: int) -> int:
@@ -142,16 +154,24 @@ class SymbolFeed:
             self.published_until_us = max(self.published_until_us, newest_us)
         return end
 
-    def add_trade(self, trade: Trade, now_us: int) -> None:
-        """Add a trade of the stream or of REST; `now_us`: our monotonic clock."""
-        if not self.caught_up and isinstance(self.tracker, SeenIds):
+    def add_trade(self, trade: Numbered, now_us: int) -> None:
+        """Add a trade, or ids of none, of the stream or of REST.
+
+        Args:
+            trade: ids of none only where ids are consecutive.
+            now_us: our monotonic clock.
+        """
+        if isinstance(self.tracker, ConsecutiveIds):
+            self.emit(self.tracker.add(trade, now_us))
+            return
+        assert isinstance(trade, Trade), "ids that prove nothing belong to trades"
+        if not self.caught_up:
             # Ids do not show what came before it: it waits for `add_overlap`.
             if len(self._waiting) < self._waiting_max:
                 self._waiting.append(trade)
                 return
             self.add_overlap([], now_us)
-        for event in self.tracker.add(trade, now_us):
-            self._emit(event)
+        self.emit(self.tracker.add(trade, now_us))
 
     def add_overlap(self, recent: Sequence[Trade], now_us: int) -> bool:
         """Add REST's last trades where ids prove nothing.
@@ -215,7 +235,7 @@ class SymbolFeed:
         first_us = max(first_us, last_us - CANDLES_SOUGHT * MINUTE_US)
         return [m for m in range(first_us, last_us, MINUTE_US) if m not in self._candles]
 
-    def emit(self, events: Sequence[Trade | Gap]) -> None:
+    def emit(self, events: Sequence[Numbered | Gap]) -> None:
         """Put what the tracker released into the log, in this order."""
         for event in events:
             self._emit(event)
@@ -304,6 +324,7 @@ class SymbolFeed:
         self._emit_heartbeat(self.published_until_us)
 
     def _emit_heartbeat(self, complete_until_us: int) -> None:
+        self._emit_ids()
         # Behind a hole, complete ends at the last trade before it.
         if not self.is_complete:
             complete_until_us = min(complete_until_us, self.published_until_us)
@@ -324,9 +345,13 @@ class SymbolFeed:
             self.outbox += self._early
             self._early = []
 
-    def _emit(self, event: Trade | Gap) -> None:
+    def _emit(self, event: Numbered | Gap) -> None:
         if not self._has_begun:
-            self._begin(event.start_time_us if isinstance(event, Gap) else event.trade_time_us)
+            self._begin(event.start_time_us if isinstance(event, Gap) else time_of(event))
+        if isinstance(event, Ids):
+            self._join_ids(event)
+            return
+        self._emit_ids()
         self.outbox.append(encode(event))
         # Trades come here one by one where ids prove nothing: `match` would cost a tenth of it.
         if isinstance(event, Trade):
@@ -340,6 +365,24 @@ class SymbolFeed:
             self.gap_us[event.status] += event.end_time_us - event.start_time_us
         else:
             assert_never(event)
+
+    def _join_ids(self, ids: Ids) -> None:
+        # Runs that follow one another are one event.
+        before = self._ids
+        if before is not None and int(before.last_trade_id) + 1 == int(ids.first_trade_id):
+            time_us = max(before.time_us, ids.time_us)
+            self._ids = replace(before, last_trade_id=ids.last_trade_id, time_us=time_us)
+            return
+        self._emit_ids()
+        self._ids = ids
+
+    def _emit_ids(self) -> None:
+        # Before whatever comes next; until then more may join.
+        if self._ids is None:
+            return
+        ids, self._ids = self._ids, None
+        self.outbox.append(encode(ids))
+        self.published_until_us = max(self.published_until_us, ids.time_us)
 
 
 def make_feed(

@@ -9,6 +9,7 @@ import structlog
 from alpha_pulse.contracts.errors import DataFetchError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import backoff_s
+from alpha_pulse.producers.exchanges.tick import Numbered
 from alpha_pulse.producers.exchanges.trades import Wanted
 from alpha_pulse.producers.feed.continuity import ConsecutiveIds, GivenUp
 from alpha_pulse.producers.feed.state import Event
@@ -144,17 +145,20 @@ class CatchUp:
             reason = "too many trades to fetch while live: backfill them as history"
             self._give_up(feed, tracker, reason)
             return
-        start_us = tracker.last_time_us
+        start_us, was_lost = tracker.last_time_us, False
         for asked in range(ASK_AGAIN_MAX):
             since_us = max(0, tracker.last_time_us - (SLACK_US if asked else 0))
             wanted = Wanted(feed.symbol, hole.first, hole.last, since_us, hole.until_us)
-            self._add_trades(feed, await self._healer.fetch(wanted))
+            found = await self._healer.fetch(wanted)
+            was_lost = was_lost or any(isinstance(one, Trade) for one in found)
+            self._add_trades(feed, found)
             assert tracker.last_id is not None
             if tracker.last_id >= hole.first:
                 # Up to the trade that the stream brought nothing is missing now.
                 if tracker.last_id > hole.last:
                     feed.step(Event.JOINED)
-                if tracker.last_id >= hole.last:
+                # Ids of no trade were never missing.
+                if tracker.last_id >= hole.last and was_lost:
                     feed.emit_filled(hole, start_us)
                 return
             await asyncio.sleep(backoff_s(asked + 1, first_s=0.1, max_s=2.0))
@@ -185,7 +189,7 @@ class CatchUp:
                 log.warning("healing.failed", symbol=feed.symbol, error=str(error)[:300])
                 return
 
-    def _add_trades(self, feed: SymbolFeed, trades: list[Trade]) -> None:
+    def _add_trades(self, feed: SymbolFeed, trades: list[Numbered]) -> None:
         for trade in trades:
             feed.add_trade(trade, _now_us())
         self._on_progress(feed)

@@ -11,7 +11,9 @@ from alpha_pulse.contracts.errors import DataFetchError, ValidationError
 from alpha_pulse.contracts.events import Trade
 from alpha_pulse.producers.connection.limiter import Limiter
 from alpha_pulse.producers.exchanges.registry import exchange_of
+from alpha_pulse.producers.exchanges.tick import Numbered
 from alpha_pulse.producers.exchanges.trades import KeyNeededError, RestClient, Wanted
+from alpha_pulse.producers.healing.absent_ids import with_absent_ids
 
 log = structlog.get_logger()
 
@@ -32,7 +34,7 @@ class Healer:
         self._rest = RestClient(name, client)
         self.refused = self._rest.refused
 
-    async def fetch(self, wanted: Wanted) -> list[Trade]:
+    async def fetch(self, wanted: Wanted) -> list[Numbered]:
         """Ask for missing trades once; call again with a higher `first_id` for more.
 
         Args:
@@ -40,6 +42,7 @@ class Healer:
 
         Returns:
             Some of the wanted trades, ascending by id, from the lowest on; [] when none is there.
+            Ids that the answer proves to belong to no trade are among them.
 
         Raises:
             DataFetchError: the exchange can't be reached, refuses, or answers with rows that are no
@@ -47,7 +50,12 @@ class Healer:
         """
         if self._trades.by_id is None:
             return []
+        refused = self.refused[-1] if self.refused else None
         trades = await self._asked(wanted.symbol, self._by_id(wanted))
+        reason = self._trades.absent_ids
+        # A row that was refused is absent too, and yet a trade.
+        if reason is not None and (not self.refused or self.refused[-1] is refused):
+            return with_absent_ids(trades, wanted, reason, from_first=not self.recent_only)
         last_id = wanted.last_id
         found = {
             int(trade.trade_id): trade

@@ -3,11 +3,14 @@
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
-from alpha_pulse.contracts.events import Trade
+from msgspec.structs import replace
+
+from alpha_pulse.contracts.events import Ids, Trade
 from alpha_pulse.contracts.market import DAY_US, SECOND_US
 from alpha_pulse.producers.exchanges.adapter import AskMarks
 from alpha_pulse.producers.exchanges.registry import exchange_of
 from alpha_pulse.producers.exchanges.rows import RefusedRow
+from alpha_pulse.producers.exchanges.tick import Numbered
 from alpha_pulse.producers.exchanges.trades import Mark, Wanted
 from alpha_pulse.producers.healing.healer import Healer
 from alpha_pulse.producers.history.asking import Asker, NotOfferedError
@@ -29,6 +32,7 @@ class TradePage:
 
     missing: runs of ids (first, last) before or inside the page that the exchange does not show.
     refused: rows that are no trades; their ids are among the missing ones.
+    no_trades: ids before or inside it that the exchange proves to belong to no trade, ascending.
     """
 
     start_us: int
@@ -36,6 +40,14 @@ class TradePage:
     trades: list[Trade]
     missing: tuple[tuple[int, int], ...] = ()
     refused: tuple[RefusedRow, ...] = ()
+    no_trades: tuple[Ids, ...] = ()
+
+
+def in_id_order(page: TradePage) -> list[Numbered]:
+    """Return a page's trades and ids of none, ascending."""
+    if not page.no_trades:
+        return [*page.trades]
+    return sorted([*page.trades, *page.no_trades], key=_first_id)
 
 
 class TradePages:
@@ -150,7 +162,8 @@ class TradePages:
         while True:
             until_us = min(at_us + step_us, end_us + SECOND_US)
             wanted = Wanted(symbol, next_id, None, at_us, until_us)
-            trades = await self._ask_trades(wanted)
+            found = await self._ask_trades(wanted)
+            trades = [one for one in found if isinstance(one, Trade)]
             if not trades:
                 # Where an answer ends with its window, later trades may be further on: the next
                 # window begins where this one ended.
@@ -159,13 +172,16 @@ class TradePages:
                     step_us = min(step_us * 4, self._source.span_us_max)
                     continue
                 break
-            missing = await self._fill_holes(symbol, next_id, at_us, trades)
+            none = [one for one in found if isinstance(one, Ids)]
+            missing = await self._fill_holes(symbol, next_id, at_us, trades, none)
+            no_trades = _no_trades_until(end_us, sorted([*trades, *none], key=_first_id))
             at_us, next_id = trades[-1].trade_time_us, int(trades[-1].trade_id) + 1
             inside = [trade for trade in trades if start_us <= trade.trade_time_us < end_us]
             # Clocks of an exchange's machines differ: ids run on a little beyond the end.
             is_over = at_us >= end_us
             refused = self._refused(symbol) if missing else ()
-            yield TradePage(covered_us, end_us if is_over else at_us, inside, missing, refused)
+            covers_us = end_us if is_over else at_us
+            yield TradePage(covered_us, covers_us, inside, missing, refused, no_trades)
             covered_us = at_us
             if is_over:
                 return
@@ -180,16 +196,14 @@ class TradePages:
             self._healer.refused.remove(row)
         return tuple({row.payload: row for row in mine}.values())
 
-    async def _ask_trades(self, wanted: Wanted) -> list[Trade]:
+    async def _ask_trades(self, wanted: Wanted) -> list[Numbered]:
         what = f"trades of {wanted.symbol} from id {wanted.first_id} on"
         for _ in range(AGREEING_ANSWERS):
             cost = self._source.by_id_cost
             if cost is not None and self._client.enableRateLimit:
                 await self._client.throttle(cost)
             trades = await self._ask_healer(what, lambda: self._healer.fetch(wanted))
-            if self._healer.recent_only and (
-                not trades or int(trades[0].trade_id) > wanted.first_id
-            ):
+            if self._healer.recent_only and (not trades or _first_id(trades[0]) > wanted.first_id):
                 raise NotOfferedError(
                     f"expected {what}, found that {self._name} serves them only with an API key; "
                     "set [producer] api_key, or backfill its candles instead"
@@ -199,7 +213,7 @@ class TradePages:
         return []
 
     async def _fill_holes(
-        self, symbol: str, next_id: int, at_us: int, trades: list[Trade]
+        self, symbol: str, next_id: int, at_us: int, trades: list[Trade], none: list[Ids]
     ) -> tuple[tuple[int, int], ...]:
         # Ids are consecutive: a hole in a page is a page that was cut, until asking again says no.
         # Each answer either brings new ids or counts towards giving the hole up.
@@ -207,12 +221,20 @@ class TradePages:
         newest = max(found)
         lost: list[tuple[int, int]] = []
         at_id, agreeing = next_id, 0
-        while holes := missing_ids(found, at_id, newest):
+        known = {*found, *_ids_of(none)}
+        while holes := missing_ids(known, at_id, newest):
             first, last = holes[0]
-            wanted = Wanted(symbol, first, last, at_us, found[last + 1].trade_time_us)
-            more = {int(trade.trade_id): trade for trade in await self._ask_trades(wanted)}
-            agreeing = 0 if more.keys() - found.keys() else agreeing + 1
-            found.update(more)
+            after = found[min(number for number in found if number > last)]
+            count = len(known)
+            for one in await self._ask_trades(
+                Wanted(symbol, first, last, at_us, after.trade_time_us)
+            ):
+                if isinstance(one, Trade):
+                    found[int(one.trade_id)] = one
+                else:
+                    none.append(one)
+            known.update(found, _ids_of(none))
+            agreeing = 0 if len(known) > count else agreeing + 1
             if agreeing >= AGREEING_ANSWERS:
                 lost.append((first, last))
                 at_id, agreeing = last + 1, 0
@@ -250,3 +272,27 @@ def _first_from(marks: Iterable[Mark], from_us: int) -> Mark | None:
 def _holds_before(marks: Iterable[Mark], from_us: int) -> bool:
     # A page reaches back over the time: nothing between is left out.
     return any(mark.time_us < from_us for mark in marks)
+
+
+def _ids_of(runs: Iterable[Ids]) -> set[int]:
+    return {
+        number
+        for run in runs
+        for number in range(int(run.first_trade_id), int(run.last_trade_id) + 1)
+    }
+
+
+def _first_id(numbered: Numbered) -> int:
+    return int(numbered.trade_id if isinstance(numbered, Trade) else numbered.first_trade_id)
+
+
+def _no_trades_until(end_us: int, found: list[Numbered]) -> tuple[Ids, ...]:
+    # Those behind the first trade after the window are not this window's; those right before it
+    # have its time.
+    kept: list[Ids] = []
+    for one in found:
+        if isinstance(one, Ids):
+            kept.append(replace(one, time_us=min(one.time_us, end_us - 1)))
+        elif one.trade_time_us >= end_us:
+            break
+    return tuple(kept)

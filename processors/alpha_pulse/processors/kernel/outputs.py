@@ -92,7 +92,7 @@ class Emitter:
 
     def ids(self, ids: Ids) -> None:
         """Publish which ids belong to no trade."""
-        self._put(IDS, ids)
+        self.put(IDS, ids)
 
     def status(self, heartbeat: Heartbeat, live: Stream) -> None:
         """Publish what a heartbeat says, and where the stream stands."""

@@ -145,7 +145,7 @@ async def test_a_table_made_from_its_kind_equals_the_one_that_the_files_made(
     for table in log_tables():
         by_files = await facts(clickhouse, config.database, table.name)
         generated = await facts(clickhouse, other.database, table.name)
-        assert len(by_files["constraints"]) >= 4, by_files
+        assert len(by_files["constraints"]) >= 3, by_files  # the fewest that a kind has
         assert by_files["projections"]
         for fact, value in by_files.items():
             assert generated[fact] == value, f"{fact} of {table.name}"

@@ -1,6 +1,6 @@
 """Healing: missing trades over REST, within the exchange's limits."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ccxt.pro
@@ -51,7 +51,7 @@ class Healer:
         if self._trades.by_id is None:
             return []
         refused = self.refused[-1] if self.refused else None
-        trades = await self._asked(wanted.symbol, self._by_id(wanted))
+        trades = await self._asked(wanted.symbol, lambda: self._by_id(wanted))
         reason = self._trades.absent_ids
         # A row that was refused is absent too, and yet a trade.
         if reason is not None and (not self.refused or self.refused[-1] is refused):
@@ -67,7 +67,7 @@ class Healer:
 
     async def recent(self, symbol: str) -> list[Trade]:
         """Return the last trades that REST shows, oldest first; raises as `fetch` does."""
-        return await self._asked(symbol, self._trades.recent(self._rest, symbol))
+        return await self._asked(symbol, lambda: self._trades.recent(self._rest, symbol))
 
     async def clock_us(self) -> int:
         """Return the exchange's clock over REST, at best to the millisecond; raises as `fetch`."""
@@ -90,10 +90,10 @@ class Healer:
                 log.warning("healing.limited", exchange=self.name, reason=str(error))
         return await self._trades.recent(self._rest, wanted.symbol)
 
-    async def _asked(self, symbol: str, asking: Awaitable[list[Trade]]) -> list[Trade]:
+    async def _asked(self, symbol: str, ask: Callable[[], Awaitable[list[Trade]]]) -> list[Trade]:
         try:
             async with self.limiter:
-                return await asking
+                return await ask()
         except (ccxt.pro.BaseError, msgspec.ValidationError, ValidationError) as error:
             self.limiter.obey(error, self.client)
             raise DataFetchError(

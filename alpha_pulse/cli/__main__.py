@@ -4,13 +4,13 @@ import os
 import signal
 import sys
 
-# Only of a role that has not begun it is true that all is done.
-ROLES = {"produce", "process", "sink"}
+from alpha_pulse.cli import ROLES
 
 
 def main() -> None:
     """Run the command that the arguments name."""
     if ROLES & set(sys.argv[1:]):
+        # A role that has not begun has nothing to drain.
         from alpha_pulse.contracts.roles.stopping import exit_on_signal
 
         exit_on_signal()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import typer
 
-from alpha_pulse.cli.__main__ import ROLES
+from alpha_pulse.cli import ROLES
 from alpha_pulse.contracts.errors import AlphaPulseError
 
 EXIT_INTERRUPTED = 130

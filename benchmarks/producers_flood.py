@@ -11,7 +11,9 @@ import gzip
 import os
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from typing import cast
 
 import orjson
 from aiohttp import WSMsgType, web
@@ -93,6 +95,25 @@ class Flood:
         self._trades = trades
         self._blob = -(-BLOB_TRADES // per_frame) * per_frame
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: list[list[bytes]] = []
+
+    def make(self, symbol: str, name: str) -> None:
+        """Make the frames before anybody reads them: made meanwhile, they come too slowly.
+
+        Args:
+            symbol: the market.
+            name: of the channel that our producer and ccxt subscribe to.
+        """
+        channel, nobody = Channel("trades", symbol, name), cast(ClientSocket, Unread())
+        self._ready = [self._frames(nobody, channel, first) for first in self._firsts()]
+
+    def _firsts(self) -> range:
+        return range(0, self._trades, self._blob)
+
+    def _frames(self, socket: ClientSocket, channel: Channel, first: int) -> list[bytes]:
+        market = self._dialect.by_symbol[channel.symbol].market
+        rows = market.rows(first, min(first + self._blob, self._trades))
+        return self._dialect.trade_frames(socket, channel, rows)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a REST request, or serve a websocket."""
@@ -127,14 +148,27 @@ class Flood:
                 self._tasks.add(asyncio.create_task(self._send(socket, channel)))
 
     async def _send(self, socket: ClientSocket, channel: Channel) -> None:
-        market = self._dialect.by_symbol[channel.symbol].market
-        for first in range(0, self._trades, self._blob):
-            rows = market.rows(first, min(first + self._blob, self._trades))
-            socket.put(self._dialect.trade_frames(socket, channel, rows))
+        # Aggregated trades of a combined stream are another's: they are made as they are sent.
+        is_other = channel.name.endswith("@aggTrade")
+        for number, first in enumerate(self._firsts()):
+            socket.put(self._frames(socket, channel, first) if is_other else self._ready[number])
             socket.flush()
             await socket.drain()
             if socket.closed:
                 return
+
+
+class Unread:
+    """What a dialect asks of a socket when it makes frames."""
+
+    path = "/ws"
+
+    def __init__(self) -> None:
+        self._sequence = count()
+
+    def next_sequence(self) -> int:
+        """Return the number of the next frame."""
+        return next(self._sequence)
 
 
 async def main(exchange: str, trades: int, per_frame: int) -> None:
@@ -142,10 +176,10 @@ async def main(exchange: str, trades: int, per_frame: int) -> None:
     kind = DIALECTS[exchange]
     symbol = kind.unified_symbol(SYMBOL)
     feed = Feed(FloodMarket(symbol, printed_trades(), per_frame), symbol)
+    flood = Flood(kind([feed], Options()), trades, per_frame)
+    flood.make(symbol, "btcusdt@trade" if "binance" in exchange else "trades-all")
     app = web.Application()
-    app.router.add_route(
-        "*", "/{address:.*}", Flood(kind([feed], Options()), trades, per_frame).handle
-    )
+    app.router.add_route("*", "/{address:.*}", flood.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,7 +1,7 @@
 """No hot path became twice as slow: each against a peer that does less, in the same run.
 
 Ratios of CPU time, never times: the machine, its load and its Python weigh on both sides alike. The
-two take turns, and the best of tsuccessor rounds counts. A limit lies in the middle between what is
+two take turns, and the best of their rounds counts. A limit lies in the middle between what is
 measured and twice as much; what the ratios are today is in benchmarks/README.md.
 """
 

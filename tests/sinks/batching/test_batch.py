@@ -82,7 +82,7 @@ def test_the_token_names_topic_partition_offsets_and_generation() -> None:
     assert batch_of([b"{}", b"{}"], first=5).token(2) == "market.trades.v1:3:5-6:2"
 
 
-def test_rows_wait_until_tsuccessor_age_and_the_more_they_are_the_less_long() -> None:
+def test_rows_wait_until_their_age_and_the_more_they_are_the_less_long() -> None:
     rows = waiting(age_s_max=1.0)
     assert rows.due_s() is None
     rows.add([1], [b"{}"], 2, 0, now_s=100.0)
@@ -146,7 +146,7 @@ def test_halves_are_the_whole(values: list[bytes | None]) -> None:
     assert abs(len(first.offsets) - len(second.offsets)) <= 1
 
 
-def test_rows_are_told_apart_by_the_month_of_tsuccessor_time() -> None:
+def test_rows_are_told_apart_by_the_month_of_their_time() -> None:
     # 2026-10-31 23:59:59.999999, 2026-11-01 00:00:00, quoted, with a space, none, nonsense.
     values: list[bytes | None] = [
         b'{"trade_time_us":1793491199999999}',
